@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The bench: what operations cost, beside a plain copy of the same bytes.
+//!
+//! It measures what it is asked for through `/dev/kfi_bench`, on the first provider there is, and
+//! judges nothing. scripts/bench asks, and makes a table of the answers: see
+//! Documentation/performance.rst.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `device` | the file: what may be asked |
+//! | `rig` | two endpoints, and what they need |
+//! | `load` | the buffers of one measurement, and the operations on them |
+//! | `copies` | the same buffers, and plain copies between them |
+//! | `sample` | one measurement |
+//! | `kept` | objects that are made to be counted |
+
+#![deny(unsafe_code, unused_must_use)]
+
+use kernel::prelude::*;
+
+mod copies;
+mod device;
+mod kept;
+mod load;
+mod rig;
+mod sample;
+
+module! {
+    type: Bench,
+    name: "kfi_bench",
+    authors: ["The kfabric developers"],
+    description: "kfabric bench",
+    license: "GPL",
+}
+
+struct Bench {
+    _file: device::File,
+}
+
+impl kernel::Module for Bench {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
+        Ok(Bench {
+            _file: device::File::new()?,
+        })
+    }
+}

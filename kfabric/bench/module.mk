@@ -1,0 +1,3 @@
+# SPDX-License-Identifier: GPL-2.0
+kfi-modules += kfi_bench
+kfi_bench-root := kfabric/bench/kfi_bench

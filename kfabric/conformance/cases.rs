@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The cases, by what they are about.
+
+use crate::runner::Case;
+
+mod atomic;
+mod av;
+mod campaign;
+mod cm;
+mod cntr;
+mod commit;
+mod context;
+mod cq;
+mod domain;
+mod endpoint;
+mod fence;
+mod info;
+mod inject;
+mod keys;
+mod load;
+mod memory;
+mod mr;
+mod msg;
+mod order;
+mod remote_data;
+mod rma;
+mod silent;
+mod unplug;
+
+/// All of them.
+pub(crate) const ALL: &[&[Case]] = &[
+    info::CASES,
+    domain::CASES,
+    av::CASES,
+    endpoint::CASES,
+    cq::CASES,
+    context::CASES,
+    msg::CASES,
+    rma::CASES,
+    mr::CASES,
+    keys::CASES,
+    remote_data::CASES,
+    commit::CASES,
+    atomic::CASES,
+    order::CASES,
+    fence::CASES,
+    silent::CASES,
+    cntr::CASES,
+    memory::CASES,
+    inject::CASES,
+    cm::CASES,
+    load::CASES,
+];
+
+/// Those about order alone, which hold also where everything else is reordered.
+pub(crate) const ORDER: &[&[Case]] = &[order::CASES, fence::CASES];
+
+/// Those of the campaign: one that compares, and one until the provider is unplugged.
+pub(crate) const CAMPAIGN: &[Case] = campaign::CASES;
+
+/// Those that leave no provider behind: one of them to a loading of the provider's module.
+pub(crate) const UNPLUG: &[Case] = unplug::CASES;

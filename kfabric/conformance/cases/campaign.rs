@@ -1,0 +1,709 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The campaign: random operations of all kinds, so many of them as the module parameter `campaign`
+//! says, while the administrator has a provider inject faults.
+//!
+//! Four stations, two in each of two domains, each with an order of its own and some with fences.
+//! A station has lanes, and a lane owns a stripe of each station's regions. It posts bursts of
+//! operations to one stripe, without waiting in between, and when all have ended it looks whether
+//! what was read, and what is there now, is what some permitted order of those that went well
+//! leaves behind. Each completion names its burst, so one too many or too few is seen. Tags of
+//! messages, and the data of writes, are summed up where they are sent and where they arrive.
+
+use crate::close::closed;
+use crate::ops::{error, pmem};
+use crate::rig::{register, timeout, with_sizes};
+use crate::rng::{mix, Rng};
+use crate::runner::asked_for;
+use crate::{cases, check, check_eq, module_parameters};
+use kernel::prelude::*;
+use kernel::time::delay::fsleep;
+use kernel::time::{Delta, Instant, Monotonic};
+use kfabric::prelude::*;
+
+cases! {
+    campaign_is_counted_and_compared: ALL,
+    campaign_until_the_provider_ends: ALL,
+}
+
+const ALL: Caps = Caps::MSG
+    .union(Caps::RMA)
+    .union(Caps::REMOTE_CQ_DATA)
+    .union(Caps::ATOMIC);
+
+const STATIONS: usize = 4;
+/// Of each station.
+const LANES: usize = 8;
+/// Of all stations.
+const ALL_LANES: usize = STATIONS * LANES;
+/// The most operations of a burst.
+const BURST: usize = 4;
+/// The shortest and the longest range; and a longest that most keep to.
+const SHORTEST: usize = 8;
+const LONGEST: usize = 20_000;
+const MOSTLY: usize = 256;
+/// Of each station.
+const RECEIVES: usize = 16;
+/// Marks the context of a receive.
+const RECEIVE: u64 = 1 << 63;
+/// How many rounds go without a pause.
+const ROUNDS: u64 = 1000;
+
+/// What each station keeps in order, and whether it has fences.
+fn manner(station: usize) -> (Order, bool) {
+    let rma = Order::WAW | Order::RAW | Order::WAR;
+    [
+        (Order::NONE, false),
+        (rma, true),
+        (Order::STRICT, false),
+        (Order::NONE, true),
+    ][station]
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Fresh,
+    Posted,
+    /// Whether it went well.
+    Ended(bool),
+}
+
+/// One operation of a burst.
+#[derive(Clone, Copy)]
+struct Planned {
+    kind: Kind,
+    options: Options,
+    tag: u64,
+    state: State,
+}
+
+impl Planned {
+    fn effect(&self) -> Effect {
+        match self.kind {
+            Kind::Read => Effect::Read,
+            Kind::Send => Effect::Send,
+            _ => Effect::Write,
+        }
+    }
+
+    /// Whether it has written the range.
+    fn has_written(&self) -> bool {
+        self.kind == Kind::Write && self.state == State::Ended(true)
+    }
+}
+
+/// A burst, all of it to one range.
+struct Lane {
+    rng: Rng,
+    serial: u32,
+    /// Empty between bursts.
+    planned: KVec<Planned>,
+    to: usize,
+    lasting: bool,
+    len: usize,
+}
+
+impl Lane {
+    /// Whether the order, or a fence, has `earlier` come before `later`, both of this burst.
+    fn is_before(&self, order: Order, earlier: usize, later: usize) -> bool {
+        // What waits because of a fence is in no order with the fence itself.
+        let fenced = || {
+            let between = &self.planned[earlier + 1..=later];
+            between.iter().any(|op| op.options.fence)
+        };
+        earlier < later
+            && (order.holds(self.planned[later].effect(), self.planned[earlier].effect())
+                || fenced())
+    }
+
+    /// Whether what write `from` has written, or what was there before the burst, may be seen: by
+    /// the read `by`, or after the burst.
+    fn may_show(&self, order: Order, from: Option<usize>, by: Option<usize>) -> bool {
+        let unseen = by
+            .zip(from)
+            .is_some_and(|(by, from)| self.is_before(order, by, from));
+        let hidden = (0..self.planned.len()).any(|other| {
+            self.planned[other].has_written()
+                && Some(other) != from
+                && from.is_none_or(|from| self.is_before(order, from, other))
+                && by.is_none_or(|by| self.is_before(order, other, by))
+        });
+        !unseen && !hidden
+    }
+
+    /// Whether all have ended, well or not.
+    fn has_ended(&self) -> bool {
+        // The last, with a fence, tells of those that are silent and say nothing.
+        let silent = |op: &Planned| op.options.silent && op.state == State::Posted;
+        let last = self.planned.last();
+        last.is_some_and(|last| matches!(last.state, State::Ended(_)))
+            && self
+                .planned
+                .iter()
+                .all(|op| matches!(op.state, State::Ended(_)) || silent(op))
+    }
+}
+
+/// A domain, and what its two stations share.
+// In the order in which they must be closed.
+struct Side {
+    local: MemoryRegion,
+    receive: MemoryRegion,
+    av: AddressVector,
+    cq: CompletionQueue<u64>,
+    domain: Domain,
+    fabric: Fabric,
+}
+
+impl Side {
+    fn new(info: &Info) -> Result<Self> {
+        let fabric = Fabric::open(info)?;
+        let domain = fabric.domain(info)?;
+        let memory = |pieces: usize| Memory::zeroed(pieces * LONGEST);
+        Ok(Side {
+            local: register(&domain, memory(ALL_LANES * BURST)?, Access::NONE)?,
+            receive: register(&domain, memory(STATIONS * RECEIVES)?, Access::NONE)?,
+            av: AddressVector::new(&domain)?,
+            cq: CompletionQueue::new(&domain, 2 * (LANES * BURST + RECEIVES), None)?,
+            domain,
+            fabric,
+        })
+    }
+
+    fn close(self) -> Result {
+        for region in [self.local, self.receive] {
+            drop(closed(region.close())?);
+        }
+        closed(self.av.close())?;
+        closed(self.cq.close())?;
+        closed(self.domain.close())?;
+        closed(self.fabric.close())
+    }
+}
+
+/// An endpoint, what peers may touch of it, and what it knows of them.
+struct Station {
+    ep: Endpoint<u64>,
+    /// Volatile, the words, and persistent where there is such memory.
+    regions: KVec<MemoryRegion>,
+    peers: KVec<Address>,
+}
+
+const VOLATILE: usize = 0;
+const WORDS: usize = 1;
+const LASTING: usize = 2;
+
+#[derive(Default)]
+struct Counts {
+    posted: u64,
+    completed: u64,
+    failed: u64,
+    refused: u64,
+    silent: u64,
+    overtaken: u64,
+    sent: u64,
+}
+
+struct Campaign {
+    stations: KVec<Station>,
+    sides: KVec<Side>,
+    remotes: KVec<KVec<RemoteRegion>>,
+    lanes: KVec<Lane>,
+    /// What is in each lane's stripes.
+    known: KVec<KVVec<u8>>,
+    /// What is in each lane's words.
+    words: KVec<u64>,
+    /// Bytes of each operation of a burst, and those that were found.
+    scratch: KVec<KVVec<u8>>,
+    /// Sums over tags that were sent, less those that arrived.
+    balance: u64,
+    counts: Counts,
+    /// Whether the provider may end, and whether it has.
+    ends: bool,
+    gone: bool,
+}
+
+/// The bytes of a tag, from the tag itself on.
+fn fill(bytes: &mut [u8], tag: u64) {
+    let mut word = tag;
+    for part in bytes.chunks_mut(8) {
+        part.copy_from_slice(&word.to_le_bytes()[..part.len()]);
+        word = mix(word.wrapping_add(1));
+    }
+}
+
+impl Campaign {
+    fn open(info: &Info, seed: u64, ends: bool) -> Result<Self> {
+        let mut campaign = Campaign {
+            stations: KVec::new(),
+            sides: KVec::new(),
+            remotes: KVec::new(),
+            lanes: KVec::new(),
+            known: KVec::new(),
+            words: KVec::from_elem(0, STATIONS * ALL_LANES, GFP_KERNEL)?,
+            scratch: KVec::new(),
+            balance: 0,
+            counts: Counts::default(),
+            ends,
+            gone: false,
+        };
+        let device = pmem().ok();
+        for _ in 0..2 {
+            campaign.sides.push(Side::new(info)?, GFP_KERNEL)?;
+        }
+        for n in 0..STATIONS {
+            let (order, fences) = manner(n);
+            let caps = if fences { Caps::FENCE } else { Caps::NONE };
+            let info =
+                asked_for(info, info.endpoint_type, info.caps | caps, order).ok_or(ENODATA)?;
+            let info = with_sizes(&info, LANES * BURST, RECEIVES);
+            let side = &campaign.sides[n % 2];
+            let builder = Endpoint::builder(&side.domain, &info);
+            let ep = builder.cq(&side.cq).av(&side.av).enable()?;
+            let (mut regions, mut remotes) = (KVec::new(), KVec::new());
+            let size = ALL_LANES * LONGEST;
+            let volatile = (Memory::zeroed(size)?, Access::READ_WRITE);
+            let words = (Memory::zeroed(ALL_LANES * 8)?, Access::ALL);
+            let lasting = device.as_ref().map(|device| {
+                let memory = Memory::persistent(device, (n * size) as u64, size);
+                memory.map(|memory| (memory, Access::READ_WRITE))
+            });
+            let pieces = [Some(volatile), Some(words), lasting.transpose()?];
+            for (memory, access) in pieces.into_iter().flatten() {
+                let region = register(&side.domain, memory, access)?;
+                remotes.push(RemoteRegion::parse(&region.descriptor()?)?, GFP_KERNEL)?;
+                regions.push(region, GFP_KERNEL)?;
+            }
+            for region in &regions {
+                let mut bytes = KVVec::zeroed(region.len(), GFP_KERNEL)?;
+                region.read_at(0, &mut bytes)?;
+                campaign.known.push(bytes, GFP_KERNEL)?;
+            }
+            campaign.remotes.push(remotes, GFP_KERNEL)?;
+            let peers = KVec::new();
+            let station = Station { ep, regions, peers };
+            campaign.stations.push(station, GFP_KERNEL)?;
+        }
+        for n in 0..STATIONS {
+            for peer in 0..STATIONS {
+                let name = campaign.stations[peer].ep.name();
+                let address = campaign.sides[n % 2].av.insert(&name)?;
+                campaign.stations[n].peers.push(address, GFP_KERNEL)?;
+            }
+        }
+        for n in 0..ALL_LANES {
+            let lane = Lane {
+                rng: Rng::new(mix(seed ^ mix(n as u64))),
+                serial: 0,
+                planned: KVec::with_capacity(BURST, GFP_KERNEL)?,
+                to: 0,
+                lasting: false,
+                len: 0,
+            };
+            campaign.lanes.push(lane, GFP_KERNEL)?;
+        }
+        for _ in 0..=BURST {
+            let bytes = KVVec::zeroed(LONGEST, GFP_KERNEL)?;
+            campaign.scratch.push(bytes, GFP_KERNEL)?;
+        }
+        Ok(campaign)
+    }
+
+    /// Posts a receive of a station.
+    fn receive(&mut self, station: usize, number: usize) -> Result {
+        let at = (station * RECEIVES + number) * LONGEST;
+        let slice = self.sides[station % 2].receive.slice(at, LONGEST)?;
+        let context = RECEIVE | (station * RECEIVES + number) as u64;
+        match self.stations[station].ep.recv(slice, context) {
+            Ok(_) => self.counts.posted += 1,
+            Err(refused) if self.ends && refused.error == ENODEV => self.gone = true,
+            Err(refused) => return Err(refused.error),
+        }
+        Ok(())
+    }
+
+    /// Chooses the next burst of a lane.
+    fn plan(&mut self, number: usize) -> Result {
+        let (_, fences) = manner(number / LANES);
+        let has_lasting = self.remotes[0].len() > LASTING;
+        let lane = &mut self.lanes[number];
+        let rng = &mut lane.rng;
+        lane.serial = lane.serial.wrapping_add(1);
+        lane.to = rng.below(STATIONS);
+        lane.lasting = has_lasting && rng.below(3) == 0;
+        let longest = if rng.below(32) == 0 { LONGEST } else { MOSTLY };
+        lane.len = SHORTEST + rng.below(longest - SHORTEST + 1);
+        let count = 1 + rng.below(BURST);
+        let mut silent = false;
+        for n in 0..count {
+            let kind = match rng.below(12) {
+                0..5 => Kind::Write,
+                5..8 => Kind::Read,
+                8 if lane.lasting => Kind::Commit,
+                8..10 => Kind::Atomic,
+                _ => Kind::Send,
+            };
+            let tag = rng.next();
+            let commits =
+                kind == Kind::Commit || (kind == Kind::Write && lane.lasting && rng.below(4) == 0);
+            let data = matches!(kind, Kind::Write | Kind::Commit) && rng.below(8) == 0;
+            let quiet = fences && n + 1 < count && rng.below(4) == 0;
+            silent |= quiet;
+            let options = Options {
+                level: match commits {
+                    true => Level::Committed,
+                    false => Level::Delivered,
+                },
+                data: data.then_some(tag),
+                fence: fences && (rng.below(8) == 0 || (silent && n + 1 == count)),
+                silent: quiet,
+                more: n + 1 < count && rng.below(2) == 0,
+            };
+            let planned = Planned {
+                kind,
+                options,
+                tag,
+                state: State::Fresh,
+            };
+            lane.planned.push(planned, GFP_KERNEL)?;
+        }
+        Ok(())
+    }
+
+    /// Posts what can be posted of a lane's burst, in order.
+    fn post(&mut self, number: usize) -> Result {
+        let (from, side) = (number / LANES, &self.sides[number / LANES % 2]);
+        let lane = &mut self.lanes[number];
+        let station = &self.stations[from];
+        let to = station.peers[lane.to];
+        let (lasting, serial, len) = (lane.lasting, lane.serial, lane.len);
+        let region = if lasting { LASTING } else { VOLATILE };
+        let remotes = &self.remotes[lane.to];
+        let range = remotes[region].slice((number * LONGEST) as u64, len as u64)?;
+        for (n, op) in lane.planned.iter_mut().enumerate() {
+            if op.state != State::Fresh {
+                continue;
+            }
+            let at = (number * BURST + n) * LONGEST;
+            let context = (number as u64) << 40 | u64::from(serial) << 8 | n as u64;
+            let bytes = &mut self.scratch[0][..len];
+            fill(bytes, op.tag);
+            // It may complete before the post returns, but is looked at later.
+            let posted = match op.kind {
+                Kind::Write | Kind::Send => {
+                    side.local.write_at(at, bytes)?;
+                    let slice = side.local.slice(at, len)?;
+                    match op.kind {
+                        Kind::Write => station.ep.write(slice, to, range, op.options, context),
+                        _ => station.ep.send(slice, to, op.options, context),
+                    }
+                }
+                Kind::Read => {
+                    let slice = side.local.slice(at, len)?;
+                    station.ep.read(slice, to, range, op.options, context)
+                }
+                Kind::Commit => station.ep.commit(to, range, op.options, context),
+                _ => {
+                    side.local.write_at(at, &op.tag.to_le_bytes())?;
+                    let slice = side.local.slice(at, 8)?;
+                    let word = remotes[WORDS].slice(number as u64 * 8, 8)?;
+                    let sum = AtomicAction::update(AtomicOp::Sum, Datatype::U64);
+                    station.ep.atomic(slice, to, word, sum, op.options, context)
+                }
+            };
+            match posted {
+                Ok(_) => {
+                    op.state = State::Posted;
+                    self.counts.posted += 1;
+                }
+                Err(refused) if refused.error == EAGAIN => {
+                    self.counts.refused += 1;
+                    return Ok(());
+                }
+                Err(refused) if self.ends && refused.error == ENODEV => {
+                    self.gone = true;
+                    return Ok(());
+                }
+                Err(refused) => return Err(refused.error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes a completion.
+    fn completed(&mut self, done: Completion<u64>) -> Result {
+        self.counts.completed += 1;
+        if done.context & RECEIVE != 0 {
+            return self.arrived(done);
+        }
+        let number = (done.context >> 40) as usize;
+        let lane = self.lanes.get_mut(number).ok_or(EINVAL)?;
+        check_eq!(done.context >> 8 & 0xffff_ffff, u64::from(lane.serial));
+        let at = (done.context & 0xff) as usize;
+        let op = lane.planned.get_mut(at).ok_or(EINVAL)?;
+        check!(op.state == State::Posted && op.kind == done.kind);
+        op.state = State::Ended(done.result.is_ok());
+        match done.result {
+            Ok(success) => {
+                check!(!op.options.silent && success.level >= op.options.level);
+                let len = if op.kind == Kind::Atomic { 8 } else { lane.len };
+                check_eq!(success.len, len);
+            }
+            Err(failure) => {
+                self.counts.failed += 1;
+                let gone = matches!(failure.error, ENODEV | EHOSTUNREACH);
+                let ending = self.ends && gone;
+                check!(ending || failure.outcome == Outcome::NotExecuted);
+                self.gone |= ending;
+            }
+        }
+        if !self.gone && self.lanes[number].has_ended() {
+            self.judge(number)?;
+        }
+        Ok(())
+    }
+
+    /// Checks what a receive received, and posts it again.
+    fn arrived(&mut self, done: Completion<u64>) -> Result {
+        let at = (done.context & !RECEIVE) as usize;
+        let station = at / RECEIVES;
+        if self.ends && matches!(error(&done), Some(ENODEV)) {
+            self.gone = true;
+            return Ok(());
+        }
+        let success = done.result.map_err(|failure| failure.error)?;
+        let tag = match done.kind {
+            Kind::RemoteWrite => success.data.ok_or(EINVAL)?,
+            _ => {
+                let [expected, .., found] = &mut self.scratch[..] else {
+                    return Err(EINVAL);
+                };
+                let (expected, found) = (&mut expected[..success.len], &mut found[..success.len]);
+                let receive = &self.sides[station % 2].receive;
+                receive.read_at(at * LONGEST, found)?;
+                let mut tag = [0; 8];
+                tag.copy_from_slice(found.get(..8).ok_or(EINVAL)?);
+                let tag = u64::from_le_bytes(tag);
+                fill(expected, tag);
+                check!(expected == found);
+                tag
+            }
+        };
+        self.balance = self.balance.wrapping_sub(mix(tag));
+        drop(done);
+        if self.gone {
+            return Ok(());
+        }
+        self.receive(station, at % RECEIVES)
+    }
+
+    /// Looks at what a burst has read, and at what it leaves.
+    fn judge(&mut self, number: usize) -> Result {
+        let (order, _) = manner(number / LANES);
+        let lane = &mut self.lanes[number];
+        for op in lane.planned.iter_mut() {
+            if op.state == State::Posted {
+                self.counts.silent += 1;
+                op.state = State::Ended(true);
+            }
+        }
+        let lane = &self.lanes[number];
+        let (len, target) = (lane.len, &self.stations[lane.to]);
+        let region = if lane.lasting { LASTING } else { VOLATILE };
+        let (written, found) = self.scratch.split_at_mut(BURST);
+        let word = lane.to * ALL_LANES + number;
+        for (n, op) in lane.planned.iter().enumerate() {
+            if op.state != State::Ended(true) {
+                continue;
+            }
+            match op.kind {
+                Kind::Write => fill(&mut written[n][..len], op.tag),
+                Kind::Atomic => self.words[word] = self.words[word].wrapping_add(op.tag),
+                _ => {}
+            }
+            if op.kind == Kind::Send || op.options.data.is_some() {
+                self.counts.sent += 1;
+                self.balance = self.balance.wrapping_add(mix(op.tag));
+            }
+        }
+        let regions = target.regions.len();
+        let known = &mut self.known[lane.to * regions + region][number * LONGEST..][..len];
+        let found = &mut found[0][..len];
+        let local = &self.sides[number / LANES % 2].local;
+        for (n, op) in lane.planned.iter().enumerate() {
+            if op.kind == Kind::Read && op.state == State::Ended(true) {
+                local.read_at((number * BURST + n) * LONGEST, found)?;
+                seen(lane, order, Some(n), known, written, found)?;
+            }
+        }
+        target.regions[region].read_at(number * LONGEST, found)?;
+        let last = seen(lane, order, None, known, written, found)?;
+        let latest = lane.planned.iter().rposition(Planned::has_written);
+        self.counts.overtaken += u64::from(last.is_some() && last != latest);
+        known.copy_from_slice(found);
+        let sum = target.regions[WORDS].load_u64(number * 8)?;
+        check_eq!(sum, self.words[word]);
+        self.lanes[number].planned.clear();
+        Ok(())
+    }
+
+    /// Posts and reads until `total` operations were posted and have ended, or the provider has.
+    fn run(&mut self, total: u64) -> Result {
+        for station in 0..STATIONS {
+            for number in 0..RECEIVES {
+                self.receive(station, number)?;
+            }
+        }
+        let (mut idle, mut round, mut waits) = (0, 0_u64, false);
+        loop {
+            for number in 0..ALL_LANES {
+                let rests = self.lanes[number].planned.is_empty();
+                if rests && !self.gone && self.counts.posted < total {
+                    self.plan(number)?;
+                }
+                if !self.gone && !self.lanes[number].planned.is_empty() {
+                    self.post(number)?;
+                }
+            }
+            let before = self.counts.completed;
+            for side in 0..2 {
+                while let Some(done) = self.sides[side].cq.read() {
+                    self.completed(done)?;
+                }
+            }
+            if self.is_through(total) {
+                return Ok(());
+            }
+            round += 1;
+            if round % ROUNDS == 0 {
+                fsleep(Delta::from_millis(1));
+            }
+            if self.counts.completed > before {
+                idle = 0;
+                continue;
+            }
+            waits = !waits;
+            let _ = self.sides[usize::from(waits)].cq.wait(1);
+            idle += 1;
+            if idle > timeout() {
+                pr_err!("# operations do not complete\n");
+                return Err(ETIMEDOUT);
+            }
+        }
+    }
+
+    /// Whether all that was to be posted has ended, or the provider.
+    fn is_through(&self, total: u64) -> bool {
+        let waits = |op: &Planned| op.state == State::Posted && !op.options.silent;
+        self.lanes.iter().all(|lane| match self.gone {
+            true => !lane.planned.iter().any(waits),
+            false => self.counts.posted >= total && lane.planned.is_empty(),
+        })
+    }
+
+    /// Closes everything, and looks whether the sums are right.
+    fn close(mut self) -> Result {
+        if !self.gone {
+            check_eq!(self.balance, 0);
+        }
+        let mut rest = 0;
+        let mut regions = KVec::new();
+        for station in core::mem::take(&mut self.stations) {
+            closed(station.ep.close())?;
+            regions.push(station.regions, GFP_KERNEL)?;
+        }
+        for side in &self.sides {
+            while let Some(done) = side.cq.read() {
+                let told = error(&done);
+                // Receives; and those that are silent where all goes wrong.
+                check!(matches!(told, Some(ECANCELED)) || self.gone);
+                check!(done.kind == Kind::Recv || self.gone);
+                rest += 1;
+            }
+        }
+        for region in regions.into_iter().flatten() {
+            drop(closed(region.close())?);
+        }
+        for side in core::mem::take(&mut self.sides) {
+            side.close()?;
+        }
+        let counts = &self.counts;
+        pr_info!(
+            "# campaign: {} operations, {} failed, {} posts refused, {} overtaken, {} silent, {} messages and notices\n",
+            counts.posted,
+            counts.failed,
+            counts.refused,
+            counts.overtaken,
+            counts.silent,
+            counts.sent
+        );
+        if !self.gone {
+            check_eq!(counts.completed + rest + counts.silent, counts.posted);
+        }
+        Ok(())
+    }
+}
+
+/// Which write's bytes were found, if they are one's; fails unless each byte may be what it is.
+fn seen(
+    lane: &Lane,
+    order: Order,
+    by: Option<usize>,
+    known: &[u8],
+    written: &[KVVec<u8>],
+    found: &[u8],
+) -> Result<Option<usize>> {
+    let may_show =
+        |from: usize| lane.planned[from].has_written() && lane.may_show(order, Some(from), by);
+    let count = lane.planned.len();
+    if let Some(from) = (0..count).find(|n| may_show(*n) && written[*n][..found.len()] == *found) {
+        return Ok(Some(from));
+    }
+    let before = lane.may_show(order, None, by);
+    if before && known == found {
+        return Ok(None);
+    }
+    // Copies that nothing keeps apart may have met in the range.
+    for (at, byte) in found.iter().enumerate() {
+        let same = |n: usize| may_show(n) && written[n][at] == *byte;
+        let as_before = before && known[at] == *byte;
+        if !as_before && !(0..count).any(same) {
+            let known = usize::from(known[at] == *byte);
+            let by = by.map_or(BURST, |by| by);
+            pr_err!(
+                "# {order:?}: byte {at} of {}, seen by {by}: old {known}\n",
+                found.len()
+            );
+            for (n, op) in lane.planned.iter().enumerate() {
+                pr_err!(
+                    "#   {n}: {} {:?}, well {}, its byte {}\n",
+                    op.kind.name(),
+                    op.options,
+                    u8::from(op.state == State::Ended(true)),
+                    u8::from(op.kind == Kind::Write && written[n][at] == *byte)
+                );
+            }
+            return Err(EINVAL);
+        }
+    }
+    Ok(None)
+}
+
+fn campaign(info: &Info, seed: u64, ends: bool) -> Result<bool> {
+    let begin = Instant::<Monotonic>::now();
+    let mut campaign = Campaign::open(info, seed, ends)?;
+    campaign.run(module_parameters::campaign.value())?;
+    let gone = campaign.gone;
+    campaign.close()?;
+    pr_info!("# campaign: {} ms\n", begin.elapsed().as_millis());
+    Ok(gone)
+}
+
+fn campaign_is_counted_and_compared(info: &Info, seed: u64) -> Result {
+    campaign(info, seed, false).map(|_| ())
+}
+
+fn campaign_until_the_provider_ends(info: &Info, seed: u64) -> Result {
+    check!(campaign(info, seed, true)?);
+    Ok(())
+}

@@ -1,0 +1,654 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Endpoints: what they are made of, how many operations they hold, cancel and close.
+
+use crate::close::closed;
+use crate::ops::{check_refused, data};
+use crate::rig::{
+    check_buffer, count, ended, pattern, timeout, until, with_sizes, Counted, End, Rig, DEPTH,
+};
+use crate::{cases, check, check_eq};
+use kernel::prelude::*;
+use kernel::sync::atomic::Acquire;
+use kfabric::prelude::*;
+
+cases! {
+    endpoint_wants_queues_and_addresses: Caps::NONE,
+    limit_of_nothing_is_refused: Caps::NONE,
+    limit_beyond_the_offer_is_refused: Caps::NONE,
+    queue_too_small_for_the_slots_is_refused: Caps::NONE,
+    names_of_endpoints_differ: Caps::NONE,
+    directions_complete_in_queues_of_their_own: Caps::MSG,
+    many_endpoints_share_a_queue: Caps::MSG,
+    full_endpoint_gives_everything_back: Caps::MSG,
+    four_thousand_operations_each_complete_once: Caps::MSG,
+    cancel_takes_a_posted_receive_back: Caps::MSG,
+    cancel_takes_a_waiting_message_back: Caps::MSG,
+    cancel_leaves_the_others_in_order: Caps::MSG,
+    cancel_of_what_has_ended_finds_nothing: Caps::MSG,
+    cancel_of_anothers_operation_finds_nothing: Caps::MSG,
+    close_gives_posted_receives_back: Caps::MSG,
+    close_gives_waiting_messages_back: Caps::MSG,
+    close_fails_the_messages_of_peers: Caps::MSG,
+    close_of_either_end_while_bytes_move_completes_all_once: Caps::MSG,
+    close_tells_a_placed_write_from_others: Caps::REMOTE_CQ_DATA,
+    dropped_endpoint_is_closed: Caps::MSG,
+    closed_endpoint_leaves_its_completions: Caps::MSG,
+}
+
+fn endpoint_wants_queues_and_addresses(info: &Info, _seed: u64) -> Result {
+    let end = End::new(info, None)?;
+    let small = with_sizes(info, 1, 1);
+    let cq = CompletionQueue::<u64>::new(&end.domain, 2, None)?;
+    let builder = || Endpoint::<u64>::builder(&end.domain, &small);
+    check_eq!(builder().enable().err(), Some(EINVAL));
+    check_eq!(builder().cq(&cq).enable().err(), Some(EINVAL));
+    check_eq!(builder().av(&end.av).enable().err(), Some(EINVAL));
+    check_eq!(
+        builder().tx_cq(&cq).av(&end.av).enable().err(),
+        Some(EINVAL)
+    );
+    check_eq!(
+        builder().rx_cq(&cq).av(&end.av).enable().err(),
+        Some(EINVAL)
+    );
+    let ep = builder().tx_cq(&cq).rx_cq(&cq).av(&end.av).enable()?;
+    check_eq!(ep.limits(), small.limits);
+    closed(ep.close())?;
+    closed(cq.close())?;
+    end.close()
+}
+
+fn limit_of_nothing_is_refused(info: &Info, _seed: u64) -> Result {
+    let end = End::new(info, None)?;
+    let cq = CompletionQueue::<u64>::new(&end.domain, 8, None)?;
+    for (tx_size, rx_size, good) in [(0, 0, false), (0, 1, false), (1, 0, false), (1, 1, true)] {
+        let info = with_sizes(info, tx_size, rx_size);
+        let made = end.endpoint(&info, &cq);
+        check_eq!(made.err(), if good { None } else { Some(EINVAL) });
+    }
+    closed(cq.close())?;
+    end.close()
+}
+
+fn limit_beyond_the_offer_is_refused(info: &Info, _seed: u64) -> Result {
+    let end = End::new(info, None)?;
+    let most = info.limits;
+    let cq = CompletionQueue::<u64>::new(&end.domain, most.tx_size + most.rx_size + 1, None)?;
+    let wanted = [
+        (Limits { ..most }, true),
+        (
+            Limits {
+                tx_size: most.tx_size + 1,
+                ..most
+            },
+            false,
+        ),
+        (
+            Limits {
+                rx_size: most.rx_size + 1,
+                ..most
+            },
+            false,
+        ),
+        (
+            Limits {
+                max_msg_size: most.max_msg_size + 1,
+                ..most
+            },
+            false,
+        ),
+        (
+            Limits {
+                inject_size: most.inject_size + 1,
+                ..most
+            },
+            false,
+        ),
+        (
+            Limits {
+                max_msg_size: 0,
+                ..most
+            },
+            true,
+        ),
+    ];
+    for (limits, good) in wanted {
+        let info = Info { limits, ..*info };
+        let made = end.endpoint(&info, &cq);
+        check_eq!(made.err(), if good { None } else { Some(EINVAL) });
+    }
+    closed(cq.close())?;
+    end.close()
+}
+
+fn queue_too_small_for_the_slots_is_refused(info: &Info, _seed: u64) -> Result {
+    let end = End::new(info, None)?;
+    let info = with_sizes(info, 3, 4);
+    let small = CompletionQueue::<u64>::new(&end.domain, 6, None)?;
+    let exact = CompletionQueue::<u64>::new(&end.domain, 7, None)?;
+    let enable = |cq| end.endpoint(&info, cq);
+    check_eq!(enable(&small).err(), Some(ENOSPC));
+    let first = enable(&exact)?;
+    check_eq!(enable(&exact).err(), Some(ENOSPC));
+    // The room comes back, from what was refused and from what was closed.
+    closed(first.close())?;
+    closed(enable(&exact)?.close())?;
+    let split = Endpoint::builder(&end.domain, &info)
+        .tx_cq(&small)
+        .rx_cq(&exact)
+        .av(&end.av);
+    closed(split.enable()?.close())?;
+    closed(small.close())?;
+    closed(exact.close())?;
+    end.close()
+}
+
+fn names_of_endpoints_differ(info: &Info, _seed: u64) -> Result {
+    let mut ends = KVVec::new();
+    for _ in 0..20 {
+        let end = End::sized(info, 1, None)?;
+        check!(!end.ep.name().as_bytes().is_empty());
+        check!(end.ep.name() == end.ep.name());
+        check!(ends
+            .iter()
+            .all(|other: &End| other.ep.name() != end.ep.name()));
+        ends.push(end, GFP_KERNEL)?;
+    }
+    Ok(())
+}
+
+fn directions_complete_in_queues_of_their_own(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let small = with_sizes(info, 1, 2);
+    let tx = CompletionQueue::<u64>::new(&rig.a.domain, 1, None)?;
+    let rx = CompletionQueue::<u64>::new(&rig.a.domain, 2, None)?;
+    let ep = Endpoint::builder(&rig.a.domain, &small)
+        .tx_cq(&tx)
+        .rx_cq(&rx);
+    let ep = ep.av(&rig.a.av).enable()?;
+    let own = rig.a.av.insert(&ep.name())?;
+    ep.recv(Memory::zeroed(10)?, 1)?;
+    ep.send(pattern(10, seed)?, own, Options::default(), 2)?;
+    check_eq!(ended(&tx.read_wait(timeout())?), (Kind::Send, 2, Ok(10)));
+    check_eq!(ended(&rx.read_wait(timeout())?), (Kind::Recv, 1, Ok(10)));
+    check!(tx.read().is_none() && rx.read().is_none());
+    closed(ep.close())?;
+    closed(tx.close())?;
+    closed(rx.close())?;
+    rig.close()
+}
+
+fn many_endpoints_share_a_queue(info: &Info, seed: u64) -> Result {
+    const MANY: usize = 32;
+    let a = End::new(info, None)?;
+    let small = with_sizes(info, 1, 1);
+    let cq = CompletionQueue::<u64>::new(&a.domain, 2 * MANY, None)?;
+    let mut endpoints = KVVec::new();
+    for number in 0..MANY {
+        let ep = a.endpoint(&small, &cq)?;
+        ep.recv(Memory::zeroed(100)?, number as u64)?;
+        let to = a.av.insert(&ep.name())?;
+        endpoints.push((ep, to), GFP_KERNEL)?;
+    }
+    check_eq!(a.endpoint(&small, &cq).err(), Some(ENOSPC));
+    for (number, (ep, _)) in endpoints.iter().enumerate() {
+        let (_, next) = &endpoints[(number + 1) % MANY];
+        ep.send(
+            pattern(number, seed)?,
+            *next,
+            Options::default(),
+            (MANY + number) as u64,
+        )?;
+    }
+    let mut seen = 0u64;
+    for _ in 0..2 * MANY {
+        let done = cq.read_wait(timeout())?;
+        let number = done.context as usize;
+        let sender = if done.kind == Kind::Send {
+            number - MANY
+        } else {
+            (number + MANY - 1) % MANY
+        };
+        check_eq!(done.result.map(|success| success.len), Ok(sender));
+        check!(seen & 1 << number == 0);
+        seen |= 1 << number;
+    }
+    check!(cq.read().is_none());
+    check_eq!(seen, u64::MAX);
+    for (ep, _) in endpoints {
+        closed(ep.close())?;
+    }
+    closed(cq.close())?;
+    a.close()
+}
+
+fn full_endpoint_gives_everything_back(info: &Info, seed: u64) -> Result {
+    let rig = Rig::sized(info, 3)?;
+    for context in 0..3 {
+        rig.a
+            .ep
+            .send(pattern(10, seed)?, rig.to_b, Options::default(), context)?;
+        rig.a.ep.recv(Memory::zeroed(10)?, context)?;
+    }
+    for _ in 0..2 {
+        let posted = rig
+            .a
+            .ep
+            .send(pattern(10, seed + 1)?, rig.to_b, Options::default(), 77);
+        check_buffer(check_refused(posted, EAGAIN, 77)?, 10, seed + 1)?;
+        let posted = rig.a.ep.recv(pattern(9, seed)?, 78);
+        check_buffer(check_refused(posted, EAGAIN, 78)?, 9, seed)?;
+    }
+    // A slot is free again when its completion has been read, and not before.
+    rig.b.ep.recv(Memory::zeroed(10)?, 9)?;
+    check_eq!(ended(&rig.b.next()?), (Kind::Recv, 9, Ok(10)));
+    rig.a.cq.wait(timeout())?;
+    let posted = rig
+        .a
+        .ep
+        .send(pattern(10, seed)?, rig.to_b, Options::default(), 3);
+    let buffer = check_refused(posted, EAGAIN, 3)?;
+    check_eq!(ended(&rig.a.next()?), (Kind::Send, 0, Ok(10)));
+    rig.a.ep.send(buffer, rig.to_b, Options::default(), 3)?;
+    for context in 1..4 {
+        rig.b.ep.recv(Memory::zeroed(10)?, context)?;
+        rig.passed(context, context, Ok(10))?;
+    }
+    rig.quiet()?;
+    rig.close()
+}
+
+fn four_thousand_operations_each_complete_once(info: &Info, seed: u64) -> Result {
+    const MANY: usize = 4096;
+    check!(info.limits.tx_size >= MANY && info.limits.rx_size >= MANY);
+    let rig = Rig::sized(info, MANY)?;
+    for number in 0..MANY as u64 {
+        rig.a.ep.send(
+            pattern(8, seed + number)?,
+            rig.to_b,
+            crate::ops::data(number),
+            number,
+        )?;
+    }
+    let posted = rig
+        .a
+        .ep
+        .send(pattern(8, seed)?, rig.to_b, Options::default(), 7);
+    check_buffer(check_refused(posted, EAGAIN, 7)?, 8, seed)?;
+    check!(rig.a.cq.read().is_none());
+    for number in 0..MANY as u64 {
+        rig.b.ep.recv(Memory::zeroed(8)?, number)?;
+    }
+    let mut sent = KVVec::from_elem(0u8, MANY, GFP_KERNEL)?;
+    let mut received = KVVec::from_elem(0u8, MANY, GFP_KERNEL)?;
+    for _ in 0..MANY {
+        let done = rig.a.next()?;
+        check_eq!(done.result.map(|success| success.len), Ok(8));
+        *sent.get_mut(done.context as usize).ok_or(EINVAL)? += 1;
+        let done = rig.b.next()?;
+        check_eq!(
+            done.result.map(|success| success.data),
+            Ok(Some(done.context))
+        );
+        check_buffer(done.buffer, 8, seed + done.context)?;
+        *received.get_mut(done.context as usize).ok_or(EINVAL)? += 1;
+    }
+    check!(sent.iter().all(|count| *count == 1));
+    check!(received.iter().all(|count| *count == 1));
+    rig.quiet()?;
+    // As many posted receives, which the close gives back.
+    for number in 0..MANY as u64 {
+        rig.b.ep.recv(Buffer::empty(), number)?;
+    }
+    check_eq!(
+        rig.b.ep.recv(Buffer::empty(), 0).err().map(Error::from),
+        Some(EAGAIN)
+    );
+    let Rig { a, b, .. } = rig;
+    closed(b.ep.close())?;
+    for number in 0..MANY as u64 {
+        check_eq!(
+            b.cq.read().map(|done| ended(&done)),
+            Some((Kind::Recv, number, Err(ECANCELED)))
+        );
+    }
+    check!(b.cq.read().is_none());
+    a.close()
+}
+
+fn cancel_takes_a_posted_receive_back(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let first = rig.b.ep.recv(pattern(20, seed)?, 1)?;
+    rig.b.ep.recv(Memory::zeroed(10)?, 2)?;
+    rig.b.ep.cancel(first)?;
+    // Its completion is in the queue when cancel returns.
+    let done = rig.b.cq.read().ok_or(EINVAL)?;
+    check_eq!((done.kind, done.context), (Kind::Recv, 1));
+    check_eq!(done.result, Err(Failure::not_executed(ECANCELED)));
+    check_buffer(done.buffer, 20, seed)?;
+    check_eq!(rig.b.ep.cancel(first), Err(ENOENT));
+    rig.a
+        .ep
+        .send(pattern(10, seed)?, rig.to_b, Options::default(), 3)?;
+    rig.passed(2, 3, Ok(10))?;
+    rig.quiet()?;
+    rig.close()
+}
+
+fn cancel_takes_a_waiting_message_back(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let first = rig
+        .a
+        .ep
+        .send(pattern(20, seed)?, rig.to_b, Options::default(), 1)?;
+    rig.a
+        .ep
+        .send(pattern(10, seed)?, rig.to_b, Options::default(), 2)?;
+    rig.a.ep.cancel(first)?;
+    let done = rig.a.cq.read().ok_or(EINVAL)?;
+    check_eq!((done.kind, done.context), (Kind::Send, 1));
+    check_eq!(done.result, Err(Failure::not_executed(ECANCELED)));
+    check_buffer(done.buffer, 20, seed)?;
+    check_eq!(rig.a.ep.cancel(first), Err(ENOENT));
+    rig.b.ep.recv(Memory::zeroed(10)?, 3)?;
+    rig.passed(3, 2, Ok(10))?;
+    rig.quiet()?;
+    rig.close()
+}
+
+fn cancel_leaves_the_others_in_order(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let mut ids = KVec::new();
+    for context in 0..10 {
+        ids.push(rig.b.ep.recv(Memory::zeroed(10)?, context)?, GFP_KERNEL)?;
+    }
+    for gone in [0, 4, 9] {
+        rig.b.ep.cancel(ids[gone])?;
+        check_eq!(
+            ended(&rig.b.next()?),
+            (Kind::Recv, gone as u64, Err(ECANCELED))
+        );
+    }
+    for context in [1, 2, 3, 5, 6, 7, 8] {
+        rig.a
+            .ep
+            .send(pattern(10, seed)?, rig.to_b, Options::default(), context)?;
+        rig.passed(context, context, Ok(10))?;
+    }
+    ids.clear();
+    for context in 0..10 {
+        ids.push(
+            rig.a
+                .ep
+                .send(pattern(10, seed)?, rig.to_b, Options::default(), context)?,
+            GFP_KERNEL,
+        )?;
+    }
+    for gone in [9, 5, 0] {
+        rig.a.ep.cancel(ids[gone])?;
+        check_eq!(
+            ended(&rig.a.next()?),
+            (Kind::Send, gone as u64, Err(ECANCELED))
+        );
+    }
+    for context in [1, 2, 3, 4, 6, 7, 8] {
+        rig.b.ep.recv(Memory::zeroed(10)?, context)?;
+        rig.passed(context, context, Ok(10))?;
+    }
+    rig.quiet()?;
+    rig.close()
+}
+
+fn cancel_of_what_has_ended_finds_nothing(info: &Info, seed: u64) -> Result {
+    // One slot in each direction, so that each post uses it again.
+    let rig = Rig::sized(info, 1)?;
+    let mut old: Option<(OpId, OpId)> = None;
+    for context in 0..3 {
+        let receive = rig.b.ep.recv(Memory::zeroed(10)?, context)?;
+        if let Some((send, receive)) = old {
+            check_eq!(rig.b.ep.cancel(receive), Err(ENOENT));
+            check_eq!(rig.a.ep.cancel(send), Err(ENOENT));
+        }
+        let send = rig
+            .a
+            .ep
+            .send(pattern(10, seed)?, rig.to_b, Options::default(), context)?;
+        // Both have ended, or will very soon, and nobody has read the completions.
+        rig.a.cq.wait(timeout())?;
+        rig.b.cq.wait(timeout())?;
+        check_eq!(rig.a.ep.cancel(send), Err(ENOENT));
+        check_eq!(rig.b.ep.cancel(receive), Err(ENOENT));
+        rig.passed(context, context, Ok(10))?;
+        check_eq!(rig.a.ep.cancel(send), Err(ENOENT));
+        check_eq!(rig.b.ep.cancel(receive), Err(ENOENT));
+        old = Some((send, receive));
+    }
+    // The slot is used by a message that waits: the old number does not name it.
+    let (old, _) = old.ok_or(EINVAL)?;
+    let waiting = rig
+        .a
+        .ep
+        .send(pattern(10, seed)?, rig.to_b, Options::default(), 9)?;
+    check_eq!(rig.a.ep.cancel(old), Err(ENOENT));
+    check!(rig.a.cq.read().is_none());
+    rig.a.ep.cancel(waiting)?;
+    check_eq!(ended(&rig.a.next()?), (Kind::Send, 9, Err(ECANCELED)));
+    rig.quiet()?;
+    rig.close()
+}
+
+fn cancel_of_anothers_operation_finds_nothing(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    // The first operations of each: alike in all but the endpoint.
+    let receive_a = rig.a.ep.recv(Memory::zeroed(10)?, 1)?;
+    let receive_b = rig.b.ep.recv(Memory::zeroed(10)?, 2)?;
+    check!(receive_a != receive_b);
+    check_eq!(rig.a.ep.cancel(receive_b), Err(ENOENT));
+    check_eq!(rig.b.ep.cancel(receive_a), Err(ENOENT));
+    rig.quiet()?;
+    rig.a.ep.cancel(receive_a)?;
+    rig.b.ep.cancel(receive_b)?;
+    check_eq!(ended(&rig.a.next()?), (Kind::Recv, 1, Err(ECANCELED)));
+    check_eq!(ended(&rig.b.next()?), (Kind::Recv, 2, Err(ECANCELED)));
+    let send_a = rig
+        .a
+        .ep
+        .send(pattern(10, seed)?, rig.to_b, Options::default(), 3)?;
+    let send_b = rig
+        .b
+        .ep
+        .send(pattern(10, seed)?, rig.to_a, Options::default(), 4)?;
+    check!(send_a != send_b);
+    check_eq!(rig.a.ep.cancel(send_b), Err(ENOENT));
+    check_eq!(rig.b.ep.cancel(send_a), Err(ENOENT));
+    rig.quiet()?;
+    rig.a.ep.cancel(send_a)?;
+    rig.b.ep.cancel(send_b)?;
+    check_eq!(ended(&rig.a.next()?), (Kind::Send, 3, Err(ECANCELED)));
+    check_eq!(ended(&rig.b.next()?), (Kind::Send, 4, Err(ECANCELED)));
+    rig.quiet()?;
+    rig.close()
+}
+
+/// As many messages of A as there is room for, for which B has no receive.
+fn fill_with_messages(rig: &Rig, seed: u64) -> Result {
+    for context in 0..DEPTH as u64 {
+        let bytes = pattern(20, seed + context)?;
+        rig.a
+            .ep
+            .send(bytes, rig.to_b, Options::default(), context)?;
+    }
+    Ok(())
+}
+
+/// Fails unless as many operations ended in order, with that error, each with its buffer.
+#[track_caller]
+fn check_ended(
+    next: impl Fn() -> Result<Completion<u64>>,
+    kind: Kind,
+    error: Error,
+    seed: u64,
+) -> Result {
+    for context in 0..DEPTH as u64 {
+        let done = next()?;
+        check_eq!((done.kind, done.context), (kind, context));
+        check_eq!(done.result, Err(Failure::not_executed(error)));
+        check_buffer(done.buffer, 20, seed + context)?;
+    }
+    Ok(())
+}
+
+fn close_gives_posted_receives_back(info: &Info, seed: u64) -> Result {
+    let end = End::new(info, None)?;
+    for context in 0..DEPTH as u64 {
+        end.ep.recv(pattern(20, seed + context)?, context)?;
+    }
+    let (ep, base) = end.split();
+    closed(ep.close())?;
+    check_ended(|| base.cq.read().ok_or(EINVAL), Kind::Recv, ECANCELED, seed)?;
+    check!(base.cq.read().is_none());
+    base.close()
+}
+
+fn close_gives_waiting_messages_back(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    fill_with_messages(&rig, seed)?;
+    let Rig { a, b, .. } = rig;
+    let (ep, base) = a.split();
+    closed(ep.close())?;
+    check_ended(|| base.cq.read().ok_or(EINVAL), Kind::Send, ECANCELED, seed)?;
+    check!(base.cq.read().is_none());
+    // Nothing of it is left at the peer.
+    b.ep.recv(Memory::zeroed(20)?, 1)?;
+    check!(b.cq.read().is_none());
+    b.close()
+}
+
+fn close_fails_the_messages_of_peers(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    fill_with_messages(&rig, seed)?;
+    let Rig { a, b, .. } = rig;
+    b.close()?;
+    check_ended(|| a.next(), Kind::Send, EHOSTUNREACH, seed)?;
+    check!(a.cq.read().is_none());
+    a.close()
+}
+
+fn close_of_either_end_while_bytes_move_completes_all_once(info: &Info, seed: u64) -> Result {
+    const LEN: usize = 1 << 20;
+    const MANY: u64 = 16;
+    for receiver_first in [true, false, true, false] {
+        let rig = Rig::new(info)?;
+        for context in 0..MANY {
+            rig.b.ep.recv(Memory::zeroed(LEN)?, context)?;
+            rig.a
+                .ep
+                .send(pattern(LEN, seed)?, rig.to_b, Options::default(), context)?;
+        }
+        let Rig { a, b, .. } = rig;
+        let ((ep_a, base_a), (ep_b, base_b)) = (a.split(), b.split());
+        let (first, second) = if receiver_first {
+            (ep_b, ep_a)
+        } else {
+            (ep_a, ep_b)
+        };
+        closed(first.close())?;
+        closed(second.close())?;
+        let mut moved = [0u64; 2];
+        for (side, cq) in [&base_a.cq, &base_b.cq].into_iter().enumerate() {
+            let mut seen = 0u64;
+            for _ in 0..MANY {
+                let done = cq.read().ok_or(EINVAL)?;
+                check!(seen & 1 << done.context == 0);
+                seen |= 1 << done.context;
+                check_eq!(done.buffer.len(), LEN);
+                match done.result {
+                    Ok(success) => {
+                        check_eq!(success.len, LEN);
+                        moved[side] |= 1 << done.context;
+                        check_buffer(done.buffer, LEN, seed)?;
+                    }
+                    Err(failure) => {
+                        let error = failure.error;
+                        check!(error == ECANCELED || error == EHOSTUNREACH);
+                        check!(failure.outcome != Outcome::Executed);
+                    }
+                }
+            }
+            check!(cq.read().is_none());
+        }
+        // What the sender knows to be delivered has been received.
+        check_eq!(moved[0] & !moved[1], 0);
+    }
+    Ok(())
+}
+
+fn close_tells_a_placed_write_from_others(info: &Info, seed: u64) -> Result {
+    for sender_closes in [true, false] {
+        let rig = Rig::new(info)?;
+        let (region, remote) = rig.region(64, Access::WRITE)?;
+        let slice = remote.slice(0, 64)?;
+        rig.a
+            .ep
+            .write(pattern(64, seed)?, rig.to_b, slice, data(seed), 1)?;
+        until(|| region.load_u64(56).is_ok_and(|word| word != 0))?;
+        let Rig { a, b, .. } = rig;
+        let (ep_a, base_a) = a.split();
+        let expected = if sender_closes {
+            closed(ep_a.close())?;
+            ECANCELED
+        } else {
+            closed(b.ep.close())?;
+            EHOSTUNREACH
+        };
+        let done = base_a.cq.read_wait(timeout())?;
+        check_eq!(done.result, Err(Failure::after(Level::Delivered, expected)));
+        drop(region);
+    }
+    Ok(())
+}
+
+fn dropped_endpoint_is_closed(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let Rig { a, b, to_b, .. } = rig;
+    b.ep.recv(Memory::zeroed(10)?, 1)?;
+    a.ep.send(pattern(10, seed)?, to_b, Options::default(), 2)?;
+    a.ep.send(pattern(10, seed)?, to_b, Options::default(), 3)?;
+    let (ep, base) = b.split();
+    drop(ep);
+    check_eq!(
+        base.cq.read().map(|done| ended(&done)),
+        Some((Kind::Recv, 1, Ok(10)))
+    );
+    check!(base.cq.read().is_none());
+    check_eq!(ended(&a.next()?), (Kind::Send, 2, Ok(10)));
+    check_eq!(ended(&a.next()?), (Kind::Send, 3, Err(EHOSTUNREACH)));
+    base.close()?;
+    a.close()
+}
+
+fn closed_endpoint_leaves_its_completions(info: &Info, _seed: u64) -> Result {
+    let end = End::new(info, None)?;
+    let contexts = count()?;
+    let small = with_sizes(info, 1, 4);
+    let cq = CompletionQueue::<Counted>::new(&end.domain, 5, None)?;
+    for round in 0..3 {
+        let ep = end.endpoint(&small, &cq)?;
+        for _ in 0..4 {
+            ep.recv(Memory::zeroed(round)?, Counted::new(&contexts))?;
+        }
+        closed(ep.close())?;
+    }
+    // Three times as many as the queue's size: it takes what was reserved one after another.
+    check_eq!(contexts.load(Acquire), 12);
+    for left in (0..12).rev() {
+        let done = cq.read().ok_or(EINVAL)?;
+        check_eq!(done.buffer.len(), (11 - left) as usize / 4);
+        drop(done);
+        check_eq!(contexts.load(Acquire), left);
+    }
+    check!(cq.read().is_none());
+    closed(cq.close())?;
+    end.close()
+}

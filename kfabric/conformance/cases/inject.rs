@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Bytes that a post takes a copy of.
+
+use crate::close::closed;
+use crate::ops::{check_buffer_filled, check_filled_at, check_refused, fill};
+use crate::rig::{
+    check_buffer, check_region, count, ended, pattern, timeout, until, with_sizes, Counted, Rig,
+};
+use crate::{cases, check, check_eq};
+use kernel::prelude::*;
+use kernel::sync::atomic::Acquire;
+use kfabric::prelude::*;
+
+cases! {
+    injected_bytes_arrive_up_to_the_limit: Caps::MSG.union(Caps::RMA),
+    injected_bytes_may_be_overwritten_at_once: Caps::MSG.union(Caps::WRITE),
+    injected_bytes_need_no_completion: Caps::MSG.union(Caps::WRITE),
+    injection_without_a_slot_is_refused: Caps::MSG,
+    refused_injection_has_no_effect: Caps::MSG.union(Caps::RMA),
+}
+
+const NONE: Options = Options {
+    level: Level::Delivered,
+    data: None,
+    fence: false,
+    silent: false,
+    more: false,
+};
+
+fn injected_bytes_arrive_up_to_the_limit(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let most = info.limits.inject_size;
+    let (region, remote) = rig.region(most + 2, Access::READ_WRITE)?;
+    let all = pattern(most + 1, seed)?;
+    let all = all.as_slice().ok_or(EINVAL)?;
+    for len in [0, 1, most, most + 1] {
+        let (bytes, slice) = (&all[..len], remote.slice(1, len as u64)?);
+        fill(&region, 0xa5)?;
+        let posted = rig.a.ep.inject_write(bytes, rig.to_b, slice, NONE, 1);
+        if len > most {
+            check_eq!(check_refused(posted, EMSGSIZE, 1)?.len(), 0);
+            let posted = rig.a.ep.inject(bytes, rig.to_b, NONE, 2);
+            check_eq!(check_refused(posted, EMSGSIZE, 2)?.len(), 0);
+            continue;
+        }
+        posted?;
+        let written = rig.a.next()?;
+        check_eq!(ended(&written), (Kind::Write, 1, Ok(len)));
+        // Nothing comes back, for nothing was taken.
+        check!(written.buffer.is_empty() && written.buffer.into_memory().is_err());
+        check_filled_at(&region, 0, 1, 0xa5)?;
+        check_region(&region, 1, len, seed)?;
+        check_filled_at(&region, 1 + len, 1, 0xa5)?;
+        rig.b.ep.recv(Memory::zeroed(len + 3)?, 3)?;
+        rig.a.ep.inject(bytes, rig.to_b, NONE, 2)?;
+        let received = rig.b.next()?;
+        check_eq!(ended(&received), (Kind::Recv, 3, Ok(len)));
+        check_buffer(received.buffer, len, seed)?;
+        check_eq!(ended(&rig.a.next()?), (Kind::Send, 2, Ok(len)));
+    }
+    drop(closed(region.close())?);
+    rig.close()
+}
+
+fn injected_bytes_may_be_overwritten_at_once(info: &Info, _seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let (region, remote) = rig.region(32 * 8, Access::READ_WRITE)?;
+    let mut bytes = [0; 8];
+    // Messages wait in their slots, each with bytes of its own.
+    for n in 0..32u8 {
+        bytes.fill(n);
+        rig.a.ep.inject(&bytes, rig.to_b, NONE, n.into())?;
+        let slice = remote.slice(u64::from(n) * 8, 8)?;
+        rig.a.ep.inject_write(&bytes, rig.to_b, slice, NONE, 99)?;
+        bytes.fill(0xff);
+        check_eq!(ended(&rig.a.next()?), (Kind::Write, 99, Ok(8)));
+    }
+    for n in 0..32u8 {
+        check_filled_at(&region, usize::from(n) * 8, 8, n)?;
+        rig.b.ep.recv(Memory::zeroed(8)?, 1)?;
+        let received = rig.b.next()?;
+        check_eq!(ended(&received), (Kind::Recv, 1, Ok(8)));
+        check_buffer_filled(received.buffer, n)?;
+        check_eq!(ended(&rig.a.next()?), (Kind::Send, n.into(), Ok(8)));
+    }
+    drop(closed(region.close())?);
+    rig.close()
+}
+
+fn injected_bytes_need_no_completion(info: &Info, _seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let (region, remote) = rig.region(8, Access::READ_WRITE)?;
+    let silent = Options {
+        silent: true,
+        ..NONE
+    };
+    let slice = remote.slice(0, 8)?;
+    for n in 0..200u64 {
+        let bytes = n.to_ne_bytes();
+        // Nobody reads the queue of A.
+        until(|| {
+            let posted = rig.a.ep.inject_write(&bytes, rig.to_b, slice, silent, n);
+            posted.is_ok()
+        })?;
+        until(|| region.load_u64(0) == Ok(n))?;
+        rig.b.ep.recv(Memory::zeroed(8)?, n)?;
+        rig.a.ep.inject(&bytes, rig.to_b, silent, n)?;
+        let received = rig.b.next()?;
+        check_eq!(ended(&received), (Kind::Recv, n, Ok(8)));
+        let memory = received.buffer.into_memory().map_err(|_| EINVAL)?;
+        check!(memory.as_slice() == Some(&bytes));
+    }
+    rig.quiet()?;
+    drop(closed(region.close())?);
+    rig.close()
+}
+
+fn injection_without_a_slot_is_refused(info: &Info, _seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let contexts = count()?;
+    let cq = CompletionQueue::<Counted>::new(&rig.a.domain, 5, None)?;
+    let ep = rig.a.endpoint(&with_sizes(info, 4, 1), &cq)?;
+    for n in 0..4u8 {
+        let posted = ep.inject(&[n; 5], rig.to_b, NONE, Counted::new(&contexts));
+        posted.map_err(|refused| refused.error)?;
+    }
+    let Err(refused) = ep.inject(&[9; 5], rig.to_b, NONE, Counted::new(&contexts)) else {
+        return Err(EINVAL);
+    };
+    check_eq!((refused.error, refused.buffer.len()), (EAGAIN, 0));
+    check_eq!(contexts.load(Acquire), 5);
+    drop(refused);
+    check_eq!(contexts.load(Acquire), 4);
+    // What was taken is whole, and a slot that comes back is good again.
+    for n in [0, 1, 2, 3, 8u8] {
+        if n == 8 {
+            let posted = ep.inject(&[n; 3], rig.to_b, NONE, Counted::new(&contexts));
+            posted.map_err(|refused| refused.error)?;
+        }
+        let len = if n == 8 { 3 } else { 5 };
+        rig.b.ep.recv(Memory::zeroed(len)?, 1)?;
+        let received = rig.b.next()?;
+        check_eq!(ended(&received), (Kind::Recv, 1, Ok(len)));
+        check_buffer_filled(received.buffer, n)?;
+        let done = cq.read_wait(timeout())?;
+        check_eq!(done.result.map(|success| success.len), Ok(len));
+    }
+    check_eq!(contexts.load(Acquire), 0);
+    closed(ep.close())?;
+    closed(cq.close())?;
+    rig.close()
+}
+
+fn refused_injection_has_no_effect(info: &Info, _seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let (region, remote) = rig.region(8, Access::READ)?;
+    let (ep, bytes) = (&rig.a.ep, [1; 8]);
+    let nobody = Address::from_raw(u64::MAX);
+    let slice = remote.slice(0, 8)?;
+    let committed = Options {
+        level: Level::Committed,
+        ..NONE
+    };
+    for (posted, expected) in [
+        (ep.inject(&bytes, nobody, NONE, 1), EHOSTUNREACH),
+        (ep.inject(&bytes, rig.to_b, committed, 1), EOPNOTSUPP),
+        (ep.inject_write(&bytes, rig.to_b, slice, NONE, 1), EACCES),
+    ] {
+        check_eq!(check_refused(posted, expected, 1)?.len(), 0);
+    }
+    drop(closed(region.close())?);
+    let (region, remote) = rig.region(8, Access::READ_WRITE)?;
+    let slice = remote.slice(0, 8)?;
+    for (bytes, to, options, expected) in [
+        (&bytes[..7], rig.to_b, NONE, EINVAL),
+        (&bytes, nobody, NONE, EHOSTUNREACH),
+        (&bytes, rig.to_b, committed, EOPNOTSUPP),
+    ] {
+        let posted = ep.inject_write(bytes, to, slice, options, 1);
+        check_eq!(check_refused(posted, expected, 1)?.len(), 0);
+    }
+    check_filled_at(&region, 0, 8, 0)?;
+    rig.quiet()?;
+    drop(closed(region.close())?);
+    rig.close()
+}

@@ -1,0 +1,602 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What memory is made of: vectors, parts of pages, scatterlists, persistent ranges.
+
+use crate::close::{closed, given_back};
+use crate::ops::{check_filled_at, check_refused, error, fill, pmem, reached};
+use crate::rig::{byte, check_region, ended, pattern, register, Rig};
+use crate::rng::Rng;
+use crate::{cases, check, check_eq};
+use kernel::page::{Page, PAGE_SIZE};
+use kernel::prelude::*;
+use kfabric::prelude::*;
+
+cases! {
+    each_source_is_sent_and_received: Caps::MSG,
+    each_source_is_written_from: Caps::WRITE,
+    each_source_is_read_into: Caps::READ,
+    each_source_is_a_region: Caps::RMA,
+    region_in_pieces_is_a_local_buffer: Caps::RMA,
+    pieces_come_back_as_they_went: Caps::RMA.union(Caps::MSG),
+    pieces_are_at_most_256: Caps::WRITE,
+    pieces_without_bytes_are_passed_over: Caps::RMA,
+    pieces_of_one_byte_are_put_together: Caps::RMA,
+    write_touches_no_piece_beside_it: Caps::WRITE,
+    any_split_meets_any_other: Caps::RMA.union(Caps::MSG),
+    message_longer_than_all_pieces_is_not_moved: Caps::MSG,
+    region_in_pieces_copies_onto_itself: Caps::RMA,
+    pieces_for_atomics_are_whole_words: Caps::ATOMIC,
+    atomics_reach_each_piece: Caps::ATOMIC,
+    pieces_are_persistent_nowhere: Caps::RMA.union(Caps::COMMIT),
+    persistent_memory_meets_pieces: Caps::RMA.union(Caps::COMMIT),
+}
+
+const NONE: Options = Options {
+    level: Level::Delivered,
+    data: None,
+    fence: false,
+    silent: false,
+    more: false,
+};
+
+/// What memory is made of.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    One,
+    Vecs,
+    Pages,
+    Table,
+}
+
+const SOURCES: [Source; 4] = [Source::One, Source::Vecs, Source::Pages, Source::Table];
+
+/// Lengths that are copied in a post, and by a worker.
+const LENGTHS: [usize; 4] = [1, 100, 12_345, 100_000];
+
+/// A page of value 0.
+fn page() -> Result<Page> {
+    Ok(Page::alloc_page(GFP_KERNEL | __GFP_ZERO)?)
+}
+
+/// Vectors of these lengths, of value 0.
+fn vecs(lens: impl Iterator<Item = usize>) -> Result<KVec<KVVec<u8>>> {
+    let mut vecs = KVec::new();
+    for len in lens {
+        vecs.push(KVVec::zeroed(len, GFP_KERNEL)?, GFP_KERNEL)?;
+    }
+    Ok(vecs)
+}
+
+/// Memory of vectors of these lengths, of value 0.
+fn of_vecs(lens: &[usize]) -> Result<Memory> {
+    closed(Memory::from_vecs(vecs(lens.iter().copied())?))
+}
+
+/// Memory of `len` bytes of value 0 that is cut in odd places.
+fn made_of(source: Source, len: usize) -> Result<Memory> {
+    // No more than 256 pieces, and some for short ones too.
+    let most = (len / 200).max(3);
+    match source {
+        Source::One => Memory::zeroed(len),
+        Source::Vecs => {
+            let (mut lens, mut left, mut next) = (KVec::new(), len, 1);
+            while left > 0 {
+                lens.push(left.min(next), GFP_KERNEL)?;
+                left -= left.min(next);
+                next = (next * 2 + 1).min(most);
+            }
+            of_vecs(&lens)
+        }
+        Source::Pages => {
+            let (mut parts, mut left, mut offset) = (KVec::new(), len, PAGE_SIZE - 1);
+            while left > 0 {
+                let len = left.min(PAGE_SIZE - offset);
+                let page = page()?;
+                parts.push(BioVec { page, offset, len }, GFP_KERNEL)?;
+                left -= len;
+                offset = (offset * 7 + 3) % 1000;
+            }
+            closed(Memory::from_pages(parts))
+        }
+        Source::Table => {
+            const OFFSET: usize = 4001;
+            let mut pages = KVVec::new();
+            for _ in 0..(OFFSET + len).div_ceil(PAGE_SIZE) {
+                pages.push(page()?, GFP_KERNEL)?;
+            }
+            // Pages that follow each other become one entry.
+            let list = closed(ScatterList::new(pages, OFFSET, len, u32::MAX))?;
+            check!(list.entries() <= (OFFSET + len).div_ceil(PAGE_SIZE));
+            closed(Memory::from_scatterlist(list))
+        }
+    }
+}
+
+/// Memory that is made so, with a pattern in it.
+fn patterned(source: Source, len: usize, seed: u64) -> Result<Memory> {
+    let (mut memory, pattern) = (made_of(source, len)?, pattern(len, seed)?);
+    memory.write_at(0, pattern.as_slice().ok_or(EINVAL)?)?;
+    Ok(memory)
+}
+
+/// Fails unless the bytes of a pattern are at `from` of `memory`.
+#[track_caller]
+fn check_memory(memory: &Memory, from: usize, len: usize, seed: u64) -> Result {
+    let mut found = KVVec::zeroed(len, GFP_KERNEL)?;
+    memory.read_at(from, &mut found)?;
+    check!(found
+        .iter()
+        .enumerate()
+        .all(|(at, found)| *found == byte(at, seed)));
+    Ok(())
+}
+
+/// The memory of a buffer that came back.
+fn memory_of(buffer: Buffer) -> Result<Memory> {
+    buffer.into_memory().map_err(|_| EINVAL)
+}
+
+/// Registers memory at B, and tells A.
+fn region_of(rig: &Rig, memory: Memory, access: Access) -> Result<(MemoryRegion, RemoteRegion)> {
+    let region = register(&rig.b.domain, memory, access)?;
+    let remote = RemoteRegion::parse(&region.descriptor()?)?;
+    Ok((region, remote))
+}
+
+fn each_source_is_sent_and_received(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    for from in SOURCES {
+        for to in SOURCES {
+            for len in LENGTHS {
+                rig.b.ep.recv(made_of(to, len)?, 1)?;
+                let sent = patterned(from, len, seed)?;
+                rig.a.ep.send(sent, rig.to_b, NONE, 2)?;
+                let received = rig.b.next()?;
+                check_eq!(ended(&received), (Kind::Recv, 1, Ok(len)));
+                check_memory(&memory_of(received.buffer)?, 0, len, seed)?;
+                check_eq!(ended(&rig.a.next()?), (Kind::Send, 2, Ok(len)));
+            }
+        }
+    }
+    rig.close()
+}
+
+fn each_source_is_written_from(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let (region, remote) = rig.region(200_000, Access::WRITE)?;
+    for source in SOURCES {
+        for len in LENGTHS {
+            fill(&region, 0xa5)?;
+            let slice = remote.slice(333, len as u64)?;
+            let done = rig.write(patterned(source, len, seed)?, slice, NONE)?;
+            check_eq!(reached(&done), Ok((len, Level::Delivered)));
+            check_region(&region, 333, len, seed)?;
+            check_filled_at(&region, 0, 333, 0xa5)?;
+            check_filled_at(&region, 333 + len, 1000, 0xa5)?;
+        }
+    }
+    drop(closed(region.close())?);
+    rig.close()
+}
+
+fn each_source_is_read_into(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let (region, remote) = region_of(&rig, pattern(100_000, seed)?, Access::READ)?;
+    for source in SOURCES {
+        for len in LENGTHS {
+            let done = rig.read(made_of(source, len)?, remote.slice(0, len as u64)?)?;
+            check_eq!(reached(&done), Ok((len, Level::Delivered)));
+            check_memory(&memory_of(done.buffer)?, 0, len, seed)?;
+        }
+    }
+    drop(closed(region.close())?);
+    rig.close()
+}
+
+fn each_source_is_a_region(info: &Info, seed: u64) -> Result {
+    const SIZE: usize = 50_000;
+    let rig = Rig::new(info)?;
+    for target in SOURCES {
+        let (region, remote) = region_of(&rig, made_of(target, SIZE)?, Access::READ_WRITE)?;
+        check_eq!(region.len(), SIZE);
+        for source in SOURCES {
+            for (offset, len) in [(0, SIZE), (1, 7), (95, 10), (4000, 20_000), (SIZE - 1, 1)] {
+                let seed = seed ^ (offset + len) as u64;
+                let slice = remote.slice(offset as u64, len as u64)?;
+                rig.written(patterned(source, len, seed)?, slice, NONE)?;
+                check_region(&region, offset, len, seed)?;
+                let done = rig.read(made_of(source, len)?, slice)?;
+                check_eq!(error(&done), None);
+                check_memory(&memory_of(done.buffer)?, 0, len, seed)?;
+            }
+        }
+        let memory = closed(region.close())?;
+        check_eq!(memory.len(), SIZE);
+    }
+    rig.close()
+}
+
+fn region_in_pieces_is_a_local_buffer(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let (region, remote) = rig.region(10_000, Access::READ_WRITE)?;
+    for source in SOURCES {
+        let memory = patterned(source, 10_000, seed)?;
+        let local = register(&rig.a.domain, memory, Access::NONE)?;
+        rig.written(local.slice(0, 10_000)?, remote.slice(0, 10_000)?, NONE)?;
+        check_region(&region, 0, 10_000, seed)?;
+        fill(&local, 0)?;
+        let done = rig.read(local.slice(3, 9_000)?, remote.slice(0, 9_000)?)?;
+        check_eq!(error(&done), None);
+        drop(done);
+        check_region(&local, 3, 9_000, seed)?;
+        check_filled_at(&local, 0, 3, 0)?;
+        check_filled_at(&local, 9_003, 997, 0)?;
+        drop(closed(local.close())?);
+    }
+    drop(closed(region.close())?);
+    rig.close()
+}
+
+/// Where the bytes of vectors are.
+fn places(vecs: &KVec<KVVec<u8>>) -> Result<KVec<(usize, usize, usize)>> {
+    let mut places = KVec::new();
+    for vec in vecs {
+        let place = (vec.as_ptr().addr(), vec.len(), vec.capacity());
+        places.push(place, GFP_KERNEL)?;
+    }
+    Ok(places)
+}
+
+fn pieces_come_back_as_they_went(info: &Info, _seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let (region, remote) = rig.region(600, Access::READ_WRITE)?;
+    let slice = remote.slice(0, 600)?;
+
+    let given = vecs([100, 0, 200, 300].into_iter())?;
+    let expected = places(&given)?;
+    let done = rig.write(closed(Memory::from_vecs(given))?, slice, NONE)?;
+    let Ok(back) = memory_of(done.buffer)?.into_vecs() else {
+        return Err(EINVAL);
+    };
+    check!(*places(&back)? == *expected);
+
+    let mut parts = KVec::new();
+    for (offset, len) in [(0, 100), (3996, 100), (5, 400)] {
+        let page = page()?;
+        parts.push(BioVec { page, offset, len }, GFP_KERNEL)?;
+    }
+    let mut expected = KVec::new();
+    for part in &parts {
+        let part = (part.page.as_ptr(), part.offset, part.len);
+        expected.push(part, GFP_KERNEL)?;
+    }
+    let done = rig.read(closed(Memory::from_pages(parts))?, slice)?;
+    let Ok(back) = memory_of(done.buffer)?.into_pages() else {
+        return Err(EINVAL);
+    };
+    check_eq!(back.len(), expected.len());
+    for (part, expected) in back.iter().zip(&expected) {
+        check!((part.page.as_ptr(), part.offset, part.len) == *expected);
+    }
+
+    let mut pages = KVVec::new();
+    for _ in 0..2 {
+        pages.push(page()?, GFP_KERNEL)?;
+    }
+    let expected = [pages[0].as_ptr(), pages[1].as_ptr()];
+    let list = closed(ScatterList::new(pages, 4000, 600, PAGE_SIZE as u32))?;
+    check_eq!((list.entries(), list.len()), (2, 600));
+    let memory = closed(Memory::from_scatterlist(list))?;
+    // Refused, too.
+    let posted = rig.a.ep.send(memory, Address::from_raw(u64::MAX), NONE, 1);
+    let memory = memory_of(check_refused(posted, EHOSTUNREACH, 1)?)?;
+    let local = register(&rig.a.domain, memory, Access::NONE)?;
+    let memory = closed(local.close())?;
+    let Err(memory) = memory.into_vecs() else {
+        return Err(EINVAL);
+    };
+    let Ok(list) = memory.into_scatterlist() else {
+        return Err(EINVAL);
+    };
+    let back = list.into_pages();
+    check!([back[0].as_ptr(), back[1].as_ptr()] == expected);
+    drop(closed(region.close())?);
+    rig.close()
+}
+
+fn pieces_are_at_most_256(info: &Info, seed: u64) -> Result {
+    check_eq!(Memory::MAX_SEGMENTS, 256);
+    let rig = Rig::new(info)?;
+    let (region, remote) = rig.region(257 * 3, Access::READ_WRITE)?;
+    for count in [1, 255, 256] {
+        let mut memory = closed(Memory::from_vecs(vecs((0..count).map(|_| 3))?))?;
+        let bytes = pattern(3 * count, seed)?;
+        memory.write_at(0, bytes.as_slice().ok_or(EINVAL)?)?;
+        let slice = remote.slice(0, 3 * count as u64)?;
+        rig.written(memory, slice, NONE)?;
+        check_region(&region, 0, 3 * count, seed)?;
+    }
+    let vecs = given_back(Memory::from_vecs(vecs((0..257).map(|_| 3))?), EINVAL)?;
+    check_eq!(vecs.len(), 257);
+    for (count, good) in [(256, true), (257, false)] {
+        let (mut parts, mut pages) = (KVec::new(), KVVec::new());
+        for _ in 0..count {
+            let (offset, len, page_of_list) = (1, 3, page()?);
+            let page = page()?;
+            parts.push(BioVec { page, offset, len }, GFP_KERNEL)?;
+            pages.push(page_of_list, GFP_KERNEL)?;
+        }
+        let list = ScatterList::new(pages, 0, count * PAGE_SIZE, PAGE_SIZE as u32);
+        let list = closed(list)?;
+        check_eq!(list.entries(), count);
+        if good {
+            check_eq!(closed(Memory::from_pages(parts))?.len(), 3 * count);
+            let memory = closed(Memory::from_scatterlist(list))?;
+            check_eq!(memory.len(), count * PAGE_SIZE);
+        } else {
+            check_eq!(given_back(Memory::from_pages(parts), EINVAL)?.len(), count);
+            let list = given_back(Memory::from_scatterlist(list), EINVAL)?;
+            check_eq!(list.into_pages().len(), count);
+        }
+    }
+    drop(closed(region.close())?);
+    rig.close()
+}
+
+fn pieces_without_bytes_are_passed_over(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let lens = [0, 5, 0, 0, 7, 0];
+    let (region, remote) = region_of(&rig, of_vecs(&lens)?, Access::READ_WRITE)?;
+    let mut local = of_vecs(&[0, 0, 1, 0, 11, 0])?;
+    local.write_at(0, pattern(12, seed)?.as_slice().ok_or(EINVAL)?)?;
+    rig.written(local, remote.slice(0, 12)?, NONE)?;
+    check_region(&region, 0, 12, seed)?;
+    rig.written(of_vecs(&[0, 0])?, remote.slice(12, 0)?, NONE)?;
+    rig.written(of_vecs(&[])?, remote.slice(5, 0)?, NONE)?;
+    // Memory of no bytes at all is no region.
+    let refused = rig.b.domain.register(of_vecs(&[0, 0])?, Access::READ);
+    check_eq!(given_back(refused, EINVAL)?.len(), 0);
+    drop(closed(region.close())?);
+    rig.close()
+}
+
+fn pieces_of_one_byte_are_put_together(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let (region, remote) = region_of(&rig, of_vecs(&[1; 256])?, Access::READ_WRITE)?;
+    for (offset, len) in [(0, 256), (1, 254), (255, 1), (17, 3)] {
+        let mut local = of_vecs(&[1; 256][..len])?;
+        let bytes = pattern(len, seed)?;
+        local.write_at(0, bytes.as_slice().ok_or(EINVAL)?)?;
+        let slice = remote.slice(offset, len as u64)?;
+        rig.written(local, slice, NONE)?;
+        check_region(&region, offset as usize, len, seed)?;
+        let done = rig.read(of_vecs(&[1; 256][..len])?, slice)?;
+        check_memory(&memory_of(done.buffer)?, 0, len, seed)?;
+    }
+    drop(closed(region.close())?);
+    rig.close()
+}
+
+fn write_touches_no_piece_beside_it(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let lens = [64, 1, 63, 4096, 100];
+    let size: usize = lens.iter().sum();
+    let (region, remote) = region_of(&rig, of_vecs(&lens)?, Access::WRITE)?;
+    let mut ends = 0;
+    for len in lens {
+        ends += len;
+        // Around the end of each piece.
+        for (from, to) in [(1, 0), (0, 1), (1, 1), (20, 20)] {
+            let Some(range) = ends.checked_sub(from).filter(|_| ends + to <= size) else {
+                continue;
+            };
+            fill(&region, 0xa5)?;
+            let slice = remote.slice(range as u64, (from + to) as u64)?;
+            rig.written(pattern(from + to, seed)?, slice, NONE)?;
+            check_filled_at(&region, 0, range, 0xa5)?;
+            check_region(&region, range, from + to, seed)?;
+            check_filled_at(&region, ends + to, size - ends - to, 0xa5)?;
+        }
+    }
+    drop(closed(region.close())?);
+    rig.close()
+}
+
+/// Memory of random pieces: `len` bytes of value 0.
+fn random_pieces(rng: &mut Rng, len: usize) -> Result<Memory> {
+    let (mut lens, mut left) = (KVec::new(), len);
+    while left > 0 && lens.len() < 255 {
+        let piece = [0, 1, 3, 8, 100, 5000][rng.below(6)].min(left);
+        lens.push(piece, GFP_KERNEL)?;
+        left -= piece;
+    }
+    lens.push(left, GFP_KERNEL)?;
+    of_vecs(&lens)
+}
+
+fn any_split_meets_any_other(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let mut rng = Rng::new(seed);
+    let size = 60_000;
+    let target = random_pieces(&mut rng, size)?;
+    let (region, remote) = region_of(&rig, target, Access::READ_WRITE)?;
+    for _ in 0..50 {
+        let len = rng.below(20_000);
+        let at = rng.below(size - len);
+        let slice = remote.slice(at as u64, len as u64)?;
+        let skip = rng.below(100);
+        let seed = rng.next();
+        let mut local = random_pieces(&mut rng, len + 200)?;
+        local.write_at(skip, pattern(len, seed)?.as_slice().ok_or(EINVAL)?)?;
+        let Ok(part) = Buffer::from(local).range(skip, len) else {
+            return Err(EINVAL);
+        };
+        rig.written(part, slice, NONE)?;
+        check_region(&region, at, len, seed)?;
+        let room = Buffer::from(random_pieces(&mut rng, len + 200)?);
+        let Ok(part) = room.range(skip, len) else {
+            return Err(EINVAL);
+        };
+        let back = memory_of(rig.read(part, slice)?.buffer)?;
+        check_memory(&back, skip, len, seed)?;
+        // And as a message, from what was read.
+        rig.b.ep.recv(random_pieces(&mut rng, len)?, 1)?;
+        let Ok(part) = Buffer::from(back).range(skip, len) else {
+            return Err(EINVAL);
+        };
+        rig.a.ep.send(part, rig.to_b, NONE, 2)?;
+        let received = rig.b.next()?;
+        check_eq!(ended(&received), (Kind::Recv, 1, Ok(len)));
+        check_memory(&memory_of(received.buffer)?, 0, len, seed)?;
+        check_eq!(ended(&rig.a.next()?), (Kind::Send, 2, Ok(len)));
+    }
+    drop(closed(region.close())?);
+    rig.close()
+}
+
+fn message_longer_than_all_pieces_is_not_moved(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    for (len, good) in [(29, true), (30, true), (31, false)] {
+        rig.b.ep.recv(of_vecs(&[10, 0, 20])?, 1)?;
+        rig.a.ep.send(pattern(len, seed)?, rig.to_b, NONE, 2)?;
+        let received = rig.b.next()?;
+        let how = if good { Ok(len) } else { Err(EMSGSIZE) };
+        check_eq!(ended(&received), (Kind::Recv, 1, how));
+        check_eq!(ended(&rig.a.next()?), (Kind::Send, 2, how));
+        let memory = memory_of(received.buffer)?;
+        if good {
+            check_memory(&memory, 0, len, seed)?;
+        } else {
+            let mut found = [1; 30];
+            memory.read_at(0, &mut found)?;
+            check_eq!(found, [0; 30]);
+        }
+    }
+    rig.close()
+}
+
+fn region_in_pieces_copies_onto_itself(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let to_itself = rig.a.av.insert(&rig.a.ep.name())?;
+    let lens = [7, 100, 1, 3, 889];
+    let region = register(&rig.a.domain, of_vecs(&lens)?, Access::READ_WRITE)?;
+    let remote = RemoteRegion::parse(&region.descriptor()?)?;
+    for (to, from, len) in [
+        (0, 1, 999),
+        (1, 0, 999),
+        (300, 0, 700),
+        (0, 300, 700),
+        (5, 5, 900),
+    ] {
+        region.write_at(from, pattern(len, seed)?.as_slice().ok_or(EINVAL)?)?;
+        let (local, slice) = (region.slice(from, len)?, remote.slice(to, len as u64)?);
+        rig.a.ep.write(local, to_itself, slice, NONE, 1)?;
+        check_eq!(ended(&rig.a.next()?), (Kind::Write, 1, Ok(len)));
+        check_region(&region, to as usize, len, seed)?;
+    }
+    drop(closed(region.close())?);
+    rig.close()
+}
+
+fn pieces_for_atomics_are_whole_words(info: &Info, _seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let access = Access::ATOMIC;
+    for (lens, good) in [
+        (&[8, 16, 0, 8][..], true),
+        (&[8, 12, 4], false),
+        (&[7, 1], false),
+        (&[16, 1], false),
+    ] {
+        let registered = rig.b.domain.register(of_vecs(lens)?, access);
+        match good {
+            true => drop(closed(closed(registered)?.close())?),
+            false => {
+                let memory = given_back(registered, EINVAL)?;
+                check_eq!(memory.len(), lens.iter().sum());
+            }
+        }
+    }
+    for (offset, len, good) in [(0, 8, true), (4088, 8, true), (4, 8, false), (8, 4, false)] {
+        let mut parts = KVec::new();
+        let page = page()?;
+        parts.push(BioVec { page, offset, len }, GFP_KERNEL)?;
+        let memory = closed(Memory::from_pages(parts))?;
+        let registered = rig.b.domain.register(memory, access);
+        check_eq!(registered.is_ok(), good);
+    }
+    rig.close()
+}
+
+fn atomics_reach_each_piece(info: &Info, _seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let target = of_vecs(&[8, 16, 0, 8])?;
+    let (region, remote) = region_of(&rig, target, Access::ATOMIC | Access::READ_WRITE)?;
+    let sum = AtomicAction::fetch(AtomicOp::Sum, Datatype::U64);
+    // Operands, and room for what was there, cut in odd places.
+    let mut local = of_vecs(&[3, 30, 31])?;
+    for word in 0..4u64 {
+        region.store_u64(word as usize * 8, 10 * word)?;
+        local.write_at(word as usize * 8, &(word + 1).to_ne_bytes())?;
+    }
+    let slice = remote.slice(0, 32)?;
+    rig.a.ep.atomic(local, rig.to_b, slice, sum, NONE, 1)?;
+    let done = rig.a.next()?;
+    check_eq!(ended(&done), (Kind::Atomic, 1, Ok(32)));
+    let local = memory_of(done.buffer)?;
+    for word in 0..4u64 {
+        let mut was = [0; 8];
+        local.read_at(32 + word as usize * 8, &mut was)?;
+        check_eq!(u64::from_ne_bytes(was), 10 * word);
+        check_eq!(region.load_u64(word as usize * 8)?, 11 * word + 1);
+    }
+    drop(closed(region.close())?);
+    rig.close()
+}
+
+fn pieces_are_persistent_nowhere(info: &Info, _seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    for source in SOURCES {
+        let memory = made_of(source, 100)?;
+        check!(!memory.is_persistent());
+        let (region, remote) = region_of(&rig, memory, Access::READ_WRITE)?;
+        check_eq!(region.commit(0, 100), Err(EOPNOTSUPP));
+        let posted = rig.a.ep.commit(rig.to_b, remote.slice(0, 1)?, NONE, 1);
+        drop(check_refused(posted, EOPNOTSUPP, 1)?);
+        drop(closed(region.close())?);
+    }
+    rig.close()
+}
+
+fn persistent_memory_meets_pieces(info: &Info, seed: u64) -> Result {
+    const LEN: usize = 30_000;
+    let rig = Rig::new(info)?;
+    let device = pmem()?;
+    let (region, remote) = rig.persistent(&device, 123, LEN)?;
+    let slice = remote.slice(0, LEN as u64)?;
+    let committed = Options {
+        level: Level::Committed,
+        ..NONE
+    };
+    for (n, source) in SOURCES.into_iter().enumerate() {
+        let seed = seed ^ n as u64;
+        // To the medium and from it, from the peer's side and from its own.
+        let done = rig.write(patterned(source, LEN, seed)?, slice, committed)?;
+        check_eq!(reached(&done), Ok((LEN, Level::Committed)));
+        let done = rig.read(made_of(source, LEN)?, slice)?;
+        check_memory(&memory_of(done.buffer)?, 0, LEN, seed)?;
+
+        let (volatile, place) = region_of(&rig, made_of(source, LEN)?, Access::READ_WRITE)?;
+        let range = Memory::persistent(&device, 123, LEN)?;
+        let done = rig.write(range, place.slice(0, LEN as u64)?, NONE)?;
+        check_eq!(reached(&done), Ok((LEN, Level::Delivered)));
+        check_region(&volatile, 0, LEN, seed)?;
+        volatile.write_at(0, pattern(LEN, !seed)?.as_slice().ok_or(EINVAL)?)?;
+        let range = Memory::persistent(&device, 123, LEN)?;
+        let done = rig.read(range, place.slice(0, LEN as u64)?)?;
+        check_eq!(error(&done), None);
+        check_region(&region, 0, LEN, !seed)?;
+        drop(closed(volatile.close())?);
+    }
+    drop(closed(region.close())?);
+    rig.close()
+}

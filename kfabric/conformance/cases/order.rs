@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Order, where it is asked for.
+
+use crate::close::closed;
+use crate::ops::{error, level, pmem};
+use crate::rig::{check_buffer, check_region, ended, pattern, Rig};
+use crate::{cases, check_eq};
+use kernel::prelude::*;
+use kfabric::prelude::*;
+
+cases! {
+    order_is_what_was_asked_for: Caps::NONE,
+    write_after_write_wins: Caps::RMA => Order::WAW,
+    write_after_a_commit_wins: Caps::RMA.union(Caps::COMMIT) => Order::WAW,
+    read_after_write_sees_it: Caps::RMA => Order::RAW,
+    read_before_a_write_does_not_see_it: Caps::RMA => Order::WAR,
+    messages_arrive_in_the_order_of_their_posts: Caps::MSG => Order::SAS,
+    message_after_a_write_finds_its_bytes: Caps::RMA.union(Caps::MSG) => Order::SAW,
+    atomic_after_a_write_finds_its_bytes: Caps::RMA.union(Caps::ATOMIC) => Order::WAW,
+    strict_order_keeps_everything: Caps::RMA.union(Caps::MSG) => Order::STRICT,
+}
+
+/// Long enough for a worker, where a provider has one.
+const LONG: usize = 200_000;
+/// How often, since an overtaking may need some luck.
+const ROUNDS: u64 = 30;
+
+fn order_is_what_was_asked_for(info: &Info, _seed: u64) -> Result {
+    check_eq!(info.order, Order::NONE);
+    for order in [
+        Order::RAW,
+        Order::SAS,
+        Order::WAW | Order::SAW,
+        Order::STRICT,
+    ] {
+        let hints = Hints {
+            order,
+            endpoint_type: Some(info.endpoint_type),
+            provider: Some(info.provider.as_str()),
+            ..Hints::default()
+        };
+        match getinfo(&hints) {
+            Ok(found) => {
+                for found in &found {
+                    check_eq!(found.order, order);
+                    Rig::new(found)?.close()?;
+                }
+            }
+            Err(error) => check_eq!(error, ENODATA),
+        }
+    }
+    Ok(())
+}
+
+impl Rig {
+    /// Posts a write of A and does not wait.
+    fn begin(&self, len: usize, seed: u64, slice: RemoteSlice, options: Options) -> Result {
+        let bytes = pattern(len, seed)?;
+        self.a.ep.write(bytes, self.to_b, slice, options, seed)?;
+        Ok(())
+    }
+
+    /// Waits for so many completions of A, all good.
+    fn all_well(&self, count: usize) -> Result {
+        for _ in 0..count {
+            check_eq!(error(&self.a.next()?), None);
+        }
+        Ok(())
+    }
+}
+
+fn write_after_write_wins(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let (region, remote) = rig.region(LONG, Access::READ_WRITE)?;
+    for n in 0..ROUNDS {
+        let none = Options::default();
+        for (len, by) in [(LONG, 0), (500, 1), (LONG, 2), (70, 3)] {
+            rig.begin(len, seed + 4 * n + by, remote.slice(0, len as u64)?, none)?;
+        }
+        rig.all_well(4)?;
+        check_region(&region, 0, 70, seed + 4 * n + 3)?;
+        let rest = &mut [0; 1];
+        region.read_at(70, rest)?;
+        check_eq!(rest[0], crate::rig::byte(70, seed + 4 * n + 2));
+    }
+    drop(closed(region.close())?);
+    rig.close()
+}
+
+fn write_after_a_commit_wins(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let device = pmem()?;
+    let (region, remote) = rig.persistent(&device, 0, 4096)?;
+    let slice = remote.slice(0, 100)?;
+    for n in 0..ROUNDS {
+        rig.begin(100, seed + 2 * n, slice, level(Level::Committed))?;
+        rig.begin(100, seed + 2 * n + 1, slice, Options::default())?;
+        rig.all_well(2)?;
+        check_region(&region, 0, 100, seed + 2 * n + 1)?;
+    }
+    drop(closed(region.close())?);
+    rig.close()
+}
+
+fn read_after_write_sees_it(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let (region, remote) = rig.region(LONG, Access::READ_WRITE)?;
+    let none = Options::default();
+    for n in 0..ROUNDS {
+        rig.begin(LONG, seed + n, remote.slice(0, LONG as u64)?, none)?;
+        let slice = remote.slice(0, 100)?;
+        rig.a
+            .ep
+            .read(Memory::zeroed(100)?, rig.to_b, slice, none, 1)?;
+        for _ in 0..2 {
+            let done = rig.a.next()?;
+            check_eq!(error(&done), None);
+            if done.kind == Kind::Read {
+                check_buffer(done.buffer, 100, seed + n)?;
+            }
+        }
+    }
+    drop(closed(region.close())?);
+    rig.close()
+}
+
+fn read_before_a_write_does_not_see_it(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let (region, remote) = rig.region(LONG, Access::READ_WRITE)?;
+    let (none, all) = (Options::default(), remote.slice(0, LONG as u64)?);
+    for n in 0..ROUNDS {
+        rig.begin(LONG, seed + 2 * n, all, none)?;
+        rig.all_well(1)?;
+        rig.a
+            .ep
+            .read(Memory::zeroed(LONG)?, rig.to_b, all, none, 1)?;
+        rig.begin(
+            100,
+            seed + 2 * n + 1,
+            remote.slice(LONG as u64 - 100, 100)?,
+            none,
+        )?;
+        for _ in 0..2 {
+            let done = rig.a.next()?;
+            check_eq!(error(&done), None);
+            if done.kind == Kind::Read {
+                check_buffer(done.buffer, LONG, seed + 2 * n)?;
+            }
+        }
+    }
+    drop(closed(region.close())?);
+    rig.close()
+}
+
+fn messages_arrive_in_the_order_of_their_posts(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let lens = [LONG, 10, 0, 20_000, 1];
+    for n in 0..ROUNDS {
+        // Half of the receives are there before, and half come after.
+        for (at, len) in lens.iter().enumerate() {
+            if at % 2 == 0 {
+                rig.b.ep.recv(Memory::zeroed(LONG)?, at as u64)?;
+            }
+            let bytes = pattern(*len, seed + n)?;
+            let told = crate::ops::data(at as u64);
+            rig.a.ep.send(bytes, rig.to_b, told, at as u64)?;
+        }
+        for at in [1, 3] {
+            rig.b.ep.recv(Memory::zeroed(LONG)?, at)?;
+        }
+        // The receives were posted as 0, 2, 4, 1, 3, and meet the messages in that order.
+        for _ in 0..lens.len() {
+            let done = rig.b.next()?;
+            let met = [0, 2, 4, 1, 3]
+                .iter()
+                .position(|context| *context == done.context);
+            let told = done.result.map(|success| success.data);
+            check_eq!(told, Ok(met.map(|at| at as u64)));
+        }
+        rig.all_well(lens.len())?;
+    }
+    rig.close()
+}
+
+fn message_after_a_write_finds_its_bytes(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let (region, remote) = rig.region(LONG, Access::READ_WRITE)?;
+    let none = Options::default();
+    for n in 0..ROUNDS {
+        rig.b.ep.recv(Buffer::empty(), 1)?;
+        rig.begin(LONG, seed + n, remote.slice(0, LONG as u64)?, none)?;
+        rig.a.ep.send(Buffer::empty(), rig.to_b, none, 2)?;
+        check_eq!(ended(&rig.b.next()?), (Kind::Recv, 1, Ok(0)));
+        check_region(&region, 0, LONG, seed + n)?;
+        rig.all_well(2)?;
+    }
+    drop(closed(region.close())?);
+    rig.close()
+}
+
+fn atomic_after_a_write_finds_its_bytes(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let (region, remote) = rig.region(LONG, Access::ALL)?;
+    let none = Options::default();
+    let swap = AtomicAction::fetch(AtomicOp::Write, Datatype::U8);
+    for n in 0..ROUNDS {
+        rig.begin(LONG, seed + n, remote.slice(0, LONG as u64)?, none)?;
+        let last = LONG - 1;
+        let word = remote.slice(last as u64, 1)?;
+        rig.a
+            .ep
+            .atomic(Memory::zeroed(2)?, rig.to_b, word, swap, none, 1)?;
+        for _ in 0..2 {
+            let done = rig.a.next()?;
+            check_eq!(error(&done), None);
+            if done.kind == Kind::Atomic {
+                let memory = done.buffer.into_memory().map_err(|_| EINVAL)?;
+                let fetched = memory.as_slice().map(|bytes| bytes[1]);
+                check_eq!(fetched, Some(crate::rig::byte(last, seed + n)));
+            }
+        }
+    }
+    drop(closed(region.close())?);
+    rig.close()
+}
+
+fn strict_order_keeps_everything(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let (region, remote) = rig.region(LONG, Access::READ_WRITE)?;
+    let (none, all) = (Options::default(), remote.slice(0, LONG as u64)?);
+    for n in 0..ROUNDS {
+        rig.begin(LONG, seed + 2 * n, all, none)?;
+        rig.a
+            .ep
+            .read(Memory::zeroed(LONG)?, rig.to_b, all, none, 1)?;
+        rig.begin(50, seed + 2 * n + 1, remote.slice(0, 50)?, none)?;
+        rig.a.ep.send(Buffer::empty(), rig.to_b, none, 2)?;
+        rig.b.ep.recv(Buffer::empty(), 3)?;
+        drop(rig.b.next()?);
+        check_region(&region, 0, 50, seed + 2 * n + 1)?;
+        for _ in 0..4 {
+            let done = rig.a.next()?;
+            check_eq!(error(&done), None);
+            if done.kind == Kind::Read {
+                check_buffer(done.buffer, LONG, seed + 2 * n)?;
+            }
+        }
+    }
+    drop(closed(region.close())?);
+    rig.close()
+}

@@ -1,0 +1,3 @@
+# SPDX-License-Identifier: GPL-2.0
+kfi-modules += kfi_conformance
+kfi_conformance-root := kfabric/conformance/kfi_conformance

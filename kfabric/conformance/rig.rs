@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The rig: two endpoints in domains of their own, each with a queue and the other's address.
+
+use crate::close::closed;
+use crate::{check, check_eq, module_parameters};
+use kernel::prelude::*;
+use kernel::sync::atomic::{Atomic, Relaxed, Release};
+use kernel::sync::Arc;
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
+use kfabric::prelude::*;
+
+/// How long a case waits for a completion, in milliseconds.
+pub(crate) fn timeout() -> u32 {
+    module_parameters::timeout.value()
+}
+
+/// How many operations an endpoint of a rig has in flight at most, in each direction.
+pub(crate) const DEPTH: usize = 64;
+
+/// One end, with completions that carry numbers.
+// In the order in which they must be closed.
+pub(crate) struct End {
+    pub(crate) ep: Endpoint<u64>,
+    pub(crate) av: AddressVector,
+    pub(crate) cq: CompletionQueue<u64>,
+    pub(crate) domain: Domain,
+    pub(crate) fabric: Fabric,
+}
+
+impl End {
+    pub(crate) fn new(info: &Info, callback: Option<Arc<dyn Callback<u64>>>) -> Result<Self> {
+        Self::sized(info, DEPTH, callback)
+    }
+
+    pub(crate) fn sized(
+        info: &Info,
+        depth: usize,
+        callback: Option<Arc<dyn Callback<u64>>>,
+    ) -> Result<Self> {
+        let info = with_sizes(info, depth, depth);
+        let fabric = Fabric::open(&info)?;
+        let domain = fabric.domain(&info)?;
+        let cq = CompletionQueue::new(&domain, 2 * depth, callback)?;
+        let av = AddressVector::new(&domain)?;
+        let ep = Endpoint::builder(&domain, &info).cq(&cq).av(&av).enable()?;
+        Ok(End {
+            ep,
+            av,
+            cq,
+            domain,
+            fabric,
+        })
+    }
+
+    /// The next completion, whatever it says.
+    pub(crate) fn next(&self) -> Result<Completion<u64>> {
+        self.cq.read_wait(timeout())
+    }
+
+    /// Another endpoint in its domain, with its addresses and a queue of its own.
+    pub(crate) fn endpoint<C: Send + 'static>(
+        &self,
+        info: &Info,
+        cq: &CompletionQueue<C>,
+    ) -> Result<Endpoint<C>> {
+        let builder = Endpoint::builder(&self.domain, info);
+        builder.cq(cq).av(&self.av).enable()
+    }
+
+    /// The endpoint, and what it stands on.
+    pub(crate) fn split(self) -> (Endpoint<u64>, Base) {
+        let base = Base {
+            av: self.av,
+            cq: self.cq,
+            domain: self.domain,
+            fabric: self.fabric,
+        };
+        (self.ep, base)
+    }
+
+    /// Closes all of it, in order; fails if anything refuses.
+    pub(crate) fn close(self) -> Result {
+        let (ep, base) = self.split();
+        closed(ep.close())?;
+        base.close()
+    }
+}
+
+/// What an end's endpoint stands on.
+// In the order in which they must be closed.
+pub(crate) struct Base {
+    pub(crate) av: AddressVector,
+    pub(crate) cq: CompletionQueue<u64>,
+    pub(crate) domain: Domain,
+    pub(crate) fabric: Fabric,
+}
+
+impl Base {
+    /// Closes all of it, in order; fails if anything refuses.
+    pub(crate) fn close(self) -> Result {
+        closed(self.av.close())?;
+        closed(self.cq.close())?;
+        closed(self.domain.close())?;
+        closed(self.fabric.close())
+    }
+}
+
+/// An info of an endpoint that holds so many operations.
+pub(crate) fn with_sizes(info: &Info, tx_size: usize, rx_size: usize) -> Info {
+    let limits = Limits {
+        tx_size,
+        rx_size,
+        ..info.limits
+    };
+    Info { limits, ..*info }
+}
+
+/// Two ends that know each other.
+pub(crate) struct Rig {
+    pub(crate) a: End,
+    pub(crate) b: End,
+    /// B, as A knows it.
+    pub(crate) to_b: Address,
+    /// A, as B knows it.
+    pub(crate) to_a: Address,
+}
+
+impl Rig {
+    pub(crate) fn new(info: &Info) -> Result<Self> {
+        Self::sized(info, DEPTH)
+    }
+
+    pub(crate) fn sized(info: &Info, depth: usize) -> Result<Self> {
+        let (a, b) = (
+            End::sized(info, depth, None)?,
+            End::sized(info, depth, None)?,
+        );
+        let to_b = a.av.insert(&b.ep.name())?;
+        let to_a = b.av.insert(&a.ep.name())?;
+        Ok(Rig { a, b, to_b, to_a })
+    }
+
+    /// Registers `len` bytes of value 0 at B, and tells A.
+    pub(crate) fn region(
+        &self,
+        len: usize,
+        access: Access,
+    ) -> Result<(MemoryRegion, RemoteRegion)> {
+        let region = register(&self.b.domain, Memory::zeroed(len)?, access)?;
+        let remote = RemoteRegion::parse(&region.descriptor()?)?;
+        Ok((region, remote))
+    }
+
+    /// Fails unless a message of A to B is what both complete next, so.
+    #[track_caller]
+    pub(crate) fn passed(&self, received: u64, sent: u64, how: Result<usize>) -> Result {
+        check_eq!(ended(&self.b.next()?), (Kind::Recv, received, how));
+        check_eq!(ended(&self.a.next()?), (Kind::Send, sent, how));
+        Ok(())
+    }
+
+    /// Fails unless no completion is left.
+    #[track_caller]
+    pub(crate) fn quiet(&self) -> Result {
+        check!(self.a.cq.read().is_none());
+        check!(self.b.cq.read().is_none());
+        Ok(())
+    }
+
+    pub(crate) fn close(self) -> Result {
+        self.a.close()?;
+        self.b.close()
+    }
+}
+
+/// What ended, with which context, and how: the number of bytes or the error.
+pub(crate) fn ended<C: Copy>(done: &Completion<C>) -> (Kind, C, Result<usize>) {
+    let result = done.result.map(|success| success.len);
+    (
+        done.kind,
+        done.context,
+        result.map_err(|failure| failure.error),
+    )
+}
+
+/// Waits, with a bound, until something is so.
+pub(crate) fn until(mut is: impl FnMut() -> bool) -> Result {
+    for _ in 0..timeout() {
+        if is() {
+            return Ok(());
+        }
+        fsleep(Delta::from_millis(1));
+    }
+    Err(ETIMEDOUT)
+}
+
+/// A context that is counted while it exists.
+pub(crate) struct Counted(Arc<Atomic<i32>>);
+
+impl Counted {
+    pub(crate) fn new(count: &Arc<Atomic<i32>>) -> Self {
+        count.add(1, Relaxed);
+        Counted(count.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Release);
+    }
+}
+
+/// A count, for what happens in other contexts.
+pub(crate) fn count() -> Result<Arc<Atomic<i32>>> {
+    Ok(Arc::new(Atomic::new(0), GFP_KERNEL)?)
+}
+
+/// Registers memory, forgetting it on failure.
+pub(crate) fn register(domain: &Domain, memory: Memory, access: Access) -> Result<MemoryRegion> {
+    closed(domain.register(memory, access))
+}
+
+/// Memory with a pattern that differs from place to place and from seed to seed.
+pub(crate) fn pattern(len: usize, seed: u64) -> Result<Memory> {
+    let mut bytes = KVVec::with_capacity(len, GFP_KERNEL)?;
+    for at in 0..len {
+        bytes.push(byte(at, seed), GFP_KERNEL)?;
+    }
+    Ok(Memory::from_vec(bytes))
+}
+
+/// The byte at a place of a pattern.
+pub(crate) fn byte(at: usize, seed: u64) -> u8 {
+    let word = (at as u64 / 7)
+        .wrapping_add(seed)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (word >> (at % 7 * 8)) as u8
+}
+
+/// Fails unless the bytes of a pattern are in `region`, `from` there.
+#[track_caller]
+pub(crate) fn check_region(region: &MemoryRegion, from: usize, len: usize, seed: u64) -> Result {
+    let mut found = [0u8; 256];
+    let mut at = 0;
+    while at < len {
+        let step = found.len().min(len - at);
+        region.read_at(from + at, &mut found[..step])?;
+        for (i, found) in found[..step].iter().enumerate() {
+            check!(*found == byte(at + i, seed));
+        }
+        at += step;
+    }
+    Ok(())
+}
+
+/// Fails unless the bytes of a pattern are at the start of a buffer that came back.
+#[track_caller]
+pub(crate) fn check_buffer(buffer: Buffer, len: usize, seed: u64) -> Result {
+    let memory = buffer.into_memory().map_err(|_| EINVAL)?;
+    let bytes = memory.as_slice().ok_or(EINVAL)?;
+    check!(bytes.len() >= len);
+    for (at, found) in bytes[..len].iter().enumerate() {
+        check!(*found == byte(at, seed));
+    }
+    Ok(())
+}

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The runner: each case on each provider, and KTAP in the log.
+
+use kernel::prelude::*;
+use kfabric::prelude::*;
+
+/// How many cases may time out on a provider before the others are not run.
+const PATIENCE: usize = 3;
+
+/// A case.
+pub(crate) struct Case {
+    /// Its name: a sentence, in snake case.
+    pub(crate) name: &'static str,
+    /// What the provider must advertise for it.
+    pub(crate) needs: Caps,
+    /// The endpoints that it is about: their info is what it gets.
+    pub(crate) endpoints: EndpointType,
+    /// What the provider must keep in order for it.
+    pub(crate) order: Order,
+    /// Runs it on the provider of an info. `Err`: it failed, and the log says where.
+    pub(crate) run: fn(&Info, seed: u64) -> Result,
+}
+
+/// Makes `CASES` of functions, each with what it needs: `name: Caps::MSG,`, or with an order
+/// `name: Caps::MSG => Order::SAS,`. They are about datagram endpoints, unless `EndpointType::Msg;`
+/// goes first.
+#[macro_export]
+macro_rules! cases {
+    ($($run:ident: $needs:expr $(=> $order:expr)?,)*) => {
+        $crate::cases! { ::kfabric::prelude::EndpointType::Rdm; $($run: $needs $(=> $order)?,)* }
+    };
+    ($endpoints:expr; $($run:ident: $needs:expr $(=> $order:expr)?,)*) => {
+        pub(crate) const CASES: &[$crate::runner::Case] = &[$($crate::runner::Case {
+            name: ::core::stringify!($run),
+            needs: $needs,
+            endpoints: $endpoints,
+            order: ::kfabric::prelude::Order::NONE$(.union($order))?,
+            run: $run,
+        }),*];
+    };
+}
+
+/// Fails the case, saying where, unless the condition holds.
+///
+/// In a helper that is `#[track_caller]`, the place is where it was called.
+#[macro_export]
+macro_rules! check {
+    ($condition:expr) => {
+        if !$condition {
+            let at = ::core::panic::Location::caller();
+            ::kernel::prelude::pr_err!(
+                "# {}:{}: {}\n",
+                at.file(),
+                at.line(),
+                ::core::stringify!($condition)
+            );
+            return Err(::kernel::prelude::EINVAL);
+        }
+    };
+}
+
+/// Fails the case, saying where and with what, unless the two are equal.
+#[macro_export]
+macro_rules! check_eq {
+    ($left:expr, $right:expr) => {{
+        let (left, right) = (&$left, &$right);
+        if *left != *right {
+            let at = ::core::panic::Location::caller();
+            ::kernel::prelude::pr_err!(
+                "# {}:{}: {} is {:?}, not {:?}\n",
+                at.file(),
+                at.line(),
+                ::core::stringify!($left),
+                left,
+                right
+            );
+            return Err(::kernel::prelude::EINVAL);
+        }
+    }};
+}
+
+/// The same domain's info, for what a case needs; `None` if that is not to be had.
+pub(crate) fn asked_for(
+    info: &Info,
+    endpoints: EndpointType,
+    caps: Caps,
+    order: Order,
+) -> Option<Info> {
+    let hints = Hints {
+        caps,
+        order,
+        endpoint_type: Some(endpoints),
+        provider: Some(info.provider.as_str()),
+        fabric: Some(info.fabric.as_str()),
+        domain: Some(info.domain.as_str()),
+        net: Some(info.net),
+        ..Hints::default()
+    };
+    getinfo(&hints).ok()?.first().copied()
+}
+
+/// What a domain has, also what it has only if it is asked for.
+fn all_caps(info: &Info) -> Caps {
+    let fences = asked_for(info, EndpointType::Rdm, Caps::FENCE, Order::NONE);
+    fences.map_or(info.caps, |fences| info.caps | fences.caps)
+}
+
+/// Runs the cases on each provider that is registered. `ENODATA`: there is none.
+///
+/// Where [`PATIENCE`] cases have timed out, the rest fail without being run.
+pub(crate) fn run(cases: &[&[Case]], seed: u64) -> Result {
+    // One for each domain.
+    let infos = getinfo(&Hints {
+        endpoint_type: Some(EndpointType::Rdm),
+        ..Hints::default()
+    })?;
+    let seed = if seed == 0 { random() } else { seed };
+    let total: usize = cases.iter().map(|group| group.len()).sum();
+    pr_info!("KTAP version 1\n");
+    pr_info!("# seed {seed}\n");
+    pr_info!("1..{}\n", total * infos.len());
+    let mut number = 0;
+    for info in &infos {
+        let mut timeouts = 0;
+        let caps = all_caps(info);
+        pr_info!("# conformance.{} has {}\n", info.provider, caps);
+        for case in cases.iter().copied().flatten() {
+            number += 1;
+            let (provider, name) = (info.provider, case.name);
+            let Some(info) = asked_for(info, case.endpoints, case.needs, case.order) else {
+                pr_info!(
+                    "ok {number} conformance.{provider}.{name} # SKIP needs {:?}, {} and {:?}, has {}\n",
+                    case.endpoints,
+                    case.needs,
+                    case.order,
+                    caps
+                );
+                continue;
+            };
+            if timeouts == PATIENCE {
+                pr_info!(
+                    "not ok {number} conformance.{provider}.{name} # not run: the provider does not answer\n"
+                );
+                continue;
+            }
+            match (case.run)(&info, seed) {
+                Ok(()) => pr_info!("ok {number} conformance.{provider}.{name}\n"),
+                Err(error) => {
+                    timeouts += usize::from(error == ETIMEDOUT);
+                    pr_info!("# {name}: {error:?}\n");
+                    pr_info!("not ok {number} conformance.{provider}.{name}\n");
+                }
+            }
+        }
+    }
+    Ok(())
+}

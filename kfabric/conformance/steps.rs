@@ -1,0 +1,511 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Steps: parts of a consumer's life that a script has done, one at a time, in its own context.
+//!
+//! Written to `/dev/kfi_conformance`: a step, and a provider's name if it is not to be the first
+//! there is. The write fails as the step does; read, the file tells the errno of the last step. An
+//! open file keeps the module, which one of `kernel::debugfs` would not. So whatever a script can
+//! arrange for a task, above all allocations that fail or are counted, it can arrange for a step.
+//!
+//! | step | does |
+//! |---|---|
+//! | `nothing` | nothing |
+//! | `allocate` | one allocation |
+//! | `getinfo` | lists what can be had |
+//! | `open` | opens a fabric, a domain, a queue, a vector, an endpoint; closes them |
+//! | `cycle` | opens a pair, does one operation of each kind, closes |
+//! | `hold`, `release` | opens a pair, with all that `posts` needs, and keeps it; closes it |
+//! | `register` | registers memory in what is held until the key table has grown; closes |
+//! | `pieces` | makes memory in pieces, of each kind |
+//! | `pmem` | opens the persistent memory, registers some in what is held; closes |
+//! | `posts` | posts operations of each kind on what is held and reads their completions, in this context, in softirqs and in the provider's workers |
+
+use crate::close::closed;
+use crate::ops::{data, error, level, pmem};
+use crate::rig::{byte, check_buffer, pattern, register, until, Base, End, Rig};
+use crate::{check, check_eq};
+use kernel::fmt;
+use kernel::iov::{IovIterDest, IovIterSource};
+use kernel::page::{Page, PAGE_SIZE};
+use kernel::prelude::*;
+use kernel::str::Formatter;
+use kernel::sync::atomic::{Atomic, Relaxed};
+use kernel::sync::{new_mutex, new_spinlock_irq, Arc, Mutex, SpinLockIrq};
+use kfabric::prelude::*;
+
+/// More than the first key table has room for.
+const REGIONS: usize = 70;
+/// More than the first address vector has room for.
+const ADDRESSES: usize = 20;
+/// How often `posts` does everything.
+const ROUNDS: usize = 100;
+/// Long enough for a provider to leave it to a worker.
+const LONG: usize = 40_000;
+
+/// The file, as long as it exists.
+pub(crate) struct Steps {
+    _file: CharDeviceRegistration<Device>,
+}
+
+/// `/dev/kfi_conformance`.
+struct Device(Arc<State>);
+
+#[pin_data]
+struct State {
+    errno: Atomic<i32>,
+    #[pin]
+    held: Mutex<Option<Held>>,
+}
+
+impl Steps {
+    pub(crate) fn new() -> Result<Self> {
+        let state = pin_init!(State {
+            errno: Atomic::new(0),
+            held <- new_mutex!(None),
+        });
+        let device = Device(Arc::pin_init(state, GFP_KERNEL)?);
+        Ok(Steps {
+            _file: CharDeviceRegistration::new(fmt!("kfi_conformance"), device)?,
+        })
+    }
+}
+
+#[vtable]
+impl CharDevice for Device {
+    type File = ();
+
+    fn open(&self) -> Result {
+        Ok(())
+    }
+
+    fn size(&self) -> u64 {
+        0
+    }
+
+    fn read(&self, _file: &(), pos: u64, to: &mut IovIterDest<'_>) -> Result<usize> {
+        let mut line = [0; 16];
+        let mut out = Formatter::new(&mut line);
+        let errno = -self.0.errno.load(Relaxed);
+        fmt::Write::write_fmt(&mut out, fmt!("{errno}\n")).map_err(|_| EOVERFLOW)?;
+        let len = out.bytes_written();
+        let rest = line.get(usize::try_from(pos)?..len).unwrap_or(&[]);
+        Ok(to.copy_to_iter(rest))
+    }
+
+    fn write(&self, _file: &(), _pos: u64, from: &mut IovIterSource<'_>) -> Result<usize> {
+        let mut bytes = [0; 64];
+        let len = from.copy_from_iter(&mut bytes);
+        self.0.ask(bytes.get(..len).ok_or(EINVAL)?)?;
+        Ok(len)
+    }
+
+    fn fsync(&self, _file: &(), _extent: Extent, _datasync: bool) -> Result {
+        Ok(())
+    }
+}
+
+impl State {
+    fn ask(&self, text: &[u8]) -> Result {
+        let text = core::str::from_utf8(text).map_err(|_| EINVAL)?;
+        let mut words = text.split_ascii_whitespace();
+        let step = words.next().ok_or(EINVAL)?;
+        let done = self.step(step, words.next());
+        let errno = done.err().map_or(0, Error::to_errno);
+        self.errno.store(errno, Relaxed);
+        done
+    }
+
+    fn step(&self, step: &str, provider: Option<&str>) -> Result {
+        let mut guard = self.held.lock();
+        let held = &mut *guard;
+        match (step, held.as_mut()) {
+            ("nothing", _) => Ok(()),
+            ("allocate", _) => {
+                KBox::new(0u64, GFP_KERNEL)?;
+                Ok(())
+            }
+            ("getinfo", _) => info(provider).map(|_| ()),
+            ("open", _) => open(&info(provider)?),
+            ("cycle", _) => cycle(&info(provider)?),
+            ("pieces", _) => pieces(),
+            ("hold", None) => {
+                *held = Some(Held::new(&info(provider)?)?);
+                Ok(())
+            }
+            ("release", Some(_)) => held.take().map_or(Ok(()), Held::close),
+            ("register", Some(held)) => held.register(),
+            ("pmem", Some(held)) => held.pmem(),
+            ("posts", Some(held)) => held.posts(),
+            _ => Err(EINVAL),
+        }
+    }
+}
+
+/// What the provider of that name offers first.
+fn info(provider: Option<&str>) -> Result<Info> {
+    let hints = Hints {
+        provider,
+        ..Hints::default()
+    };
+    getinfo(&hints)?.first().copied().ok_or(ENODATA)
+}
+
+fn open(info: &Info) -> Result {
+    let callback = |_: &Reader<'_, u64>| {};
+    let end = End::sized(info, 8, Some(Arc::new(callback, GFP_KERNEL)?))?;
+    let opened = (0..ADDRESSES).try_for_each(|_| end.av.insert(&end.ep.name()).map(|_| ()));
+    end.close()?;
+    opened
+}
+
+/// Makes memory in pieces, of each kind; what it is not made of comes back.
+fn pieces() -> Result {
+    let mut vecs = KVec::new();
+    for len in [7, 100] {
+        vecs.push(KVVec::zeroed(len, GFP_KERNEL)?, GFP_KERNEL)?;
+    }
+    if let Err((error, vecs)) = Memory::from_vecs(vecs) {
+        check_eq!((vecs.len(), vecs[0].len(), vecs[1].len()), (2, 7, 100));
+        return Err(error);
+    }
+    let (mut parts, mut pages) = (KVec::new(), KVVec::new());
+    for offset in [0, 7] {
+        let (page, len) = (Page::alloc_page(GFP_KERNEL)?, 100);
+        parts.push(BioVec { page, offset, len }, GFP_KERNEL)?;
+        pages.push(Page::alloc_page(GFP_KERNEL)?, GFP_KERNEL)?;
+    }
+    if let Err((error, parts)) = Memory::from_pages(parts) {
+        check_eq!((parts.len(), parts[1].offset), (2, 7));
+        return Err(error);
+    }
+    let list = match ScatterList::new(pages, 7, PAGE_SIZE, PAGE_SIZE as u32) {
+        Ok(list) => list,
+        Err((error, pages)) => {
+            check_eq!(pages.len(), 2);
+            return Err(error);
+        }
+    };
+    if let Err((error, list)) = Memory::from_scatterlist(list) {
+        check_eq!((list.entries(), list.into_pages().len()), (2, 2));
+        return Err(error);
+    }
+    Ok(())
+}
+
+fn cycle(info: &Info) -> Result {
+    let rig = Rig::new(info)?;
+    for len in [100, LONG] {
+        rig.b.ep.recv(Memory::zeroed(len)?, 1)?;
+        rig.a
+            .ep
+            .send(pattern(len, 1)?, rig.to_b, Options::default(), 2)?;
+        check_buffer(rig.b.next()?.buffer, len, 1)?;
+        check_eq!(error(&rig.a.next()?), None);
+    }
+    if info.caps.contains(Caps::RMA) {
+        let (region, remote) = rig.region(LONG, Access::READ_WRITE)?;
+        for len in [100, LONG] {
+            let slice = remote.slice(0, len as u64)?;
+            rig.written(pattern(len, 2)?, slice, Options::default())?;
+            check_buffer(rig.read(Memory::zeroed(len)?, slice)?.buffer, len, 2)?;
+        }
+        drop(closed(region.close())?);
+    }
+    // Left in flight: it ends with the endpoint.
+    rig.b.ep.recv(Buffer::empty(), 3)?;
+    rig.close()
+}
+
+/// A pair, and all that `posts` needs, so that it need not allocate.
+struct Held {
+    rig: Rig,
+    /// Where there is RMA.
+    echo: Option<Echo>,
+    volatile: (MemoryRegion, RemoteRegion),
+    lasting: Option<(MemoryRegion, RemoteRegion)>,
+    /// In pieces.
+    local: MemoryRegion,
+    out: Buffer,
+    into: Buffer,
+}
+
+impl Held {
+    fn new(info: &Info) -> Result<Self> {
+        let rig = Rig::new(info)?;
+        let lasting = match info.caps.contains(Caps::COMMIT) {
+            // A guest may have none.
+            true => pmem()
+                .ok()
+                .map(|device| rig.persistent(&device, 1 << 20, LONG)),
+            false => None,
+        };
+        Ok(Held {
+            echo: match info.caps.contains(Caps::RMA) {
+                true => Some(Echo::new(info)?),
+                false => None,
+            },
+            volatile: rig.region(LONG, Access::READ_WRITE)?,
+            lasting: lasting.transpose()?,
+            local: register(&rig.a.domain, in_pieces()?, Access::NONE)?,
+            out: pattern(LONG, 3)?.into(),
+            into: Memory::zeroed(LONG)?.into(),
+            rig,
+        })
+    }
+
+    fn close(self) -> Result {
+        for region in [Some(self.volatile), self.lasting].into_iter().flatten() {
+            drop(closed(region.0.close())?);
+        }
+        drop(closed(self.local.close())?);
+        self.echo.map_or(Ok(()), Echo::close)?;
+        self.rig.close()
+    }
+
+    fn register(&mut self) -> Result {
+        let mut regions = KVec::with_capacity(REGIONS, GFP_KERNEL)?;
+        let mut failed = Ok(());
+        for n in 0..REGIONS {
+            let memory = pattern(100, n as u64)?;
+            match self.rig.b.domain.register(memory, Access::READ_WRITE) {
+                Ok(region) => regions.push(region, GFP_KERNEL)?,
+                Err((error, memory)) => {
+                    // It comes back as it was.
+                    check_pattern(&memory, n)?;
+                    failed = Err(error);
+                    break;
+                }
+            }
+        }
+        for (n, region) in regions.into_iter().enumerate() {
+            check_pattern(&closed(region.close())?, n)?;
+        }
+        failed
+    }
+
+    fn pmem(&mut self) -> Result {
+        // What is held has the device open.
+        if let Some((region, _)) = self.lasting.take() {
+            drop(closed(region.close())?);
+        }
+        let device = pmem()?;
+        let memory = Memory::persistent(&device, 12_345, LONG)?;
+        match self.rig.b.domain.register(memory, Access::READ_WRITE) {
+            Ok(region) => {
+                region.commit(0, LONG)?;
+                drop(closed(region.close())?);
+                Ok(())
+            }
+            Err((error, memory)) => {
+                check_eq!((memory.len(), memory.is_persistent()), (LONG, true));
+                Err(error)
+            }
+        }
+    }
+
+    /// One of the two buffers, of which `len` bytes are used.
+    fn part(buffer: &mut Buffer, len: usize) -> Result<Buffer> {
+        core::mem::take(buffer).range(0, len).map_err(|_| EINVAL)
+    }
+
+    fn posts(&mut self) -> Result {
+        for n in 0..ROUNDS {
+            for len in [0, 100, LONG] {
+                self.messages(n as u64, len)?;
+                if self.echo.is_some() {
+                    let volatile = self.volatile.1.slice(0, len as u64)?;
+                    self.rma(volatile, len, Level::Delivered)?;
+                }
+                if let Some((_, lasting)) = &self.lasting {
+                    let lasting = lasting.slice(0, len as u64)?;
+                    self.rma(lasting, len, Level::Committed)?;
+                    check_eq!(error(&self.rig.commit(lasting)?), None);
+                }
+            }
+        }
+        self.echo.as_ref().map_or(Ok(()), Echo::run)
+    }
+
+    fn messages(&mut self, n: u64, len: usize) -> Result {
+        let rig = &self.rig;
+        // The receive before the message, and after it.
+        for late in [false, true] {
+            let (into, out) = (
+                Self::part(&mut self.into, len)?,
+                Self::part(&mut self.out, len)?,
+            );
+            if late {
+                rig.a.ep.send(out, rig.to_b, crate::ops::data(n), n)?;
+                rig.b.ep.recv(into, n)?;
+            } else {
+                rig.b.ep.recv(into, n)?;
+                rig.a.ep.send(out, rig.to_b, Options::default(), n)?;
+            }
+            let (received, sent) = (rig.b.next()?, rig.a.next()?);
+            check_eq!((error(&received), error(&sent)), (None, None));
+            self.into = received.buffer;
+            self.out = sent.buffer;
+        }
+        // A refusal, a cancel, and a message from a region.
+        let nobody = Address::from_raw(u64::MAX);
+        check!(rig
+            .a
+            .ep
+            .send(Buffer::empty(), nobody, Options::default(), n)
+            .is_err());
+        let id = rig.b.ep.recv(self.local.slice(0, len)?, n)?;
+        rig.b.ep.cancel(id)?;
+        check_eq!(error(&rig.b.next()?), Some(ECANCELED));
+        rig.b.ep.recv(Self::part(&mut self.into, len)?, n)?;
+        rig.a
+            .ep
+            .send(self.local.slice(0, len)?, rig.to_b, Options::default(), n)?;
+        self.into = rig.b.next()?.buffer;
+        check_eq!(error(&rig.a.next()?), None);
+        // And one that its slot holds.
+        rig.b.ep.recv(self.local.slice(48, 8)?, n)?;
+        rig.a
+            .ep
+            .inject(&n.to_ne_bytes(), rig.to_b, Options::default(), n)?;
+        check_eq!(error(&rig.b.next()?), None);
+        check_eq!(error(&rig.a.next()?), None);
+        check!(rig.a.cq.read().is_none() && rig.b.cq.read().is_none());
+        Ok(())
+    }
+
+    fn rma(&mut self, slice: RemoteSlice, len: usize, wanted: Level) -> Result {
+        let rig = &self.rig;
+        let done = rig.write(Self::part(&mut self.out, len)?, slice, level(wanted))?;
+        check_eq!(error(&done), None);
+        self.out = done.buffer;
+        rig.b.ep.recv(Buffer::empty(), 1)?;
+        let options = Options {
+            level: wanted,
+            ..data(7)
+        };
+        rig.written(self.local.slice(0, len)?, slice, options)?;
+        check_eq!(
+            rig.b.next()?.result.map(|success| success.data),
+            Ok(Some(7))
+        );
+        let done = rig.read(Self::part(&mut self.into, len)?, slice)?;
+        check_eq!(error(&done), None);
+        self.into = done.buffer;
+        Ok(())
+    }
+}
+
+/// As many bytes as [`LONG`], in pieces.
+fn in_pieces() -> Result<Memory> {
+    let mut vecs = KVec::new();
+    for len in [50, 1, LONG - 51] {
+        vecs.push(KVVec::zeroed(len, GFP_KERNEL)?, GFP_KERNEL)?;
+    }
+    closed(Memory::from_vecs(vecs))
+}
+
+fn check_pattern(memory: &Memory, seed: usize) -> Result {
+    let bytes = memory.as_slice().ok_or(EINVAL)?;
+    for (at, found) in bytes.iter().enumerate() {
+        check!(*found == byte(at, seed as u64));
+    }
+    Ok(())
+}
+
+/// An endpoint whose callback posts the next write to itself: all but the first in softirqs.
+struct Echo {
+    turn: Arc<Turn>,
+    region: MemoryRegion,
+    base: Base,
+}
+
+#[pin_data]
+struct Turn {
+    left: Atomic<i64>,
+    #[pin]
+    to: SpinLockIrq<Option<Target>>,
+}
+
+struct Target {
+    ep: Endpoint<u64>,
+    myself: Address,
+    slice: RemoteSlice,
+    /// While nothing is in flight.
+    buffer: Option<Buffer>,
+}
+
+impl Turn {
+    /// Takes a buffer that came back, and posts it again unless that was the last.
+    fn next(&self, buffer: Buffer) {
+        let mut guard = self.to.lock();
+        let to = &mut *guard;
+        let Some(target) = to.as_mut() else { return };
+        if self.left.fetch_add(-1, Relaxed) <= 0 {
+            target.buffer = Some(buffer);
+            return;
+        }
+        let options = Options::default();
+        let posted = target
+            .ep
+            .write(buffer, target.myself, target.slice, options, 1);
+        if let Err(refused) = posted {
+            pr_err!("# a post from the callback: {:?}\n", refused.error);
+            target.buffer = Some(refused.buffer);
+        }
+    }
+}
+
+impl Echo {
+    fn new(info: &Info) -> Result<Self> {
+        let turn = Arc::pin_init(
+            pin_init!(Turn {
+                left: Atomic::new(0),
+                to <- new_spinlock_irq!(None),
+            }),
+            GFP_KERNEL,
+        )?;
+        let next = turn.clone();
+        let callback = move |cq: &Reader<'_, u64>| {
+            while let Some(done) = cq.read() {
+                next.next(done.buffer);
+            }
+        };
+        let (ep, base) = End::new(info, Some(Arc::new(callback, GFP_KERNEL)?))?.split();
+        let region = register(&base.domain, Memory::zeroed(100)?, Access::WRITE)?;
+        let target = Target {
+            myself: base.av.insert(&ep.name())?,
+            slice: RemoteRegion::parse(&region.descriptor()?)?.slice(0, 100)?,
+            buffer: Some(pattern(100, 5)?.into()),
+            ep,
+        };
+        *turn.to.lock() = Some(target);
+        Ok(Echo { turn, region, base })
+    }
+
+    fn run(&self) -> Result {
+        let mut guard = self.turn.to.lock();
+        let to = &mut *guard;
+        let buffer = to.as_mut().and_then(|target| target.buffer.take());
+        drop(guard);
+        self.turn.left.store(ROUNDS as i64, Relaxed);
+        self.turn.next(buffer.ok_or(EBUSY)?);
+        until(|| self.idle())?;
+        // All were posted.
+        check!(self.turn.left.load(Relaxed) < 0);
+        Ok(())
+    }
+
+    fn idle(&self) -> bool {
+        let to = self.turn.to.lock();
+        to.as_ref().is_some_and(|target| target.buffer.is_some())
+    }
+
+    fn close(self) -> Result {
+        let target = self.turn.to.lock().take();
+        if let Some(target) = target {
+            closed(target.ep.close())?;
+        }
+        drop(closed(self.region.close())?);
+        self.base.close()
+    }
+}

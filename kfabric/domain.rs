@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Domains: one device's endpoints, regions, queues, counters and address vectors.
+//!
+//! Source: fi_domain(3).
+
+use crate::debugfs::{self, Shown};
+use crate::fabric;
+use crate::info::Info;
+use crate::keys::Keys;
+use crate::memory::Memory;
+use crate::mr::{Access, MemoryRegion};
+use crate::provider::registry::Entry;
+use crate::provider::AnyDomain;
+use crate::stats::TargetStats;
+use core::array;
+use kernel::fmt;
+use kernel::prelude::*;
+use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
+use kernel::sync::Arc;
+
+/// What is opened in a domain.
+#[derive(Clone, Copy)]
+#[repr(usize)]
+pub(crate) enum Class {
+    Region,
+    Endpoint,
+    CompletionQueue,
+    AddressVector,
+    Counter,
+    EventQueue,
+    PassiveEndpoint,
+}
+
+/// The names of the classes, in their order.
+const CLASSES: [&str; 7] = [
+    "regions",
+    "endpoints",
+    "completion_queues",
+    "address_vectors",
+    "counters",
+    "event_queues",
+    "passive_endpoints",
+];
+
+static NEXT_ID: Atomic<u64> = Atomic::new(1);
+
+/// What a domain shares with what is opened in it.
+#[pin_data]
+pub(crate) struct Core {
+    provider: Arc<dyn AnyDomain>,
+    #[pin]
+    keys: Keys,
+    target_stats: TargetStats,
+    children: [Atomic<i32>; CLASSES.len()],
+    /// What the provider offered when the domain was opened.
+    offer: Info,
+    // Last: it holds the provider's module. Not counted as a use of the fabric, since a peer's
+    // access may keep this for a moment after the domain was closed.
+    fabric: Arc<fabric::Core>,
+}
+
+impl Core {
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    pub(crate) fn target_stats(&self) -> &TargetStats {
+        &self.target_stats
+    }
+
+    pub(crate) fn provider(&self) -> &dyn AnyDomain {
+        &*self.provider
+    }
+
+    pub(crate) fn entry(&self) -> &Entry {
+        self.fabric.entry()
+    }
+
+    /// How many of a class are open.
+    fn children(&self, class: usize) -> u64 {
+        self.children[class].load(Acquire).max(0) as u64
+    }
+
+    /// Writes how many of each class are open.
+    pub(crate) fn show_objects(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debugfs::rows(
+            f,
+            &array::from_fn::<_, { CLASSES.len() }, _>(|i| (CLASSES[i], self.children(i))),
+        )
+    }
+
+    /// Whether endpoints of `info` can be opened here. `EINVAL`: it is of another domain, or its
+    /// limits or its order are beyond what is offered.
+    pub(crate) fn check(&self, info: &Info) -> Result {
+        let (most, wanted) = (&self.offer.limits, &info.limits);
+        if !self.offer.is_same_domain(info)
+            || wanted.max_msg_size > most.max_msg_size
+            || wanted.tx_size > most.tx_size
+            || wanted.rx_size > most.rx_size
+            || wanted.inject_size > most.inject_size
+            || !self.offer.order.contains(info.order)
+        {
+            return Err(EINVAL);
+        }
+        Ok(())
+    }
+}
+
+/// The hold on a domain by something that was opened in it.
+pub(crate) struct Child {
+    core: Arc<Core>,
+    class: Class,
+    _fabric: fabric::Child,
+}
+
+impl Child {
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+}
+
+impl core::ops::Deref for Child {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        &self.core
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.core.children[self.class as usize].fetch_sub(1, Release);
+    }
+}
+
+/// An open domain. Dropping it may sleep.
+pub struct Domain {
+    _files: [debugfs::File; 2],
+    _faults: Option<debugfs::File>,
+    dir: debugfs::Dir,
+    core: Arc<Core>,
+    fabric: fabric::Child,
+}
+
+impl Domain {
+    pub(crate) fn open(fabric: fabric::Child, info: &Info) -> Result<Self> {
+        let offer = fabric.entry().offer(|offer| offer.is_same_domain(info))?;
+        let provider = fabric.entry().provider().open(info)?;
+        let uncounted = fabric.core().clone();
+        let core = Arc::pin_init(
+            pin_init!(Core {
+                provider,
+                keys <- Keys::new(),
+                target_stats: TargetStats::default(),
+                children: array::from_fn(|_| Atomic::new(0)),
+                offer,
+                fabric: uncounted,
+            }),
+            GFP_KERNEL,
+        )?;
+        let id = NEXT_ID.fetch_add(1, Relaxed);
+        let dir = debugfs::dir(&core.entry().dir()?, fmt!("domain-{id}"))?;
+        let faults = debugfs::faults(&dir, core.provider().faults(), core.fabric.entry())?;
+        Ok(Domain {
+            _files: [
+                debugfs::file(&dir, fmt!("objects"), Shown::Objects(core.clone()))?,
+                debugfs::file(&dir, fmt!("target"), Shown::Target(core.clone()))?,
+            ],
+            _faults: faults,
+            dir,
+            core,
+            fabric,
+        })
+    }
+
+    /// Its directory, for the files of what is opened in it.
+    pub(crate) fn dir(&self) -> &debugfs::Dir {
+        &self.dir
+    }
+
+    /// A hold on the domain, for something that is opened in it.
+    pub(crate) fn child(&self, class: Class) -> Result<Child> {
+        self.core.entry().alive()?;
+        self.core.children[class as usize].add(1, Relaxed);
+        Ok(Child {
+            core: self.core.clone(),
+            class,
+            _fabric: self.fabric.clone(),
+        })
+    }
+
+    /// Whether `info` is one of it.
+    pub(crate) fn is_of(&self, info: &Info) -> bool {
+        self.core.offer.is_same_domain(info)
+    }
+
+    /// Whether it is that provider's.
+    pub(crate) fn is_by(&self, entry: &Entry) -> bool {
+        core::ptr::eq(self.core.entry(), entry)
+    }
+
+    /// Registers memory. See [`MemoryRegion`]; on failure the memory comes back.
+    ///
+    /// Sleeps; process context.
+    ///
+    /// # Errors
+    /// - `EINVAL`: it is empty.
+    /// - `ENODEV`: the provider is gone.
+    /// - `ENOSPC`: no more keys in this domain.
+    /// - `ENOMEM`.
+    ///
+    /// Source: fi_mr_reg(3).
+    pub fn register(
+        &self,
+        memory: Memory,
+        access: Access,
+    ) -> Result<MemoryRegion, (Error, Memory)> {
+        MemoryRegion::register(self, memory, access)
+    }
+
+    /// Registers memory that must be persistent. As [`Domain::register`].
+    ///
+    /// # Errors
+    /// - `EINVAL`: it is volatile.
+    ///
+    /// Source: FI_RMA_PMEM of fi_mr(3).
+    pub fn register_persistent(
+        &self,
+        memory: Memory,
+        access: Access,
+    ) -> Result<MemoryRegion, (Error, Memory)> {
+        if !memory.is_persistent() {
+            return Err((EINVAL, memory));
+        }
+        self.register(memory, access)
+    }
+
+    /// Closes the domain.
+    ///
+    /// # Errors
+    /// - `EBUSY`, and the domain again: something that was opened in it is open.
+    pub fn close(self) -> Result<(), (Error, Self)> {
+        if (0..CLASSES.len()).any(|class| self.core.children(class) > 0) {
+            return Err((EBUSY, self));
+        }
+        Ok(())
+    }
+}
+
+#[kunit_tests(kfabric_domain)]
+mod tests {
+    use super::*;
+    use crate::info::{Label, Limits};
+    use crate::provider::registry::unplug;
+    use crate::provider::testing::{Desk, Opened};
+    use kernel::str::CString;
+
+    const ALL: [Class; CLASSES.len()] = [
+        Class::Region,
+        Class::Endpoint,
+        Class::CompletionQueue,
+        Class::AddressVector,
+        Class::Counter,
+        Class::EventQueue,
+        Class::PassiveEndpoint,
+    ];
+
+    fn objects(domain: &Domain) -> Result<CString> {
+        CString::try_from_fmt(fmt!("{}", Shown::Objects(domain.core.clone())))
+    }
+
+    #[test]
+    fn domain_closes_after_all_that_is_in_it() -> Result {
+        let opened = Opened::new()?;
+        let mut domain = opened.domain;
+        for class in ALL {
+            let child = domain.child(class)?;
+            let Err((EBUSY, again)) = domain.close() else {
+                return Err(EINVAL);
+            };
+            domain = again;
+            drop(child);
+        }
+        assert!(domain.close().is_ok());
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_open_is_shown_by_class() -> Result {
+        let opened = Opened::new()?;
+        let mut children = KVec::new();
+        for (n, class) in (1..).zip(ALL) {
+            for _ in 0..n {
+                children.push(opened.domain.child(class)?, GFP_KERNEL)?;
+            }
+        }
+        let expected = c"regions 1\nendpoints 2\ncompletion_queues 3\naddress_vectors 4\n\
+            counters 5\nevent_queues 6\npassive_endpoints 7\n";
+        assert!(*objects(&opened.domain)? == *expected);
+        drop(children);
+        let expected = c"regions 0\nendpoints 0\ncompletion_queues 0\naddress_vectors 0\n\
+            counters 0\nevent_queues 0\npassive_endpoints 0\n";
+        assert!(*objects(&opened.domain)? == *expected);
+        Ok(())
+    }
+
+    #[test]
+    fn endpoints_stay_within_what_is_offered() -> Result {
+        let opened = Opened::new()?;
+        let info = Desk::info()?;
+        let check = |max_msg_size, tx_size, rx_size, inject_size| {
+            let limits = Limits {
+                max_msg_size,
+                tx_size,
+                rx_size,
+                inject_size,
+            };
+            opened.domain.core.check(&Info { limits, ..info })
+        };
+        for (msg, tx, rx, inject, expected) in [
+            (100, 4, 4, 16, Ok(())),
+            (0, 0, 0, 0, Ok(())),
+            (101, 4, 4, 16, Err(EINVAL)),
+            (100, 5, 4, 16, Err(EINVAL)),
+            (100, 4, 5, 16, Err(EINVAL)),
+            (100, 4, 4, 17, Err(EINVAL)),
+            (usize::MAX, 1, 1, 0, Err(EINVAL)),
+        ] {
+            assert_eq!(check(msg, tx, rx, inject), expected);
+        }
+        let domain = Label::new("domai")?;
+        let other = Info { domain, ..info };
+        assert_eq!(opened.domain.core.check(&other), Err(EINVAL));
+        Ok(())
+    }
+
+    #[test]
+    fn volatile_memory_is_not_registered_as_persistent() -> Result {
+        let opened = Opened::new()?;
+        let memory = Memory::zeroed(64)?;
+        let registered = opened.domain.register_persistent(memory, Access::READ);
+        assert!(matches!(registered, Err((EINVAL, memory)) if memory.len() == 64));
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_is_opened_once_the_provider_has_gone() -> Result {
+        let opened = Opened::new()?;
+        unplug("kunit")?;
+        for class in ALL {
+            assert_eq!(opened.domain.child(class).err(), Some(ENODEV));
+        }
+        // Nor counted.
+        assert!(opened.domain.close().is_ok());
+        Ok(())
+    }
+}

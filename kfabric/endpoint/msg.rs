@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Messages. Source: fi_msg(3).
+
+use super::Endpoint;
+use crate::av::{Address, Name};
+use crate::op::{Buffer, Kind, Level, OpId, Options, Refused, Request};
+use kernel::prelude::*;
+
+impl<C: Send + 'static> Endpoint<C> {
+    /// Sends a copy of `bytes`, which are the caller's again at once.
+    ///
+    /// As [`Endpoint::send`] but for that; no memory is needed or allocated, and the completion
+    /// brings none back. It may be silent. At most
+    /// [`Limits::inject_size`](crate::info::Limits) bytes.
+    ///
+    /// # Errors
+    /// - `EMSGSIZE`: too many bytes.
+    ///
+    /// Source: fi_inject(3), FI_INJECT of fi_sendmsg(3).
+    pub fn inject(
+        &self,
+        bytes: &[u8],
+        to: Address,
+        options: Options,
+        context: C,
+    ) -> Result<OpId, Refused<C>> {
+        let buffer = Buffer::injected(bytes.len());
+        let checked = match () {
+            () if bytes.len() > self.inject_size() => Err(EMSGSIZE),
+            () if options.level == Level::Committed => Err(EOPNOTSUPP),
+            () => self.peer(to, &options, &buffer),
+        };
+        let request = checked.map(|peer| Request {
+            kind: Kind::Send,
+            options,
+            peer,
+            remote: None,
+            atomic: None,
+            buffer,
+        });
+        self.post_injected(request, bytes, context)
+    }
+
+    /// Sends the bytes of `buffer` to a peer, and completes when they are in its receive buffer.
+    ///
+    /// Waits, in its slot, for a receive there. Never sleeps; process or softirq context. At most
+    /// [`Limits::max_msg_size`](crate::info::Limits) bytes.
+    ///
+    /// # Errors
+    /// - `EAGAIN`: no free slot; read the queue, then try again.
+    /// - `EMSGSIZE`: too many bytes.
+    /// - `EHOSTUNREACH`: `to` is not in the address vector.
+    /// - `EOPNOTSUPP`: no messages here; or level committed, which a message never reaches.
+    /// - `ECANCELED`, `ENODEV`: the endpoint is closed; the provider is gone.
+    ///
+    /// Those of the completion: `EHOSTUNREACH`: no such peer, or it closed. `EMSGSIZE`: longer
+    /// than the peer's buffer; nothing was moved.
+    #[inline]
+    pub fn send(
+        &self,
+        buffer: impl Into<Buffer>,
+        to: Address,
+        options: Options,
+        context: C,
+    ) -> Result<OpId, Refused<C>> {
+        let buffer = buffer.into();
+        let checked = match () {
+            () if buffer.len() > self.limits.max_msg_size => Err(EMSGSIZE),
+            () if options.level == Level::Committed => Err(EOPNOTSUPP),
+            () => self.peer(to, &options, &buffer),
+        };
+        let peer = match checked {
+            Ok(peer) => peer,
+            Err(error) => return Self::refuse(&self.tx, error, buffer, context),
+        };
+        let request = Request {
+            kind: Kind::Send,
+            options,
+            peer,
+            remote: None,
+            atomic: None,
+            buffer,
+        };
+        self.post(&self.tx, request, context, |live, op| live.submit(op))
+    }
+
+    /// Receives a message into `buffer`, or the remote CQ data of a write.
+    ///
+    /// Messages meet receives in the order of both. A write's data leaves the buffer untouched,
+    /// which may be empty. Never sleeps; process or softirq context.
+    ///
+    /// # Errors
+    /// - `EAGAIN`: no free slot.
+    /// - `ECANCELED`, `ENODEV`: the endpoint is closed; the provider is gone.
+    ///
+    /// Those of the completion: `EMSGSIZE`: the message was longer than the buffer.
+    #[inline]
+    pub fn recv(&self, buffer: impl Into<Buffer>, context: C) -> Result<OpId, Refused<C>> {
+        let request = Request {
+            kind: Kind::Recv,
+            options: Options::default(),
+            peer: Name::NONE,
+            remote: None,
+            atomic: None,
+            buffer: buffer.into(),
+        };
+        self.post(&self.rx, request, context, |live, op| {
+            if let Some(pair) = live.port.matching().post(op) {
+                live.transport.matched(pair);
+            }
+            Ok(())
+        })
+    }
+}
+
+#[kunit_tests(kfabric_endpoint_msg)]
+mod tests {
+    use super::*;
+    use crate::memory::Memory;
+    use crate::op::Op;
+    use crate::provider::testing::Bench;
+
+    #[test]
+    fn message_has_a_longest() -> Result {
+        let bench = Bench::new()?;
+        let to = bench.peer()?;
+        for (len, expected) in [(0, None), (100, None), (101, Some(EMSGSIZE))] {
+            let refused = bench
+                .ep
+                .send(Memory::zeroed(len)?, to, Options::default(), 1)
+                .err();
+            let refused = refused.map(|refused| (refused.error, refused.buffer.len()));
+            assert_eq!(refused, expected.map(|error| (error, len)));
+        }
+        // What was refused has taken no slot.
+        assert_eq!(bench.ep.in_flight(), 2);
+        Ok(())
+    }
+
+    #[test]
+    fn message_goes_to_a_peer_that_is_known() -> Result {
+        let bench = Bench::new()?;
+        let to = bench.peer()?;
+        bench.av.remove(to)?;
+        for address in [to, Address::from_raw(u64::MAX)] {
+            let refused = bench
+                .ep
+                .send(Memory::zeroed(5)?, address, Options::default(), 9)
+                .err();
+            let refused = refused.map(|refused| (refused.error, refused.context));
+            assert_eq!(refused, Some((EHOSTUNREACH, 9)));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn provider_gets_what_was_posted() -> Result {
+        let bench = Bench::new()?;
+        let to = bench.peer()?;
+        bench
+            .ep
+            .send(Memory::zeroed(5)?, to, Options::default(), 1)?;
+        bench.ep.send(
+            Buffer::empty(),
+            to,
+            Options {
+                data: Some(7),
+                ..Options::default()
+            },
+            2,
+        )?;
+        let mut kept = bench.opened.desk.take();
+        for (data, len) in [(None, 5), (Some(7), 0)] {
+            let op = kept.pop().ok_or(EINVAL)?;
+            let op: &Op = &op;
+            assert_eq!((op.kind(), op.level()), (Kind::Send, Level::Delivered));
+            assert_eq!((op.data(), op.len()), (data, len));
+            assert!(*op.peer() == bench.ep.name() && op.remote().is_none());
+        }
+        assert!(kept.pop().is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn receive_waits_at_the_port_and_not_at_the_provider() -> Result {
+        let bench = Bench::new()?;
+        let id = bench.ep.recv(Memory::zeroed(5)?, 1)?;
+        assert!(bench.opened.desk.take().pop().is_none());
+        bench.ep.cancel(id)?;
+        assert!(matches!(bench.ended(), Some((Kind::Recv, 1, Err(_)))));
+        Ok(())
+    }
+}

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How an operation is to be done.
+
+use super::Level;
+
+/// How a send, a write, a read, a commit or an atomic is to be done.
+///
+/// By default it completes when the bytes are visible at the peer, and waits for nothing. Source:
+/// the flags of fi_sendmsg(3), fi_writemsg(3) and fi_atomicmsg(3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// What the completion promises.
+    pub level: Level,
+    /// 64 bits for the peer's completion queue.
+    ///
+    /// With a message they go with its bytes. Those of a write consume a receive there, and arrive
+    /// after the level is reached: with [`Level::Committed`], after the bytes are durable. Source:
+    /// FI_REMOTE_CQ_DATA.
+    pub data: Option<u64>,
+    /// It waits until all that was posted before to the same peer has completed, and what is
+    /// posted to that peer afterwards waits behind it.
+    ///
+    /// For endpoints with [`Caps::FENCE`](crate::info::Caps::FENCE). Source: FI_FENCE.
+    pub fence: bool,
+    /// If it goes well, it leaves no completion: only counters see it, and its context is dropped
+    /// in the context of whoever completes it. A failure is told as ever.
+    ///
+    /// Its buffer must not be owned memory, which would have nobody to come back to. Source:
+    /// FI_SELECTIVE_COMPLETION of fi_cq(3).
+    pub silent: bool,
+    /// Another post follows at once, so that the provider need not begin before that.
+    ///
+    /// A hint; after a refusal of the post that follows, too, another must follow. Source: FI_MORE.
+    pub more: bool,
+}

@@ -1,0 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
+kfi-modules += kfi_powercut
+kfi_powercut-root := kfabric/powercut/kfi_powercut
+kfi_powercut-c := kfabric/powercut/writeback

@@ -1,0 +1,368 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The seam: what a provider implements, and what the core gives it.
+//!
+//! A provider is a module of its own that registers a [`Provider`] ([`registry::Registration`]).
+//! Its [`Domain`]s make [`Endpoint`]s, which execute [`Operation`]s. What an endpoint type
+//! implements is what its infos advertise: [`caps`]. See Documentation/provider-guide.rst.
+
+use crate::av::Name;
+use crate::cm::Role;
+use crate::cntr::Counters;
+use crate::domain;
+use crate::info::{Caps, Info};
+use crate::op::{Kind, Level, Op, OpId, Operation};
+use crate::rdm::matching::Matching;
+use crate::trace;
+use faults::Faults;
+use kernel::error::VTABLE_DEFAULT_ERROR;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+mod erase;
+pub mod faults;
+pub mod registry;
+#[cfg(CONFIG_KUNIT = "y")]
+pub(crate) mod testing;
+
+pub(crate) use erase::{AnyDomain, AnyEndpoint, AnyProvider};
+
+pub use crate::cm::Message;
+pub use crate::rdm::matching::Match;
+// What the kernel crate lacks for providers.
+pub use crate::sys::{random, work};
+
+/// A post that an endpoint hands back, untouched.
+pub struct Rejected {
+    /// The operation.
+    pub op: Operation,
+    /// `EAGAIN` if the consumer should try again later.
+    pub error: Error,
+}
+
+/// A provider: the code for one kind of fabric.
+pub trait Provider: Send + Sync + Sized + 'static {
+    /// Its name, at most [`Label::MAX`](crate::info::Label::MAX) bytes.
+    const NAME: &'static str;
+
+    /// What it makes of an info.
+    type Domain: Domain;
+
+    /// Offers what can be had at this moment, one info for each domain.
+    ///
+    /// Process context; the registry's lock may be held: must not call the registry.
+    fn offers(&self, offer: &mut dyn FnMut(&Info) -> Result) -> Result;
+
+    /// Whether endpoints of `info` can have a peer of that name, as far as the name tells.
+    ///
+    /// It need not exist. Context as for [`Provider::offers`].
+    fn reaches(&self, info: &Info, peer: &Name) -> bool;
+
+    /// Opens the domain that `info` names. Process context, may sleep.
+    fn open(&self, info: &Info) -> Result<Arc<Self::Domain>>;
+
+    /// The faults that domains begin with which are opened later; `None`: it injects none.
+    fn faults(&self) -> Option<Arc<Faults>> {
+        None
+    }
+}
+
+/// A provider's domain: one device, in most cases.
+pub trait Domain: Send + Sync + 'static {
+    /// Its endpoints.
+    type Endpoint: Endpoint;
+
+    /// Makes an endpoint, ready for operations. Process context, may sleep.
+    fn endpoint(&self, port: Arc<Port>, info: &Info) -> Result<Arc<Self::Endpoint>>;
+
+    /// The faults that it injects; `None`: none.
+    fn faults(&self) -> Option<Arc<Faults>> {
+        None
+    }
+}
+
+/// A provider's endpoint: it executes operations.
+///
+/// Each operation that it takes ends in exactly one [`Operation::complete`]: before
+/// [`Endpoint::shutdown`] returns, or, where a peer is just executing it, soon afterwards. The methods for operations may be called in process and softirq
+/// context, at the same time on several CPUs, and never sleep or allocate.
+#[vtable]
+pub trait Endpoint: Send + Sync + 'static {
+    /// The name by which peers reach it.
+    fn name(&self) -> Name;
+
+    /// Sends a message to `op.peer()`: it is offered to the peer's port ([`Port::offer`]).
+    fn send(&self, op: Operation) -> Result<(), Rejected> {
+        let _ = op;
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Writes to `op.remote()`; with `op.data()` it is offered to the peer's port afterwards.
+    fn write(&self, op: Operation) -> Result<(), Rejected> {
+        let _ = op;
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Reads from `op.remote()`.
+    fn read(&self, op: Operation) -> Result<(), Rejected> {
+        let _ = op;
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Makes `op.remote()` durable.
+    fn commit(&self, op: Operation) -> Result<(), Rejected> {
+        let _ = op;
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Executes a message that met a receive of this endpoint's port.
+    ///
+    /// By default at once, in the context of the post.
+    fn matched(&self, pair: Match) {
+        pair.execute();
+    }
+
+    /// Does `op.atomic()` to the words of `op.remote()`.
+    fn atomic(&self, op: Operation) -> Result<(), Rejected> {
+        let _ = op;
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Gives back an operation that has not begun; `None` if it has, or is not here.
+    fn cancel(&self, id: OpId) -> Option<Operation> {
+        let _ = id;
+        None
+    }
+
+    /// Brings a connection message to the port of the endpoint that is named `to`: to
+    /// [`Port::hear`]. With it, endpoints of type [`EndpointType::Msg`] are offered.
+    ///
+    /// Never sleeps; any context but hardirq, in an RCU read section.
+    ///
+    /// # Errors
+    /// - `EHOSTUNREACH`: nobody has that name.
+    /// - What [`Port::hear`] gives, if it is known at once.
+    ///
+    /// [`EndpointType::Msg`]: crate::info::EndpointType::Msg
+    fn tell(&self, to: &Name, message: &Message) -> Result {
+        let _ = (to, message);
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Ends the endpoint: completes all that it holds with `error`, and takes nothing more.
+    ///
+    /// Process context, may sleep, once. No post is under way when it is called. Afterwards peers
+    /// can't reach the endpoint, and nothing of it runs any more.
+    fn shutdown(&self, error: Error);
+}
+
+/// What infos of a provider whose endpoints are `E` advertise.
+pub fn caps<E: Endpoint>() -> Caps {
+    let mut caps = Caps::NONE;
+    if E::HAS_SEND {
+        caps |= Caps::MSG;
+    }
+    if E::HAS_READ {
+        caps |= Caps::READ;
+    }
+    if E::HAS_WRITE {
+        caps |= Caps::WRITE;
+    }
+    if E::HAS_SEND && E::HAS_WRITE {
+        caps |= Caps::REMOTE_CQ_DATA;
+    }
+    if E::HAS_SEND || E::HAS_WRITE || E::HAS_READ {
+        // By the core, see rdm/fence.rs.
+        caps |= Caps::FENCE;
+    }
+    if E::HAS_ATOMIC {
+        caps |= Caps::ATOMIC;
+    }
+    if E::HAS_WRITE && E::HAS_COMMIT {
+        caps |= Caps::COMMIT;
+    }
+    caps
+}
+
+/// The core's side of an endpoint, for its provider.
+#[pin_data]
+pub struct Port {
+    id: u64,
+    // What peers' operations act upon.
+    domain: Arc<domain::Core>,
+    counters: Option<Arc<Counters>>,
+    role: Role,
+    #[pin]
+    matching: Matching,
+}
+
+impl Port {
+    pub(crate) fn new(
+        id: u64,
+        domain: Arc<domain::Core>,
+        counters: Option<Arc<Counters>>,
+        role: Role,
+    ) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Port {
+                id,
+                domain,
+                counters,
+                role,
+                matching <- Matching::new(),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The endpoint's number: that of [`Op::endpoint`] in its operations.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn domain(&self) -> &domain::Core {
+        &self.domain
+    }
+
+    /// Who counts what peers do here.
+    #[inline]
+    pub(crate) fn counters(&self) -> Option<&Counters> {
+        self.counters.as_deref()
+    }
+
+    pub(crate) fn role(&self) -> &Role {
+        &self.role
+    }
+
+    /// Whether a peer's operation may act here. `EHOSTUNREACH`: it is not of who is connected.
+    #[inline]
+    pub(crate) fn check_sender(&self, op: &Op) -> Result {
+        if self.role.admits(op) {
+            return Ok(());
+        }
+        self.domain.target_stats().strangers.add(1);
+        trace::refuse(self.id, op, EHOSTUNREACH);
+        Err(EHOSTUNREACH)
+    }
+
+    pub(crate) fn matching(&self) -> &Matching {
+        &self.matching
+    }
+
+    /// Offers a peer's message, or the notice of its write, to the posted receives.
+    ///
+    /// Gives the pair if one was posted; else it waits here, and [`Endpoint::matched`] gets the
+    /// pair later. Never sleeps; any context but hardirq.
+    pub fn offer(&self, arrival: Operation) -> Option<Match> {
+        if let Err(error) = self.check_sender(&arrival) {
+            arrival.give_up(error);
+            return None;
+        }
+        self.matching.offer(arrival)
+    }
+
+    /// Takes the first such arrival out again that waits here for a receive.
+    ///
+    /// For senders that cancel. Never sleeps; steps: the arrivals that wait before it.
+    pub fn recall(&self, which: impl FnMut(&Op) -> bool) -> Option<Operation> {
+        self.matching.recall(which)
+    }
+
+    /// Takes arrivals out again that wait here for a receive.
+    ///
+    /// For senders that close. Never sleeps; steps: the arrivals that wait.
+    pub fn withdraw(&self, which: impl FnMut(&Op) -> bool) -> crate::op::Chain {
+        self.matching.withdraw(which)
+    }
+}
+
+impl Op {
+    /// What a provider must be able to do for it.
+    #[inline]
+    pub(crate) fn needs(&self) -> Caps {
+        let mut needs = match self.kind() {
+            Kind::Send | Kind::Recv | Kind::RemoteWrite => Caps::MSG,
+            Kind::Write => Caps::WRITE,
+            Kind::Read => Caps::READ,
+            Kind::Commit => Caps::COMMIT,
+            Kind::Atomic => Caps::ATOMIC,
+        };
+        if self.level() == Level::Committed {
+            needs |= Caps::COMMIT;
+        }
+        if self.notifies() {
+            needs |= Caps::REMOTE_CQ_DATA;
+        }
+        needs
+    }
+
+    /// Whether the peer is to be told in its completion queue, once the bytes are there.
+    #[inline]
+    pub fn notifies(&self) -> bool {
+        matches!(self.kind(), Kind::Write | Kind::Commit) && self.data().is_some()
+    }
+}
+
+#[kunit_tests(kfabric_provider)]
+mod tests {
+    use super::testing::Keeper;
+    use super::*;
+    use crate::op::testing::{request, Bench};
+    use crate::op::{Options, Request};
+
+    #[test]
+    fn capabilities_are_what_is_implemented() {
+        // It sends, and nothing else; fences are the core's.
+        assert_eq!(caps::<Keeper>(), Caps::MSG | Caps::FENCE);
+    }
+
+    #[test]
+    fn each_operation_needs_what_it_asks_for() -> Result {
+        let bench = Bench::<u64>::new(1, None)?;
+        let write = Caps::WRITE;
+        for (kind, level, data, needed) in [
+            (Kind::Send, Level::Delivered, None, Caps::MSG),
+            (Kind::Send, Level::Delivered, Some(1), Caps::MSG),
+            (Kind::Recv, Level::Delivered, None, Caps::MSG),
+            (Kind::Read, Level::Delivered, None, Caps::READ),
+            (Kind::Write, Level::Transmit, None, write),
+            (Kind::Write, Level::Delivered, None, write),
+            (Kind::Write, Level::Committed, None, write | Caps::COMMIT),
+            (
+                Kind::Write,
+                Level::Delivered,
+                Some(1),
+                write | Caps::REMOTE_CQ_DATA,
+            ),
+            (Kind::Commit, Level::Committed, None, Caps::COMMIT),
+            (
+                Kind::Commit,
+                Level::Committed,
+                Some(1),
+                Caps::COMMIT | Caps::REMOTE_CQ_DATA,
+            ),
+            (Kind::Atomic, Level::Delivered, None, Caps::ATOMIC),
+            (
+                Kind::Atomic,
+                Level::Committed,
+                None,
+                Caps::ATOMIC | Caps::COMMIT,
+            ),
+        ] {
+            let options = Options {
+                level,
+                data,
+                ..Options::default()
+            };
+            let request = Request {
+                options,
+                ..request(kind)
+            };
+            let (_, op) = bench.post_request(request, 0)?;
+            assert_eq!(op.needs(), needed);
+            drop(op);
+            drop(bench.read());
+        }
+        Ok(())
+    }
+}

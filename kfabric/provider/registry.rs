@@ -1,0 +1,461 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The registry: which providers there are.
+//!
+//! A provider that was built against another core is refused: nothing else would notice, since
+//! modules carry no symbol versions on most kernels. Each open fabric holds a reference to its
+//! provider's module, so a provider in use can't be unloaded; [`unplug`] ends it nevertheless, as
+//! the loss of its hardware does.
+//!
+//! Locks: the registry's mutex; inside it, that of debugfs's root, or an entry's `dir`. An entry's
+//! `live` mutex is taken under no other. See Documentation/contexts.rst.
+
+use super::{AnyProvider, Provider};
+use crate::av::Name;
+use crate::debugfs::{self, Shown};
+use crate::endpoint::Live;
+use crate::info::{EndpointType, Info, Label};
+use crate::sys::work::WorkQueue;
+use crate::sys::{global, module};
+use kernel::fmt;
+use kernel::prelude::*;
+use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
+use kernel::sync::{new_mutex, Arc, Mutex};
+use kernel::workqueue::{impl_has_work, new_work, Work, WorkItem};
+
+/// The number of the seam; it changes with each change of what providers see.
+pub const ABI: u32 = 3;
+
+/// What this core was built from: its sources, the kernel, the compiler.
+///
+/// A constant of the crate's metadata: in a provider it says what that was built against.
+pub const IDENTITY: &str = env!("KFABRIC_IDENTITY");
+
+/// A registered provider.
+#[pin_data]
+pub(crate) struct Entry {
+    pub(crate) label: Label,
+    provider: Arc<dyn AnyProvider>,
+    owner: module::Owner,
+    gone: Atomic<bool>,
+    /// How many fabrics are open.
+    pub(crate) fabrics: Atomic<i32>,
+    /// Its directory, while it is registered: the entry itself may be dropped in any context.
+    #[pin]
+    dir: Mutex<Option<debugfs::Dir>>,
+    /// The endpoints that are open.
+    #[pin]
+    live: Mutex<KVec<Arc<Live>>>,
+}
+
+impl Entry {
+    /// Whether the provider can still be used. `ENODEV`: it is gone.
+    pub(crate) fn alive(&self) -> Result {
+        if self.gone.load(Acquire) {
+            return Err(ENODEV);
+        }
+        Ok(())
+    }
+
+    /// Its directory in debugfs. Sleeps. `ENODEV`: it is not registered any more.
+    pub(crate) fn dir(&self) -> Result<debugfs::Dir> {
+        self.dir.lock().clone().ok_or(ENODEV)
+    }
+
+    /// Writes how it is used.
+    pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = [
+            ("fabrics", self.fabrics.load(Relaxed).max(0) as u64),
+            ("gone", u64::from(self.gone.load(Relaxed))),
+        ];
+        debugfs::rows(f, &rows)
+    }
+
+    /// The provider.
+    pub(crate) fn provider(&self) -> &dyn AnyProvider {
+        &*self.provider
+    }
+
+    /// What the provider offers, under its own name, and no more than it implements; after each
+    /// domain's datagram endpoints, those that connect.
+    fn offers(&self, offer: &mut dyn FnMut(&Info) -> Result) -> Result {
+        let implemented = self.provider.caps();
+        self.provider.offers(&mut |info| {
+            let info = Info {
+                provider: self.label,
+                caps: info.caps & implemented,
+                ..*info
+            };
+            offer(&info)?;
+            if self.provider.connects() {
+                offer(&Info {
+                    endpoint_type: EndpointType::Msg,
+                    ..info
+                })?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Whether endpoints of `info` can have a peer of that name.
+    pub(crate) fn reaches(&self, info: &Info, peer: &Name) -> bool {
+        self.provider().reaches(info, peer)
+    }
+
+    /// The first info that is offered and wanted. `ENODEV`: there is none.
+    pub(crate) fn offer(&self, wanted: impl Fn(&Info) -> bool) -> Result<Info> {
+        let mut found = None;
+        self.offers(&mut |info| {
+            if found.is_none() && wanted(info) {
+                found = Some(*info);
+            }
+            Ok(())
+        })?;
+        found.ok_or(ENODEV)
+    }
+
+    /// Adds an endpoint to those that end with the provider.
+    pub(crate) fn enlist(&self, endpoint: &Arc<Live>) -> Result {
+        let mut live = self.live.lock();
+        // Under the lock: `end` sets it first and then takes the endpoints out.
+        self.alive()?;
+        live.push(endpoint.clone(), GFP_KERNEL)?;
+        Ok(())
+    }
+
+    /// Takes a closed endpoint out.
+    pub(crate) fn delist(&self, endpoint: &Arc<Live>) {
+        let mut gone = None;
+        let mut live = self.live.lock();
+        if let Some(at) = live.iter().position(|other| Arc::ptr_eq(other, endpoint)) {
+            gone = live.remove(at).ok();
+        }
+        drop(live);
+        drop(gone);
+    }
+
+    /// Ends every endpoint, and refuses new ones.
+    fn end(&self) {
+        self.gone.store(true, Release);
+        // All refuse first, so that none finds another gone that was its peer just now.
+        for endpoint in self.live.lock().iter() {
+            endpoint.refuse(ENODEV);
+        }
+        loop {
+            let Some(endpoint) = self.live.lock().pop() else {
+                return;
+            };
+            endpoint.shutdown(ENODEV);
+        }
+    }
+}
+
+/// A provider's registration; ends with it.
+///
+/// Kept in the provider's module object, so that it is dropped when the module is unloaded. Then,
+/// and on [`unplug`], operations in flight complete with `ENODEV`; what consumers hold stays valid
+/// and refuses.
+#[must_use = "a dropped registration unregisters the provider"]
+pub struct Registration {
+    _file: debugfs::File,
+    _faults: Option<debugfs::File>,
+    entry: Arc<Entry>,
+}
+
+impl Registration {
+    /// Registers `provider`, whose code is in `module`. Sleeps; process context.
+    ///
+    /// It must be the last step of the module's init that can fail: a module whose init fails is
+    /// freed without waiting for those who have found the provider meanwhile.
+    ///
+    /// # Errors
+    /// - `ENOEXEC`: it was built against another core; build it again.
+    /// - `EEXIST`: a provider of this name is registered.
+    /// - `ENAMETOOLONG`, `EINVAL`: the name, see [`Label::new`].
+    /// - `ENOMEM`.
+    // Generic, hence compiled into the provider: there `ABI` and `IDENTITY` are those that it was
+    // built against.
+    pub fn new<P: Provider>(module: &'static ThisModule, provider: P) -> Result<Self> {
+        let provider = Arc::new(provider, GFP_KERNEL)?;
+        register(P::NAME, ABI, IDENTITY, module, provider)
+    }
+}
+
+/// Registers a provider that says what it was built against.
+#[inline(never)]
+pub fn register(
+    name: &str,
+    abi: u32,
+    identity: &str,
+    module: &'static ThisModule,
+    provider: Arc<impl Provider>,
+) -> Result<Registration> {
+    check(name, abi, identity)?;
+    add(name, module, provider)
+}
+
+/// Compares what a provider was built against with this core.
+#[inline(never)]
+pub(crate) fn check(name: &str, abi: u32, identity: &str) -> Result {
+    if abi != ABI {
+        pr_err!("{name}: built for provider ABI {abi}, this kfabric has {ABI}: build it again\n");
+        return Err(ENOEXEC);
+    }
+    if identity != core_identity() {
+        pr_err!(
+            "{name}: built against kfabric {identity}, this one is {}: build it again\n",
+            core_identity()
+        );
+        return Err(ENOEXEC);
+    }
+    Ok(())
+}
+
+/// The identity of the core that runs; a function, so that no other crate inlines its own.
+#[inline(never)]
+pub fn core_identity() -> &'static str {
+    IDENTITY
+}
+
+#[inline(never)]
+fn add(
+    name: &str,
+    module: &'static ThisModule,
+    provider: Arc<dyn AnyProvider>,
+) -> Result<Registration> {
+    let entry = Arc::pin_init(
+        try_pin_init!(Entry {
+            label: Label::new(name)?,
+            provider,
+            owner: module::Owner::new(module),
+            gone: Atomic::new(false),
+            fabrics: Atomic::new(0),
+            dir <- new_mutex!(None, "kfi_dir"),
+            live <- new_mutex!(KVec::new(), "kfi_live"),
+        }? Error),
+        GFP_KERNEL,
+    )?;
+    let mut registry = global::registry();
+    if registry.iter().any(|other| other.label == entry.label) {
+        pr_err!("{name}: a provider of this name is registered already\n");
+        return Err(EEXIST);
+    }
+    // After the check, since debugfs shows no second directory of one name. That of a provider
+    // which has ended, but is still in use, has another by now.
+    let dir = debugfs::provider(&entry.label)?;
+    let file = debugfs::file(&dir, fmt!("state"), Shown::Provider(entry.clone()))?;
+    let faults = debugfs::faults(&dir, entry.provider.faults(), &entry)?;
+    *entry.dir.lock() = Some(dir);
+    registry.push(entry.clone(), GFP_KERNEL)?;
+    drop(registry);
+    pr_info!("{name}: registered\n");
+    Ok(Registration {
+        _file: file,
+        _faults: faults,
+        entry,
+    })
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut registry = global::registry();
+        registry.retain(|entry| !Arc::ptr_eq(entry, &self.entry));
+        if registry.is_empty() {
+            // A static is never dropped, so its room would be lost when the core goes.
+            *registry = KVec::new();
+        }
+        let dir = self.entry.dir.lock().take();
+        if let Some(dir) = &dir {
+            // Before the lock goes, and another of this name comes.
+            debugfs::retire(dir, &self.entry.label);
+        }
+        drop(registry);
+        drop(dir);
+        self.entry.end();
+        pr_info!("{}: unregistered\n", self.entry.label);
+    }
+}
+
+/// Calls `offer` with all that can be had. Sleeps; process context.
+///
+/// Fails only as `offer` does: a provider that can't say what it has is left out, with a line in
+/// the log.
+pub(crate) fn offers(mut offer: impl FnMut(&Entry, &Info) -> Result) -> Result {
+    let registry = global::registry();
+    for entry in registry.iter().filter(|entry| entry.alive().is_ok()) {
+        let mut refused = None;
+        let offered =
+            entry.offers(&mut |info| offer(entry, info).inspect_err(|e| refused = Some(*e)));
+        match (offered, refused) {
+            (_, Some(error)) => return Err(error),
+            (Err(error), None) => pr_err!("{}: offers nothing: {error:?}\n", entry.label),
+            (Ok(()), None) => {}
+        }
+    }
+    Ok(())
+}
+
+/// A provider that was found, and a reference to its module.
+// In the order in which they go: the entry's drop may run the module's code.
+pub(crate) struct Found {
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) module: module::Reference,
+}
+
+/// Finds a provider and takes a reference to its module. `ENODEV`: there is none of this name.
+pub(crate) fn find(label: &Label) -> Result<Found> {
+    let registry = global::registry();
+    let entry = registry
+        .iter()
+        .find(|entry| entry.label == *label && entry.alive().is_ok())
+        .ok_or(ENODEV)?;
+    let module = entry.owner.get(&registry)?;
+    Ok(Found {
+        entry: entry.clone(),
+        module,
+    })
+}
+
+/// Ends a provider as if its hardware were pulled, until its module is loaded again.
+///
+/// Operations in flight complete with `ENODEV`; posts and opens give `ENODEV` from then on.
+/// Sleeps; process context.
+///
+/// # Errors
+/// - `ENODEV`: there is none of this name.
+pub fn unplug(name: &str) -> Result {
+    let found = find(&Label::new(name)?)?;
+    found.entry.end();
+    drop(found);
+    pr_info!("{name}: unplugged\n");
+    Ok(())
+}
+
+/// Keeps the queue of what the core does later, on behalf of others.
+pub(crate) struct Chores(());
+
+impl Chores {
+    /// Starts it. Process context, once. `ENOMEM`.
+    pub(crate) fn start() -> Result<Self> {
+        *global::chores() = Some(WorkQueue::new(c"kfabric")?);
+        Ok(Chores(()))
+    }
+}
+
+impl Drop for Chores {
+    fn drop(&mut self) {
+        let queue = global::chores().take();
+        drop(queue); // waits
+    }
+}
+
+/// A provider that is to end.
+#[pin_data]
+struct Unplugging {
+    label: Label,
+    #[pin]
+    work: Work<Unplugging>,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Unplugging { self.work }
+}
+
+impl WorkItem for Unplugging {
+    type Pointer = Arc<Unplugging>;
+
+    fn run(this: Arc<Unplugging>) {
+        if let Err(error) = unplug(this.label.as_str()) {
+            pr_err!("{}: can't be unplugged: {error:?}\n", this.label);
+        }
+    }
+}
+
+impl Entry {
+    /// As [`unplug`], soon: for those who may hold up what that waits for.
+    ///
+    /// May sleep. `ENODEV`: it is gone. `ENOMEM`.
+    pub(crate) fn unplug_soon(&self) -> Result {
+        self.alive()?;
+        let item = Arc::pin_init(
+            pin_init!(Unplugging {
+                label: self.label,
+                work <- new_work!("kfi_unplug"),
+            }),
+            GFP_KERNEL,
+        )?;
+        if let Some(queue) = global::chores().as_ref() {
+            queue.enqueue(item);
+        }
+        Ok(())
+    }
+}
+
+#[kunit_tests(kfabric_registry)]
+mod tests {
+    use super::*;
+    use crate::provider::testing::{Desk, Keeper};
+    use kernel::module::this_module;
+
+    #[test]
+    fn provider_of_another_core_is_refused() {
+        assert!(check("kunit", ABI, IDENTITY).is_ok());
+        assert_eq!(check("kunit", ABI + 1, IDENTITY), Err(ENOEXEC));
+        assert_eq!(check("kunit", ABI - 1, IDENTITY), Err(ENOEXEC));
+        assert_eq!(check("kunit", ABI, ""), Err(ENOEXEC));
+        assert_eq!(check("kunit", ABI, "0123456789abcdef"), Err(ENOEXEC));
+        assert_eq!(IDENTITY, core_identity());
+    }
+
+    #[test]
+    fn name_is_registered_once() -> Result {
+        let info = Desk::info()?;
+        let keeper = || Ok::<_, Error>(Keeper(Desk::new()?));
+        assert_eq!(find(&info.provider).map(|_| ()), Err(ENODEV));
+        let first = Registration::new(this_module::<crate::Core>(), keeper()?)?;
+        assert!(find(&info.provider).is_ok());
+        assert_eq!(
+            Registration::new(this_module::<crate::Core>(), keeper()?).err(),
+            Some(EEXIST)
+        );
+        // The refused one took nothing with it.
+        assert!(find(&info.provider).is_ok());
+        drop(first);
+        assert_eq!(find(&info.provider).map(|_| ()), Err(ENODEV));
+        drop(Registration::new(this_module::<crate::Core>(), keeper()?)?);
+        Ok(())
+    }
+
+    #[test]
+    fn name_has_a_longest() -> Result {
+        let provider = Arc::new(Keeper(Desk::new()?), GFP_KERNEL)?;
+        let long = "01234567890123456789012345678901";
+        assert_eq!(
+            add(long, this_module::<crate::Core>(), provider.clone()).err(),
+            Some(ENAMETOOLONG)
+        );
+        assert_eq!(
+            add("", this_module::<crate::Core>(), provider.clone()).err(),
+            Some(EINVAL)
+        );
+        drop(add(&long[1..], this_module::<crate::Core>(), provider)?);
+        Ok(())
+    }
+
+    #[test]
+    fn unplugged_provider_is_not_found() -> Result {
+        let info = Desk::info()?;
+        assert_eq!(unplug("kunit"), Err(ENODEV));
+        let registration = Registration::new(this_module::<crate::Core>(), Keeper(Desk::new()?))?;
+        let found = find(&info.provider)?;
+        assert!(found.entry.offer(|offer| *offer == info).is_ok());
+        assert_eq!(found.entry.offer(|_| false).err(), Some(ENODEV));
+        unplug("kunit")?;
+        assert_eq!(found.entry.alive(), Err(ENODEV));
+        assert_eq!(find(&info.provider).map(|_| ()), Err(ENODEV));
+        assert_eq!(unplug("kunit"), Err(ENODEV));
+        drop(found);
+        drop(registration);
+        Ok(())
+    }
+}

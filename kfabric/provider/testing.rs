@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A provider for tests: it sends, and keeps each operation until the test takes it.
+
+use super::registry::Registration;
+use super::*;
+use crate::av::{Address, AddressVector};
+use crate::cq::CompletionQueue;
+use crate::endpoint;
+use crate::fabric::Fabric;
+use crate::info::{EndpointType, Label, Limits, Namespace, Order};
+use crate::op::{Chain, Failure, Status};
+use kernel::module::this_module;
+use kernel::sync::atomic::{Atomic, Relaxed};
+use kernel::sync::{new_spinlock_irq, SpinLockIrq};
+
+/// What a test sees of the provider, and tells it.
+#[pin_data]
+pub(crate) struct Desk {
+    #[pin]
+    kept: SpinLockIrq<Chain>,
+    /// The errno that posts are handed back with, or 0.
+    pub(crate) reject: Atomic<i32>,
+    /// Whether a shutdown leaves what is kept.
+    pub(crate) stubborn: Atomic<bool>,
+    /// How many shutdowns there were.
+    pub(crate) shutdowns: Atomic<i32>,
+}
+
+impl Desk {
+    pub(crate) fn new() -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Desk {
+                kept <- new_spinlock_irq!(Chain::new()),
+                reject: Atomic::new(0),
+                stubborn: Atomic::new(false),
+                shutdowns: Atomic::new(0),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Takes all that is kept.
+    pub(crate) fn take(&self) -> Chain {
+        self.kept.lock().take()
+    }
+
+    /// What the provider offers.
+    pub(crate) fn info() -> Result<Info> {
+        Ok(Info {
+            provider: Label::new(Keeper::NAME)?,
+            fabric: Label::new("fabric")?,
+            domain: Label::new("domain")?,
+            // Fences were not asked for.
+            caps: caps::<Keeper>().without(Caps::FENCE),
+            endpoint_type: EndpointType::Rdm,
+            net: Namespace::initial(),
+            order: Order::NONE,
+            limits: Limits {
+                max_msg_size: 100,
+                tx_size: 4,
+                rx_size: 4,
+                inject_size: 16,
+            },
+        })
+    }
+}
+
+/// The provider, its domain and its endpoints.
+pub(crate) struct Keeper(pub(crate) Arc<Desk>);
+
+impl Provider for Keeper {
+    const NAME: &'static str = "kunit";
+    type Domain = Keeper;
+
+    fn offers(&self, offer: &mut dyn FnMut(&Info) -> Result) -> Result {
+        offer(&Desk::info()?)
+    }
+
+    fn reaches(&self, _info: &Info, peer: &Name) -> bool {
+        peer.as_bytes() == b"keeper"
+    }
+
+    fn open(&self, _info: &Info) -> Result<Arc<Keeper>> {
+        Ok(Arc::new(Keeper(self.0.clone()), GFP_KERNEL)?)
+    }
+}
+
+impl Domain for Keeper {
+    type Endpoint = Keeper;
+
+    fn endpoint(&self, _port: Arc<Port>, _info: &Info) -> Result<Arc<Keeper>> {
+        Ok(Arc::new(Keeper(self.0.clone()), GFP_KERNEL)?)
+    }
+}
+
+#[vtable]
+impl Endpoint for Keeper {
+    fn name(&self) -> Name {
+        Name::new(b"keeper").unwrap_or(Name::NONE)
+    }
+
+    fn send(&self, op: Operation) -> Result<(), Rejected> {
+        match self.0.reject.load(Relaxed) {
+            0 => self.0.kept.lock().push(op),
+            errno => {
+                let error = kernel::error::Error::from_errno(errno);
+                return Err(Rejected { op, error });
+            }
+        }
+        Ok(())
+    }
+
+    fn shutdown(&self, error: Error) {
+        self.0.shutdowns.add(1, Relaxed);
+        if !self.0.stubborn.load(Relaxed) {
+            let mut kept = self.0.take();
+            while let Some(op) = kept.pop() {
+                op.complete(Err(Failure::not_executed(error)));
+            }
+        }
+    }
+}
+
+/// The provider, registered, and its domain, opened.
+// In the order in which they go.
+pub(crate) struct Opened {
+    pub(crate) domain: domain::Domain,
+    pub(crate) fabric: Fabric,
+    pub(crate) desk: Arc<Desk>,
+    pub(crate) registration: Registration,
+}
+
+impl Opened {
+    pub(crate) fn new() -> Result<Self> {
+        let (desk, info) = (Desk::new()?, Desk::info()?);
+        let registration = Registration::new(this_module::<crate::Core>(), Keeper(desk.clone()))?;
+        let fabric = Fabric::open(&info)?;
+        Ok(Opened {
+            domain: fabric.domain(&info)?,
+            fabric,
+            desk,
+            registration,
+        })
+    }
+}
+
+/// An endpoint of it.
+// In the order in which they go.
+pub(crate) struct Bench {
+    pub(crate) ep: endpoint::Endpoint<u64>,
+    pub(crate) av: AddressVector,
+    pub(crate) cq: CompletionQueue<u64>,
+    pub(crate) opened: Opened,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Result<Self> {
+        let (opened, info) = (Opened::new()?, Desk::info()?);
+        let cq = CompletionQueue::new(&opened.domain, 8, None)?;
+        let av = AddressVector::new(&opened.domain)?;
+        let builder = endpoint::Endpoint::builder(&opened.domain, &info);
+        Ok(Bench {
+            ep: builder.cq(&cq).av(&av).enable()?,
+            av,
+            cq,
+            opened,
+        })
+    }
+
+    pub(crate) fn peer(&self) -> Result<Address> {
+        self.av.insert(&self.ep.name())
+    }
+
+    pub(crate) fn ended(&self) -> Option<(Kind, u64, Status)> {
+        self.cq
+            .read()
+            .map(|done| (done.kind, done.context, done.result))
+    }
+}

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What every reliable-datagram endpoint needs beyond moving bytes, written once.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `atomic` | a peer's atomics on a region |
+//! | `fence` | what waits until operations before it have completed |
+//! | [`matching`] | posted receives, and what arrived before them |
+//! | [`target`] | a peer's access to a region: checked, placed, made durable |
+
+mod atomic;
+pub(crate) mod fence;
+pub mod matching;
+pub mod target;

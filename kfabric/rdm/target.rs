@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The target's side of RMA: a peer's access to a region, checked, placed and made durable.
+//!
+//! Whatever the initiator checked is checked again: it may be wrong, late or hostile. A peer learns
+//! one error for any wrong key; this host's counters tell them apart.
+
+use super::atomic;
+use crate::memory::Exposed;
+use crate::mr::{Access, RemoteSlice};
+use crate::op::{Failure, Kind, Level, Op, Status, Success};
+use crate::proto::key::Refusal;
+use crate::provider::Port;
+use crate::stats::TargetStats;
+use crate::trace;
+use kernel::prelude::*;
+
+impl Port {
+    /// Carries out a peer's write, read or commit on this endpoint's domain.
+    ///
+    /// Returns how it went, for the initiator's completion. Sleeps if the operation commits, see
+    /// [`Op::needs_process_context`]; else any context but hardirq.
+    pub fn access(&self, op: &Op) -> Status {
+        let status = self.carry_out(op);
+        if let Some(counters) = self.counters() {
+            counters.count_access(op, &status);
+        }
+        status
+    }
+
+    fn carry_out(&self, op: &Op) -> Status {
+        let Some(remote) = op.remote() else {
+            return Err(Failure::not_executed(EINVAL));
+        };
+        let stats = self.domain().target_stats();
+        self.check_sender(op).map_err(Failure::not_executed)?;
+        let region = match self.domain().keys().lookup(remote.key()) {
+            Ok(region) => region,
+            Err(refusal) => {
+                count(stats, refusal).add(1);
+                trace::refuse(self.id(), op, EKEYREJECTED);
+                return Err(Failure::not_executed(EKEYREJECTED));
+            }
+        };
+        let memory = region.memory();
+        if let Err(error) = allowed(op, remote, region.access(), memory, stats) {
+            trace::refuse(self.id(), op, error);
+            return Err(Failure::not_executed(error));
+        }
+        let offset = remote.offset() as usize;
+        let placed = match op.kind() {
+            Kind::Write => op.copy_out(memory, offset),
+            Kind::Read => op.copy_in(memory, offset),
+            Kind::Atomic => atomic::execute(memory, offset, op),
+            _ => Ok(()),
+        };
+        placed.map_err(Failure::unknown)?;
+        let level = match op.level() {
+            Level::Committed => {
+                memory
+                    .commit(offset, op.len())
+                    .map_err(|error| match error {
+                        // With the device went what was delivered.
+                        ENODEV => Failure::unknown(error),
+                        _ => Failure::after(Level::Delivered, error),
+                    })?;
+                stats.committed.add(op.len() as u64);
+                trace::commit(self.id(), op, remote);
+                Level::Committed
+            }
+            Level::Transmit | Level::Delivered => Level::Delivered,
+        };
+        stats.executed.add(1);
+        Ok(Success {
+            len: op.len(),
+            data: None,
+            level,
+        })
+    }
+}
+
+impl Op {
+    /// Whether [`Port::access`] sleeps for it.
+    #[inline]
+    pub fn needs_process_context(&self) -> bool {
+        self.level() == Level::Committed
+    }
+}
+
+/// Checks right, range and persistence.
+fn allowed(
+    op: &Op,
+    remote: &RemoteSlice,
+    access: Access,
+    memory: &Exposed,
+    stats: &TargetStats,
+) -> Result {
+    let needed = match op.kind() {
+        Kind::Read => Access::READ,
+        Kind::Atomic => Access::ATOMIC,
+        _ => Access::WRITE,
+    };
+    if !access.contains(needed) {
+        stats.no_right.add(1);
+        return Err(EACCES);
+    }
+    if !remote.range().within(memory.len() as u64) || remote.len() != op.len() as u64 {
+        stats.out_of_range.add(1);
+        return Err(ERANGE);
+    }
+    if op
+        .atomic()
+        .is_some_and(|atomic| !remote.is_aligned(atomic.datatype.size()))
+    {
+        stats.misaligned.add(1);
+        return Err(EINVAL);
+    }
+    if op.level() == Level::Committed && !memory.is_persistent() {
+        stats.volatile.add(1);
+        return Err(EOPNOTSUPP);
+    }
+    Ok(())
+}
+
+fn count(stats: &TargetStats, refusal: Refusal) -> &crate::stats::Count {
+    match refusal {
+        Refusal::Unknown => &stats.unknown_key,
+        Refusal::Stale => &stats.stale_key,
+        Refusal::Guess => &stats.guessed_key,
+    }
+}
+
+#[kunit_tests(kfabric_target)]
+mod tests {
+    use super::*;
+    use crate::cm::Role;
+    use crate::domain::{Class, Domain};
+    use crate::fabric::Fabric;
+    use crate::memory::Memory;
+    use crate::mr::{MemoryRegion, RemoteRegion};
+    use crate::op::testing::{request, Bench};
+    use crate::op::{Buffer, Operation, Options, Request};
+    use crate::proto::descriptor::{Descriptor, Flush, Persistence};
+    use crate::provider::registry::Registration;
+    use crate::provider::testing::{Desk, Keeper};
+    use kernel::module::this_module;
+    use kernel::sync::Arc;
+
+    const LEN: usize = 64;
+
+    /// A region of 64 bytes of value 0, and a port of its domain.
+    // In the order in which they go.
+    struct Target {
+        region: MemoryRegion,
+        port: Arc<Port>,
+        bench: Bench<u64>,
+        _domain: Domain,
+        _fabric: Fabric,
+        _registration: Registration,
+    }
+
+    impl Target {
+        fn new(access: Access) -> Result<Self> {
+            let info = Desk::info()?;
+            let registration =
+                Registration::new(this_module::<crate::Core>(), Keeper(Desk::new()?))?;
+            let fabric = Fabric::open(&info)?;
+            let domain = fabric.domain(&info)?;
+            let registered = domain.register(Memory::zeroed(LEN)?, access);
+            Ok(Target {
+                region: registered.map_err(|(error, _)| error)?,
+                port: Port::new(
+                    7,
+                    domain.child(Class::Endpoint)?.core().clone(),
+                    None,
+                    Role::Datagrams,
+                )?,
+                bench: Bench::new(1, None)?,
+                _domain: domain,
+                _fabric: fabric,
+                _registration: registration,
+            })
+        }
+
+        /// The region's descriptor, after a peer's forgery.
+        fn forged(
+            &self,
+            forge: impl Fn(&Descriptor) -> Option<Descriptor>,
+        ) -> Result<RemoteRegion> {
+            let told = Descriptor::parse(&self.region.descriptor()?).map_err(|_| EINVAL)?;
+            RemoteRegion::parse(&forge(&told).ok_or(EINVAL)?.emit())
+        }
+
+        /// What the peer's operation on `len` bytes from `offset` ends with.
+        fn access(
+            &self,
+            kind: Kind,
+            level: Level,
+            remote: &RemoteRegion,
+            (offset, len): (u64, usize),
+        ) -> Result<Status> {
+            let mut bytes = Memory::zeroed(len)?;
+            bytes.as_mut_slice().ok_or(EINVAL)?.fill(0xa5);
+            let request = Request {
+                options: Options {
+                    level,
+                    ..Options::default()
+                },
+                remote: Some(remote.slice(offset, len as u64)?),
+                buffer: Buffer::from(bytes),
+                ..request(kind)
+            };
+            let (_, op): (_, Operation) = self.bench.post_request(request, 0)?;
+            let status = self.port.access(&op);
+            drop(op);
+            drop(self.bench.read());
+            Ok(status)
+        }
+
+        /// How many bytes of the region were written.
+        fn written(&self) -> Result<usize> {
+            let mut bytes = [0; LEN];
+            self.region.read_at(0, &mut bytes)?;
+            Ok(bytes.iter().filter(|byte| **byte == 0xa5).count())
+        }
+    }
+
+    fn refused(error: Error) -> Status {
+        Err(Failure::not_executed(error))
+    }
+
+    #[test]
+    fn allowed_access_is_carried_out_and_counted() -> Result {
+        let target = Target::new(Access::READ_WRITE)?;
+        let honest = target.forged(|told| Some(*told))?;
+        let whole = (0, LEN);
+        let status = target.access(Kind::Write, Level::Transmit, &honest, whole)?;
+        let done = Success {
+            len: LEN,
+            data: None,
+            level: Level::Delivered,
+        };
+        assert_eq!(status, Ok(done));
+        assert_eq!(target.written()?, LEN);
+        assert!(target
+            .access(Kind::Read, Level::Delivered, &honest, whole)?
+            .is_ok());
+        assert_eq!(target.port.domain().target_stats().executed.value(), 2);
+        Ok(())
+    }
+
+    #[test]
+    fn lies_about_length_rights_and_persistence_are_refused() -> Result {
+        let target = Target::new(Access::READ)?;
+        let stats = || target.port.domain().target_stats();
+        let more_rights = target.forged(|told| {
+            Descriptor::new(told.key(), told.len(), Access::READ_WRITE, None).ok()
+        })?;
+        let (kind, level) = (Kind::Write, Level::Delivered);
+        let status = target.access(kind, level, &more_rights, (0, LEN))?;
+        assert_eq!((status, stats().no_right.value()), (refused(EACCES), 1));
+        drop(target);
+
+        let target = Target::new(Access::WRITE)?;
+        let stats = || target.port.domain().target_stats();
+        let longer = target
+            .forged(|told| Descriptor::new(told.key(), u64::MAX, told.access(), None).ok())?;
+        for at in [(1, LEN), (LEN as u64, 1), (0, LEN + 1), (u64::MAX - 1, 1)] {
+            assert_eq!(target.access(kind, level, &longer, at)?, refused(ERANGE));
+        }
+        assert_eq!(stats().out_of_range.value(), 4);
+        assert!(target
+            .access(kind, level, &longer, (LEN as u64, 0))?
+            .is_ok());
+
+        let persistent = target.forged(|told| {
+            let persistence = Persistence::byte_granular(Flush::Responder);
+            Descriptor::new(told.key(), told.len(), told.access(), Some(persistence)).ok()
+        })?;
+        for kind in [Kind::Write, Kind::Commit] {
+            let at = (0, if kind == Kind::Write { LEN } else { 0 });
+            let status = target.access(kind, Level::Committed, &persistent, at)?;
+            assert_eq!(status, refused(EOPNOTSUPP));
+        }
+        assert_eq!((stats().volatile.value(), target.written()?), (2, 0));
+        Ok(())
+    }
+
+    #[test]
+    fn every_wrong_key_is_one_error_and_its_own_count() -> Result {
+        let mut target = Target::new(Access::WRITE)?;
+        let forge = |target: &Target, bits: u64| {
+            target.forged(|told| {
+                let key = crate::proto::key::Key::from_raw(told.key().raw() ^ bits);
+                Descriptor::new(key, told.len(), told.access(), None).ok()
+            })
+        };
+        // Another index; a wrong random part.
+        for bits in [1 << 19, 1 << 63] {
+            let remote = forge(&target, bits)?;
+            let status = target.access(Kind::Write, Level::Delivered, &remote, (0, LEN))?;
+            assert_eq!(status, refused(EKEYREJECTED));
+        }
+        let closed = forge(&target, 0)?;
+        let another = target._domain.register(Memory::zeroed(LEN)?, Access::WRITE);
+        target.region = another.map_err(|(error, _)| error)?;
+        let status = target.access(Kind::Write, Level::Delivered, &closed, (0, LEN))?;
+        assert_eq!(status, refused(EKEYREJECTED));
+        let stats = target.port.domain().target_stats();
+        let counts = (&stats.unknown_key, &stats.guessed_key, &stats.stale_key);
+        assert_eq!(
+            (counts.0.value(), counts.1.value(), counts.2.value()),
+            (1, 1, 1)
+        );
+        assert_eq!((target.written()?, stats.executed.value()), (0, 0));
+        Ok(())
+    }
+}

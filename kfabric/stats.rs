@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Statistics: what each object counts.
+
+use crate::debugfs;
+use kernel::fmt;
+use kernel::prelude::*;
+use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
+
+/// A count that only grows.
+pub(crate) struct Count(Atomic<u64>);
+
+impl Default for Count {
+    fn default() -> Self {
+        Count(Atomic::new(0))
+    }
+}
+
+impl Count {
+    #[inline]
+    pub(crate) fn add(&self, n: u64) {
+        self.0.add(n, Relaxed);
+    }
+
+    pub(crate) fn value(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A count that is added to under a lock, and read without.
+#[derive(Default)]
+struct Tally(Count);
+
+impl Tally {
+    /// The caller holds the lock that guards it: no locked instruction is needed.
+    #[inline]
+    fn add(&self, n: u64) {
+        let count = &self.0 .0;
+        count.store(count.load(Relaxed).wrapping_add(n), Release);
+    }
+
+    fn value(&self) -> u64 {
+        self.0 .0.load(Acquire)
+    }
+}
+
+/// What an endpoint counts in one direction.
+#[derive(Default)]
+pub(crate) struct Stats {
+    // Under the lock of the slots.
+    posted: Tally,
+    bytes: Tally,
+    // Under the lock of the queue.
+    succeeded: Tally,
+    failed: Tally,
+    /// Of those posted: handed back by the provider.
+    handed_back: Count,
+    /// Refused before they had a slot.
+    refused: Count,
+}
+
+impl Stats {
+    /// Counts a post; the lock of the slots is held.
+    #[inline]
+    pub(crate) fn posted(&self, len: usize) {
+        self.posted.add(1);
+        self.bytes.add(len as u64);
+    }
+
+    /// Counts a completion; the lock of the queue is held.
+    #[inline]
+    pub(crate) fn ended(&self, well: bool) {
+        match well {
+            true => self.succeeded.add(1),
+            false => self.failed.add(1),
+        }
+    }
+
+    pub(crate) fn handed_back(&self) {
+        self.handed_back.add(1);
+    }
+
+    pub(crate) fn refused(&self, n: u64) {
+        self.refused.add(n);
+    }
+
+    /// How many operations were posted and have not ended; never too few.
+    pub(crate) fn in_flight(&self) -> u64 {
+        // What ended is read first: it was posted before.
+        let ended = self.succeeded.value() + self.failed.value() + self.handed_back.value();
+        self.posted.value().saturating_sub(ended)
+    }
+
+    pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = [
+            ("posted", self.posted.value()),
+            ("bytes", self.bytes.value()),
+            ("refused", self.refused.value() + self.handed_back.value()),
+            ("succeeded", self.succeeded.value()),
+            ("failed", self.failed.value()),
+        ];
+        debugfs::rows(f, &rows)
+    }
+}
+
+/// What a domain counts of what its peers try.
+#[derive(Default)]
+pub(crate) struct TargetStats {
+    /// Accesses that were carried out.
+    pub(crate) executed: Count,
+    /// Keys that were never given out.
+    pub(crate) unknown_key: Count,
+    /// Keys of closed regions.
+    pub(crate) stale_key: Count,
+    /// Keys with a wrong random part.
+    pub(crate) guessed_key: Count,
+    /// Ranges that leave the region.
+    pub(crate) out_of_range: Count,
+    /// Accesses without the right to them.
+    pub(crate) no_right: Count,
+    /// Atomics on words that are not aligned.
+    pub(crate) misaligned: Count,
+    /// Commits of volatile regions.
+    pub(crate) volatile: Count,
+    /// Operations of others than the peer of a connected endpoint, or on a passive one.
+    pub(crate) strangers: Count,
+    /// Bytes made durable.
+    pub(crate) committed: Count,
+}
+
+impl TargetStats {
+    pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = [
+            ("executed", self.executed.value()),
+            ("unknown_key", self.unknown_key.value()),
+            ("stale_key", self.stale_key.value()),
+            ("guessed_key", self.guessed_key.value()),
+            ("out_of_range", self.out_of_range.value()),
+            ("no_right", self.no_right.value()),
+            ("misaligned", self.misaligned.value()),
+            ("volatile", self.volatile.value()),
+            ("strangers", self.strangers.value()),
+            ("committed_bytes", self.committed.value()),
+        ];
+        debugfs::rows(f, &rows)
+    }
+}
+
+#[kunit_tests(kfabric_stats)]
+mod tests {
+    use super::*;
+    use kernel::str::CString;
+
+    struct Shown<F>(F);
+
+    impl<F: Fn(&mut fmt::Formatter<'_>) -> fmt::Result> fmt::Display for Shown<F> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            (self.0)(f)
+        }
+    }
+
+    fn text(show: impl Fn(&mut fmt::Formatter<'_>) -> fmt::Result) -> Result<CString> {
+        CString::try_from_fmt(fmt!("{}", Shown(show)))
+    }
+
+    #[test]
+    fn each_post_and_each_end_is_counted_in_its_row() -> Result {
+        let stats = Stats::default();
+        for len in [0, 1, 100] {
+            stats.posted(len);
+        }
+        stats.refused(4);
+        assert_eq!(stats.in_flight(), 3);
+        stats.ended(true);
+        stats.ended(false);
+        assert_eq!(stats.in_flight(), 1);
+        stats.handed_back();
+        assert_eq!(stats.in_flight(), 0);
+        let expected = c"posted 3\nbytes 101\nrefused 5\nsucceeded 1\nfailed 1\n";
+        assert!(*text(|f| stats.show(f))? == *expected);
+        Ok(())
+    }
+
+    #[test]
+    fn each_refusal_of_a_target_has_its_row() -> Result {
+        let stats = TargetStats::default();
+        for (n, count) in (1..).zip([
+            &stats.executed,
+            &stats.unknown_key,
+            &stats.stale_key,
+            &stats.guessed_key,
+            &stats.out_of_range,
+            &stats.no_right,
+            &stats.misaligned,
+            &stats.volatile,
+            &stats.strangers,
+            &stats.committed,
+        ]) {
+            count.add(n);
+        }
+        let expected = c"executed 1\nunknown_key 2\nstale_key 3\nguessed_key 4\n\
+            out_of_range 5\nno_right 6\nmisaligned 7\nvolatile 8\nstrangers 9\ncommitted_bytes 10\n";
+        assert!(*text(|f| stats.show(f))? == *expected);
+        Ok(())
+    }
+}

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The door to C: every raw kernel interface that kfabric uses, wrapped safely, one noun a file.
+
+#![allow(unsafe_code)]
+
+/// What bindgen made of `sys.h`.
+#[allow(
+    clippy::all,
+    dead_code,
+    improper_ctypes,
+    missing_docs,
+    non_camel_case_types,
+    non_snake_case,
+    non_upper_case_globals,
+    unreachable_pub,
+    unused_imports
+)]
+pub(crate) mod bindings {
+    use kernel::bindings::*;
+    use kernel::ffi;
+    include!(env!("KFABRIC_BINDINGS"));
+}
+
+pub mod autoload;
+pub mod chardev;
+pub mod context;
+pub mod copy;
+pub(crate) mod debugfs;
+pub(crate) mod global;
+pub(crate) mod lease;
+pub(crate) mod module;
+pub mod net;
+pub mod pieces;
+pub mod pmem;
+pub mod random;
+pub mod slot;
+pub(crate) mod trace;
+pub mod work;

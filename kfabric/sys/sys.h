@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What bindgen reads for kfabric::sys::bindings: one header for each noun whose
+ * kernel interface is not in kernel::bindings.
+ */
+
+#ifndef KFABRIC_SYS_H
+#define KFABRIC_SYS_H
+
+#include "chardev.h"
+#include "context.h"
+#include "copy.h"
+#include "debugfs.h"
+#include "net.h"
+#include "pieces.h"
+#include "pmem.h"
+#include "trace.h"
+
+#endif /* KFABRIC_SYS_H */

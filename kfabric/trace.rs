@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tracepoints: `/sys/kernel/tracing/events/kfabric`.
+//!
+//! | event | where |
+//! |---|---|
+//! | `kfi_post` | an operation is handed to its provider |
+//! | `kfi_complete` | it went well |
+//! | `kfi_error` | it failed, or its target refused it |
+//! | `kfi_commit` | its target made bytes durable |
+//!
+//! One that is off costs a branch that is patched out. Keys are never shown.
+
+use crate::mr::RemoteSlice;
+use crate::op::{Op, Status};
+use crate::sys::trace as door;
+use kernel::error::Error;
+
+fn name(op: &Op) -> door::Op {
+    let id = op.id();
+    door::Op {
+        endpoint: op.endpoint(),
+        index: id.index,
+        use_: id.use_count,
+        kind: op.kind() as u32,
+    }
+}
+
+/// An operation is about to be executed.
+#[inline]
+pub(crate) fn post(op: &Op) {
+    if door::post_enabled() {
+        on_post(op);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn on_post(op: &Op) {
+    door::post(&name(op), op.len() as u64, op.level() as u32);
+}
+
+/// An operation ends.
+#[inline]
+pub(crate) fn complete(op: &Op, status: &Status) {
+    if door::complete_enabled() || door::error_enabled() {
+        on_complete(op, status);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn on_complete(op: &Op, status: &Status) {
+    match status {
+        Ok(success) if door::complete_enabled() => {
+            door::complete(&name(op), success.len as u64, success.level as u32);
+        }
+        Err(failure) if door::error_enabled() => door::error(
+            &name(op),
+            op.len() as u64,
+            0,
+            failure.error.to_errno(),
+            failure.provider,
+        ),
+        _ => {}
+    }
+}
+
+/// The endpoint `target` refuses a peer's operation.
+#[cold]
+pub(crate) fn refuse(target: u64, op: &Op, error: Error) {
+    if door::error_enabled() {
+        door::error(&name(op), op.len() as u64, target, error.to_errno(), 0);
+    }
+}
+
+/// The endpoint `target` made a range durable.
+#[inline]
+pub(crate) fn commit(target: u64, op: &Op, remote: &RemoteSlice) {
+    if door::commit_enabled() {
+        door::commit(&name(op), op.len() as u64, target, remote.offset());
+    }
+}

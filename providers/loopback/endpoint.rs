@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Endpoints: each executes its own operations on its peers' ports.
+
+use crate::directory::Position;
+use crate::worker::Worker;
+use crate::Shared;
+use kernel::prelude::*;
+use kernel::sync::{rcu, Arc};
+use kfabric::av::Name;
+use kfabric::info::Order;
+use kfabric::op::{Failure, Kind, Op, OpId, Operation};
+use kfabric::provider::faults::Faults;
+use kfabric::provider::{self, Match, Message, Port, Rejected};
+
+/// Up to this many bytes are copied in the context of the post: about as long as it takes to wake
+/// the worker.
+const INLINE: usize = 16 * 1024;
+
+/// A loopback endpoint.
+pub(crate) struct Endpoint {
+    shared: Arc<Shared>,
+    port: Arc<Port>,
+    position: Position,
+    worker: Arc<Worker>,
+    faults: Arc<Faults>,
+    /// Whether anything is to be kept in order: then nothing overtakes what the worker has.
+    ordered: bool,
+}
+
+impl Endpoint {
+    /// Makes an endpoint that peers can reach. May sleep.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        faults: Arc<Faults>,
+        port: Arc<Port>,
+        order: Order,
+    ) -> Result<Arc<Self>> {
+        let worker = Worker::new(shared.clone(), faults.clone(), order)?;
+        let position = shared.directory.reserve()?;
+        let endpoint = Endpoint {
+            shared: shared.clone(),
+            port,
+            position,
+            worker,
+            faults,
+            ordered: !order.is_none(),
+        };
+        let endpoint =
+            Arc::new(endpoint, GFP_KERNEL).inspect_err(|_| shared.directory.leave(position))?;
+        shared.directory.enter(position, endpoint.clone());
+        Ok(endpoint)
+    }
+
+    /// Executes an operation here and now, or leaves it to the worker.
+    #[inline]
+    fn post(&self, op: Operation) -> Result<(), Rejected> {
+        if self.faults.are_on() {
+            return self.post_faulty(op);
+        }
+        // Where a message is copied is decided when it has met its receive.
+        let long = op.kind() != Kind::Send && op.len() > INLINE;
+        let waits = self.ordered && self.worker.is_busy();
+        if long || op.needs_process_context() || waits {
+            self.worker.push(op);
+        } else {
+            execute(&self.shared, op);
+        }
+        Ok(())
+    }
+
+    /// Refuses an operation, or has it wait its turn.
+    #[cold]
+    fn post_faulty(&self, op: Operation) -> Result<(), Rejected> {
+        if self.faults.refuse() {
+            return Err(Rejected { op, error: EAGAIN });
+        }
+        self.worker.push(op);
+        Ok(())
+    }
+
+    /// Offers a message, or the notice of a write, to the receives that are posted here.
+    fn offer(&self, arrival: Operation) {
+        if let Some(pair) = self.port.offer(arrival) {
+            provider::Endpoint::matched(self, pair);
+        }
+    }
+
+    /// All endpoints that can be reached, one after another.
+    fn peers(&self) -> impl Iterator<Item = Arc<Endpoint>> + '_ {
+        let mut from = 0;
+        core::iter::from_fn(move || {
+            let (place, peer) = self.shared.directory.next(from)?;
+            from = place + 1;
+            Some(peer)
+        })
+    }
+}
+
+/// Executes an operation on its peer's port. Sleeps if the operation needs process context.
+pub(crate) fn execute(shared: &Shared, op: Operation) {
+    let Some(peer) = shared.directory.lookup(op.peer()) else {
+        return op.complete(Err(Failure::not_executed(EHOSTUNREACH)));
+    };
+    if op.kind() == Kind::Send {
+        return peer.offer(op);
+    }
+    match peer.port.access(&op) {
+        Ok(_) if op.notifies() => peer.offer(op),
+        status => op.complete(status),
+    }
+}
+
+#[vtable]
+impl provider::Endpoint for Endpoint {
+    fn name(&self) -> Name {
+        self.position.name()
+    }
+
+    fn send(&self, op: Operation) -> Result<(), Rejected> {
+        self.post(op)
+    }
+
+    fn write(&self, op: Operation) -> Result<(), Rejected> {
+        self.post(op)
+    }
+
+    fn read(&self, op: Operation) -> Result<(), Rejected> {
+        self.post(op)
+    }
+
+    fn commit(&self, op: Operation) -> Result<(), Rejected> {
+        self.post(op)
+    }
+
+    fn atomic(&self, op: Operation) -> Result<(), Rejected> {
+        self.post(op)
+    }
+
+    fn matched(&self, pair: Match) {
+        if pair.len() > INLINE {
+            self.worker.push_pair(pair);
+        } else {
+            pair.execute();
+        }
+    }
+
+    fn cancel(&self, id: OpId) -> Option<Operation> {
+        // A write that waits for a receive is past it: its bytes are at the peer already.
+        let waits = |op: &Op| op.id() == id && !op.notifies();
+        self.worker
+            .recall(id)
+            .or_else(|| self.peers().find_map(|peer| peer.port.recall(waits)))
+    }
+
+    fn tell(&self, to: &Name, message: &Message) -> Result {
+        let peer = self.shared.directory.lookup(to).ok_or(EHOSTUNREACH)?;
+        peer.port.hear(message)
+    }
+
+    fn shutdown(&self, error: Error) {
+        self.shared.directory.leave(self.position);
+        // Posts of peers have let go of this endpoint: none of them frees it, in atomic context.
+        rcu::synchronize_rcu();
+        self.worker.close(error);
+        // What was executed and waits for a receive of a peer.
+        for peer in self.peers() {
+            let mine = |op: &Op| op.endpoint() == self.port.id();
+            let mut waiting = peer.port.withdraw(mine);
+            while let Some(op) = waiting.pop() {
+                op.give_up(error);
+            }
+        }
+    }
+}

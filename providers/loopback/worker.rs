@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The worker of an endpoint: what must not, or should not, run in the context of a post.
+//!
+//! Commits sleep, and long copies would keep a softirq. The worker executes in the order of the
+//! posts; what is executed in posts may overtake it, unless the endpoint was asked for an order:
+//! then posts come here as long as it is busy. While faults are injected all posts come here, and the
+//! worker delays, chooses and fails as they say.
+//!
+//! Locks: `queue` is a leaf lock, interrupts disabled; nothing executes with it held.
+
+use crate::endpoint::execute;
+use crate::Shared;
+use kernel::prelude::*;
+use kernel::sync::{new_spinlock_irq, Arc, SpinLockIrq};
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
+use kernel::workqueue::{impl_has_work, new_work, Work, WorkItem};
+use kfabric::info::Order;
+use kfabric::op::{Chain, Failure, OpId, Operation};
+use kfabric::provider::faults::{Faults, Next};
+use kfabric::provider::{work, Match};
+
+/// A work item, and what waits for it.
+#[pin_data]
+pub(crate) struct Worker {
+    shared: Arc<Shared>,
+    faults: Arc<Faults>,
+    order: Order,
+    #[pin]
+    queue: SpinLockIrq<Queue>,
+    #[pin]
+    work: Work<Worker>,
+}
+
+struct Queue {
+    operations: Chain,
+    /// Matched messages: each arrival is followed by its receive.
+    pairs: Chain,
+    /// Whether one of `operations` is just being executed.
+    executing: bool,
+    /// Why nothing is taken any more.
+    closed: Option<Error>,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Worker { self.work }
+}
+
+impl WorkItem for Worker {
+    type Pointer = Arc<Worker>;
+
+    fn run(this: Arc<Worker>) {
+        loop {
+            let next = this.next();
+            let mut queue = this.queue.lock();
+            let op = this.faults.take(&next, this.order, &mut queue.operations);
+            queue.executing = op.is_some();
+            let pair = queue.pairs.pop().zip(queue.pairs.pop());
+            drop(queue);
+            if op.is_none() && pair.is_none() {
+                return;
+            }
+            match op {
+                Some((op, Some(error))) => op.complete(Err(Failure::not_executed(error))),
+                Some((op, None)) => execute(&this.shared, op),
+                None => {}
+            }
+            if let Some((arrival, receive)) = pair {
+                Match::from_parts(arrival, receive).execute();
+            }
+        }
+    }
+}
+
+impl Worker {
+    pub(crate) fn new(shared: Arc<Shared>, faults: Arc<Faults>, order: Order) -> Result<Arc<Self>> {
+        let queue = Queue {
+            operations: Chain::new(),
+            pairs: Chain::new(),
+            executing: false,
+            closed: None,
+        };
+        Arc::pin_init(
+            pin_init!(Worker {
+                shared,
+                faults,
+                order,
+                queue <- new_spinlock_irq!(queue, "kfi_loopback_queue"),
+                work <- new_work!("kfi_loopback"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// What is done to the operation that goes next, after its delay. Sleeps.
+    ///
+    /// What waits can be cancelled meanwhile, or the endpoint closed.
+    fn next(&self) -> Next {
+        let waits = !self.queue.lock().operations.is_empty();
+        let next = self.faults.next(waits);
+        if next.delay_us() > 0 {
+            fsleep(Delta::from_micros(next.delay_us().into()));
+        }
+        next
+    }
+
+    /// Whether an operation waits or is being executed. Any context but hardirq.
+    pub(crate) fn is_busy(&self) -> bool {
+        let queue = self.queue.lock();
+        queue.executing || !queue.operations.is_empty()
+    }
+
+    /// Leaves an operation to the worker. Any context but hardirq.
+    pub(crate) fn push(self: &Arc<Self>, op: Operation) {
+        let mut queue = self.queue.lock();
+        if let Some(error) = queue.closed {
+            drop(queue);
+            return op.complete(Err(Failure::not_executed(error)));
+        }
+        queue.operations.push(op);
+        drop(queue);
+        self.shared.workers.enqueue(self.clone());
+    }
+
+    /// Leaves a matched message to the worker. Any context but hardirq.
+    pub(crate) fn push_pair(self: &Arc<Self>, pair: Match) {
+        let mut queue = self.queue.lock();
+        if let Some(error) = queue.closed {
+            drop(queue);
+            return pair.fail(error);
+        }
+        let (arrival, receive) = pair.into_parts();
+        queue.pairs.push(arrival);
+        queue.pairs.push(receive);
+        drop(queue);
+        self.shared.workers.enqueue(self.clone());
+    }
+
+    /// Takes an operation out again that has not begun.
+    pub(crate) fn recall(&self, id: OpId) -> Option<Operation> {
+        self.queue.lock().operations.find(|op| op.id() == id)
+    }
+
+    /// Completes what waits with `error`, and waits for what is being executed. Sleeps.
+    pub(crate) fn close(&self, error: Error) {
+        let mut queue = self.queue.lock();
+        queue.closed = Some(error);
+        let (mut operations, mut pairs) = (queue.operations.take(), queue.pairs.take());
+        drop(queue);
+        while let Some(op) = operations.pop() {
+            op.complete(Err(Failure::not_executed(error)));
+        }
+        while let Some((arrival, receive)) = pairs.pop().zip(pairs.pop()) {
+            Match::from_parts(arrival, receive).fail(error);
+        }
+        work::flush(&self.work);
+    }
+}
