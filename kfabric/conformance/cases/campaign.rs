@@ -201,7 +201,9 @@ struct Counts {
     refused: u64,
     silent: u64,
     overtaken: u64,
+    /// Messages and notices of writes.
     sent: u64,
+    arrived: u64,
 }
 
 struct Campaign {
@@ -489,6 +491,7 @@ impl Campaign {
                 tag
             }
         };
+        self.counts.arrived += 1;
         self.balance = self.balance.wrapping_sub(mix(tag));
         drop(done);
         if self.gone {
@@ -592,12 +595,17 @@ impl Campaign {
         }
     }
 
-    /// Whether all that was to be posted has ended, or the provider.
+    /// Whether all that was to be posted has ended and arrived, or the provider has ended.
+    ///
+    /// What arrives is told through the queue of the other side, which may have been read before.
     fn is_through(&self, total: u64) -> bool {
         let waits = |op: &Planned| op.state == State::Posted && !op.options.silent;
         self.lanes.iter().all(|lane| match self.gone {
             true => !lane.planned.iter().any(waits),
-            false => self.counts.posted >= total && lane.planned.is_empty(),
+            false => {
+                let arrived = self.counts.arrived == self.counts.sent;
+                self.counts.posted >= total && lane.planned.is_empty() && arrived
+            }
         })
     }
 
