@@ -14,6 +14,7 @@
 //! | `getinfo` | lists what can be had |
 //! | `open` | opens a fabric, a domain, a queue, a vector, an endpoint; closes them |
 //! | `cycle` | opens a pair, does one operation of each kind, closes |
+//! | `fail` | has one operation fail, and a target refuse another |
 //! | `hold`, `release` | opens a pair, with all that `posts` needs, and keeps it; closes it |
 //! | `register` | registers memory in what is held until the key table has grown; closes |
 //! | `pieces` | makes memory in pieces, of each kind |
@@ -127,6 +128,7 @@ impl State {
             ("getinfo", _) => info(provider).map(|_| ()),
             ("open", _) => open(&info(provider)?),
             ("cycle", _) => cycle(&info(provider)?),
+            ("fail", _) => fail(&info(provider)?),
             ("pieces", _) => pieces(),
             ("hold", None) => {
                 *held = Some(Held::new(&info(provider)?)?);
@@ -213,6 +215,22 @@ fn cycle(info: &Info) -> Result {
     }
     // Left in flight: it ends with the endpoint.
     rig.b.ep.recv(Buffer::empty(), 3)?;
+    rig.close()
+}
+
+/// A message that is too long for its receive, and a write to a region that is closed.
+fn fail(info: &Info) -> Result {
+    let rig = Rig::new(info)?;
+    rig.b.ep.recv(Memory::zeroed(10)?, 1)?;
+    rig.a
+        .ep
+        .send(pattern(11, 1)?, rig.to_b, Options::default(), 2)?;
+    check_eq!(error(&rig.b.next()?), Some(EMSGSIZE));
+    check_eq!(error(&rig.a.next()?), Some(EMSGSIZE));
+    let (region, remote) = rig.region(LONG, Access::READ_WRITE)?;
+    drop(closed(region.close())?);
+    let done = rig.write(pattern(8, 1)?, remote.slice(0, 8)?, Options::default())?;
+    check_eq!(error(&done), Some(EKEYREJECTED));
     rig.close()
 }
 
