@@ -8,7 +8,7 @@ use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed, Release};
 use kernel::sync::Arc;
 use kernel::time::delay::fsleep;
-use kernel::time::Delta;
+use kernel::time::{Delta, Instant, Monotonic};
 use kfabric::prelude::*;
 
 /// How long a case waits for a completion, in milliseconds.
@@ -57,6 +57,16 @@ impl End {
     /// The next completion, whatever it says.
     pub(crate) fn next(&self) -> Result<Completion<u64>> {
         self.cq.read_wait(timeout())
+    }
+
+    /// The next so many completions, sorted by their contexts: operations end in any order.
+    pub(crate) fn gather(&self, count: usize) -> Result<KVVec<Completion<u64>>> {
+        let mut all = KVVec::with_capacity(count, GFP_KERNEL)?;
+        for _ in 0..count {
+            all.push(self.next()?, GFP_KERNEL)?;
+        }
+        all.sort_unstable_by_key(|done| done.context);
+        Ok(all)
     }
 
     /// Another endpoint in its domain, with its addresses and a queue of its own.
@@ -161,6 +171,18 @@ impl Rig {
         Ok(())
     }
 
+    /// Fails unless so many messages of A to B complete next, in any order, and the n-th, of n
+    /// bytes, has met the n-th receive.
+    #[track_caller]
+    pub(crate) fn passed_in_order(&self, count: usize) -> Result {
+        for (end, kind) in [(&self.b, Kind::Recv), (&self.a, Kind::Send)] {
+            for (n, done) in end.gather(count)?.iter().enumerate() {
+                check_eq!(ended(done), (kind, n as u64, Ok(n)));
+            }
+        }
+        Ok(())
+    }
+
     /// Fails unless no completion is left.
     #[track_caller]
     pub(crate) fn quiet(&self) -> Result {
@@ -195,6 +217,84 @@ pub(crate) fn until(mut is: impl FnMut() -> bool) -> Result {
     }
     Err(ETIMEDOUT)
 }
+
+/// Cancels an operation that nothing ends by itself.
+///
+/// With a bound, since it may be on its way to where it waits, and not to be had for a moment.
+pub(crate) fn cancel(ep: &Endpoint<u64>, id: OpId) -> Result {
+    until(|| ep.cancel(id) != Err(ENOENT))
+}
+
+/// Waits, with a bound, until the bytes of a pattern are at the start of `region`.
+///
+/// What wrote them may still be about to say so, and hold the region.
+pub(crate) fn placed(region: &MemoryRegion, len: usize, seed: u64) -> Result {
+    let (mut found, expected) = (Memory::zeroed(len)?, pattern(len, seed)?);
+    let bytes = found.as_mut_slice().ok_or(EINVAL)?;
+    until(|| region.read_at(0, bytes).is_ok() && Some(&*bytes) == expected.as_slice())
+}
+
+/// Fails unless a wait for nothing ends with `ETIMEDOUT`, and not before its time.
+///
+/// It counts ticks, which come late on a busy machine and then many at once, so that any one wait may
+/// be shorter than its time: of some, one must not be.
+#[track_caller]
+pub(crate) fn lasts(millis: u32, wait: impl Fn() -> Result) -> Result {
+    let mut longest = Delta::from_millis(0);
+    // The tick that has begun counts as one.
+    let least = Delta::from_millis(i64::from(millis) - 20);
+    for _ in 0..20 {
+        let begin = Instant::<Monotonic>::now();
+        check_eq!(wait(), Err(ETIMEDOUT));
+        longest = longest.max(begin.elapsed());
+        if longest >= least {
+            return Ok(());
+        }
+    }
+    check!(longest >= least);
+    Ok(())
+}
+
+/// Whether a callback is called inside what one thread is doing, and not beside it.
+pub(crate) struct Inside {
+    /// The thread, while it is at it.
+    thread: Atomic<i32>,
+    calls: Atomic<i32>,
+}
+
+impl Inside {
+    pub(crate) fn new() -> Result<Arc<Self>> {
+        let inside = Inside {
+            thread: Atomic::new(NOBODY),
+            calls: Atomic::new(0),
+        };
+        Ok(Arc::new(inside, GFP_KERNEL)?)
+    }
+
+    /// Does something, in a context in which no softirq runs on this CPU.
+    pub(crate) fn watch<T>(&self, act: impl FnOnce() -> T) -> T {
+        self.thread.store(current!().pid(), Relaxed);
+        let done = act();
+        self.thread.store(NOBODY, Relaxed);
+        done
+    }
+
+    /// Notes that the callback was called.
+    ///
+    /// On another CPU it finds another thread running.
+    pub(crate) fn call(&self) {
+        let inside = self.thread.load(Relaxed) == current!().pid();
+        self.calls.add(i32::from(inside), Relaxed);
+    }
+
+    /// How often it was called inside.
+    pub(crate) fn calls(&self) -> i32 {
+        self.calls.load(Relaxed)
+    }
+}
+
+/// No thread's number.
+const NOBODY: i32 = -1;
 
 /// A context that is counted while it exists.
 pub(crate) struct Counted(Arc<Atomic<i32>>);

@@ -14,11 +14,11 @@ use kernel::sync::{new_spinlock_irq, Arc, SpinLockIrq};
 use kfabric::prelude::*;
 
 cases! {
-    messages_pass_in_a_bottom_half: Caps::MSG,
-    messages_pass_in_a_timer: Caps::MSG,
+    messages_pass_in_a_bottom_half: Caps::MSG => Order::SAS,
+    messages_pass_in_a_timer: Caps::MSG => Order::SAS,
     writes_and_reads_pass_in_a_bottom_half: Caps::RMA,
     writes_and_reads_pass_in_a_timer: Caps::RMA,
-    full_endpoint_refuses_in_a_bottom_half: Caps::MSG,
+    full_endpoint_refuses_in_a_bottom_half: Caps::MSG => Order::SAS,
     cancel_is_done_in_a_timer: Caps::MSG,
     posts_and_reads_pass_with_interrupts_disabled: Caps::MSG,
     callback_reads_and_answers: Caps::MSG,
@@ -158,9 +158,13 @@ fn cancel_is_done_in_a_timer(info: &Info, seed: u64) -> Result {
         .ep
         .send(pattern(10, seed)?, rig.to_b, Options::default(), 1)?;
     let receive = rig.a.ep.recv(Memory::zeroed(10)?, 2)?;
+    // The message may be on its way to where it waits, and not to be had for a moment.
+    until(|| {
+        let job = rig.clone();
+        in_timer(move || job.a.ep.cancel(send)) != Err(ENOENT)
+    })?;
     let job = rig.clone();
     in_timer(move || {
-        job.a.ep.cancel(send)?;
         job.a.ep.cancel(receive)?;
         check_eq!(job.a.ep.cancel(send), Err(ENOENT));
         check_eq!(
@@ -209,7 +213,7 @@ fn posts_and_reads_pass_with_interrupts_disabled(info: &Info, seed: u64) -> Resu
 #[pin_data]
 struct Echo {
     #[pin]
-    end: SpinLockIrq<Option<(Arc<Endpoint<u64>>, Address)>>,
+    end: SpinLockIrq<Option<(Endpoint<u64>, Address)>>,
 }
 
 fn callback_reads_and_answers(info: &Info, seed: u64) -> Result {
@@ -222,13 +226,16 @@ fn callback_reads_and_answers(info: &Info, seed: u64) -> Result {
     let callback = {
         let (echo, answered, wrong) = (echo.clone(), answered.clone(), wrong.clone());
         move |completions: &Reader<'_, u64>| {
-            let end = echo.end.lock().clone();
-            let Some((ep, to)) = end else { return };
+            // Held, so that whoever takes the endpoint away closes it, and no callback does.
+            let end = echo.end.lock();
+            let Some((ep, to)) = end.as_ref() else {
+                return;
+            };
             while let Some(done) = completions.read() {
                 let good = match (done.kind, done.result) {
                     // The bytes go back in the buffer that they came in.
                     (Kind::Recv, Ok(_)) => ep
-                        .send(done.buffer, to, Options::default(), done.context)
+                        .send(done.buffer, *to, Options::default(), done.context)
                         .is_ok(),
                     // And the buffer is posted again.
                     (Kind::Send, Ok(_)) => {
@@ -247,13 +254,12 @@ fn callback_reads_and_answers(info: &Info, seed: u64) -> Result {
         CompletionQueue::<u64>::new(&a.domain, 2 * DEPTH, Some(Arc::new(callback, GFP_KERNEL)?))?;
     let small = with_sizes(info, DEPTH, DEPTH);
     let ep = a.endpoint(&small, &cq)?;
-    let ep = Arc::new(ep, GFP_KERNEL)?;
     let to_echo = a.av.insert(&ep.name())?;
     let to_a = a.av.insert(&a.ep.name())?;
-    *echo.end.lock() = Some((ep.clone(), to_a));
     for context in 0..4 {
         ep.recv(Memory::zeroed(100)?, context)?;
     }
+    *echo.end.lock() = Some((ep, to_a));
     for round in 0..ROUNDS {
         a.ep.recv(Memory::zeroed(100)?, 1)?;
         a.ep.send(pattern(100, seed + round)?, to_echo, Options::default(), 2)?;
@@ -265,10 +271,9 @@ fn callback_reads_and_answers(info: &Info, seed: u64) -> Result {
     }
     until(|| answered.load(Acquire) == ROUNDS as i32)?;
     check_eq!(wrong.load(Acquire), 0);
-    // The endpoint is closed in process context, by its last owner.
     let held = echo.end.lock().take();
-    drop(held);
-    drop(ep);
+    let (ep, _) = held.ok_or(EINVAL)?;
+    closed(ep.close())?;
     closed(cq.close())?;
     a.close()
 }

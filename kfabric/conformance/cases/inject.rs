@@ -14,9 +14,9 @@ use kfabric::prelude::*;
 
 cases! {
     injected_bytes_arrive_up_to_the_limit: Caps::MSG.union(Caps::RMA),
-    injected_bytes_may_be_overwritten_at_once: Caps::MSG.union(Caps::WRITE),
+    injected_bytes_may_be_overwritten_at_once: Caps::MSG.union(Caps::WRITE) => Order::SAS,
     injected_bytes_need_no_completion: Caps::MSG.union(Caps::WRITE),
-    injection_without_a_slot_is_refused: Caps::MSG,
+    injection_without_a_slot_is_refused: Caps::MSG => Order::SAS,
     refused_injection_has_no_effect: Caps::MSG.union(Caps::RMA),
 }
 
@@ -112,8 +112,12 @@ fn injected_bytes_need_no_completion(info: &Info, _seed: u64) -> Result {
         check!(memory.as_slice() == Some(&bytes));
     }
     rig.quiet()?;
+    // The last ones may be about to end: the close waits for them.
+    let (ep, base) = rig.a.split();
+    closed(ep.close())?;
     drop(closed(region.close())?);
-    rig.close()
+    base.close()?;
+    rig.b.close()
 }
 
 fn injection_without_a_slot_is_refused(info: &Info, _seed: u64) -> Result {

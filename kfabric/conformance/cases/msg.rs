@@ -4,23 +4,23 @@
 
 use crate::close::{busy, closed};
 use crate::ops::check_refused;
-use crate::rig::{byte, check_buffer, ended, pattern, register, End, Rig};
+use crate::rig::{byte, cancel, check_buffer, ended, pattern, register, End, Rig};
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
 use kfabric::prelude::*;
 
 cases! {
     message_arrives_whole: Caps::MSG,
-    message_waits_for_its_receive: Caps::MSG,
+    message_waits_for_its_receive: Caps::MSG => Order::SAS,
     message_fits_up_to_the_last_byte: Caps::MSG,
     message_longer_than_the_receive_fails_on_both_sides: Caps::MSG,
     empty_message_meets_an_empty_receive: Caps::MSG,
-    messages_meet_receives_in_the_order_of_both: Caps::MSG,
-    messages_of_two_senders_each_keep_their_order: Caps::MSG,
+    messages_meet_receives_in_the_order_of_both: Caps::MSG => Order::SAS,
+    messages_of_two_senders_each_keep_their_order: Caps::MSG => Order::SAS,
     message_carries_64_bits: Caps::MSG,
     message_beyond_the_longest_is_refused: Caps::MSG,
     message_reaches_its_own_endpoint: Caps::MSG,
-    long_messages_pass_side_by_side: Caps::MSG,
+    long_messages_pass_side_by_side: Caps::MSG => Order::SAS,
     message_to_a_closed_endpoint_fails: Caps::MSG,
     message_to_a_name_that_nobody_has_fails: Caps::MSG,
     old_name_does_not_reach_the_successor: Caps::MSG,
@@ -140,15 +140,11 @@ fn empty_message_meets_an_empty_receive(info: &Info, _seed: u64) -> Result {
     rig.a
         .ep
         .send(Memory::zeroed(0)?, rig.to_b, Options::default(), 4)?;
-    for context in [2, 3] {
-        let received = rig.b.next()?;
-        check_eq!(ended(&received), (Kind::Recv, context, Ok(0)));
-        check_eq!(received.buffer.into_memory().is_ok(), context == 3);
-    }
-    for context in [1, 4] {
-        let sent = rig.a.next()?;
-        check_eq!(ended(&sent), (Kind::Send, context, Ok(0)));
-        check_eq!(sent.buffer.into_memory().is_ok(), context == 4);
+    for (end, kind, empty, owned) in [(&rig.b, Kind::Recv, 2, 3), (&rig.a, Kind::Send, 1, 4)] {
+        for (context, done) in [empty, owned].into_iter().zip(end.gather(2)?) {
+            check_eq!(ended(&done), (kind, context, Ok(0)));
+            check_eq!(done.buffer.into_memory().is_ok(), context == owned);
+        }
     }
     rig.b.ep.recv(Buffer::empty(), 5)?;
     rig.a
@@ -177,9 +173,7 @@ fn messages_meet_receives_in_the_order_of_both(info: &Info, seed: u64) -> Result
         for context in first..16 {
             rig.b.ep.recv(Memory::zeroed(100)?, context)?;
         }
-        for context in 0..16 {
-            rig.passed(context, context, Ok(context as usize))?;
-        }
+        rig.passed_in_order(16)?;
     }
     rig.quiet()?;
     rig.close()
@@ -217,9 +211,10 @@ fn messages_of_two_senders_each_keep_their_order(info: &Info, seed: u64) -> Resu
         check_eq!(data, *next);
         *next += 1;
     }
-    for number in 0..16 {
-        check_eq!(ended(&rig.a.next()?), (Kind::Send, number, Ok(9)));
-        check_eq!(ended(&other.next()?), (Kind::Send, number, Ok(9)));
+    for sender in [&rig.a, &other] {
+        for (number, sent) in (0..).zip(sender.gather(16)?) {
+            check_eq!(ended(&sent), (Kind::Send, number, Ok(9)));
+        }
     }
     rig.quiet()?;
     other.close()?;
@@ -411,7 +406,7 @@ fn slices_of_regions_are_buffers(info: &Info, seed: u64) -> Result {
         .ep
         .send(from.slice(0, 1)?, rig.to_b, Options::default(), 3)?;
     let from = busy(from.close())?;
-    rig.a.ep.cancel(waiting)?;
+    cancel(&rig.a.ep, waiting)?;
     drop(rig.a.next()?);
     closed(from.close())?;
     rig.close()

@@ -5,8 +5,8 @@
 use crate::close::closed;
 use crate::ops::{check_not_executed, check_refused};
 use crate::rig::{
-    check_buffer, check_region, count, ended, pattern, register, until, with_sizes, Counted, Rig,
-    DEPTH,
+    check_buffer, check_region, count, ended, pattern, placed, register, until, with_sizes,
+    Counted, Rig, DEPTH,
 };
 use crate::{cases, check_eq};
 use kernel::prelude::*;
@@ -34,13 +34,6 @@ const SILENT: Options = Options {
 /// Lengths that are copied in a post, and by a worker.
 const LENGTHS: [usize; 3] = [0, 100, 200_000];
 
-/// Whether the bytes of a pattern have come.
-fn holds(region: &MemoryRegion, len: usize, seed: u64) -> Result<bool> {
-    let (mut found, expected) = (Memory::zeroed(len)?, pattern(len, seed)?);
-    region.read_at(0, found.as_mut_slice().ok_or(EINVAL)?)?;
-    Ok(found.as_slice() == expected.as_slice())
-}
-
 fn silent_write_takes_effect_without_a_completion(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let (region, remote) = rig.region(200_000, Access::READ_WRITE)?;
@@ -48,14 +41,15 @@ fn silent_write_takes_effect_without_a_completion(info: &Info, seed: u64) -> Res
     for len in LENGTHS {
         let (from, to) = (local.slice(0, len)?, remote.slice(0, len as u64)?);
         rig.a.ep.write(from, rig.to_b, to, SILENT, 1)?;
-        until(|| holds(&region, len, seed).unwrap_or(false))?;
+        placed(&region, len, seed)?;
     }
     rig.quiet()?;
-    drop(closed(region.close())?);
-    // The slices have gone with their operations.
+    // The slices, and what the target holds, have gone with their operations.
     let (ep, base) = rig.a.split();
     closed(ep.close())?;
+    check_eq!(base.cq.read().is_none(), true);
     drop(closed(local.close())?);
+    drop(closed(region.close())?);
     base.close()?;
     rig.b.close()
 }
@@ -126,10 +120,11 @@ fn silent_operations_give_their_slots_back(info: &Info, _seed: u64) -> Result {
         })?;
     }
     rig.quiet()?;
-    drop(closed(region.close())?);
+    // The last ones may be under way: the close ends them.
     let (ep, base) = rig.a.split();
     closed(ep.close())?;
     drop(closed(local.close())?);
+    drop(closed(region.close())?);
     base.close()?;
     rig.b.close()
 }

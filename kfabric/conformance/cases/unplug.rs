@@ -312,7 +312,7 @@ fn unplug_while_others_open_and_close(info: &Info, seed: u64) -> Result {
         end.close()
     }
     let crew = Crew::start(THREADS, Arc::new(job, GFP_KERNEL)?)?;
-    let used = until(|| opened.load(Relaxed) >= 100);
+    let used = until(|| opened.load(Relaxed) >= 25);
     unplug(info.provider.as_str())?;
     crew.join()?;
     used
@@ -356,18 +356,28 @@ fn unplug_ends_waits_by_what_it_counts(info: &Info, _seed: u64) -> Result {
     for n in 0..DEPTH as u64 {
         ep.recv(Buffer::empty(), n)?;
     }
-    let (waiter, begun) = (recv.clone(), Arc::new(Atomic::<u64>::new(0), GFP_KERNEL)?);
-    let begins = begun.clone();
+    // A wait that begins only after the end does not see it. Who is about to wait does so in time,
+    // unless it is held up just there: one of several must not be.
+    const WAITERS: u64 = 4;
+    let (begun, told) = (
+        Arc::new(Atomic::<u64>::new(0), GFP_KERNEL)?,
+        Arc::new(Atomic::<u64>::new(0), GFP_KERNEL)?,
+    );
+    let (waiter, begins, tells) = (recv.clone(), begun.clone(), told.clone());
     let job = move |_: usize| {
-        begins.store(1, Relaxed);
-        check_eq!(waiter.wait(1, timeout()), Err(EIO));
+        begins.add(1, Relaxed);
+        match waiter.wait(1, 5000) {
+            Err(EIO) => tells.add(1, Relaxed),
+            other => check_eq!(other, Err(ETIMEDOUT)),
+        }
         Ok(())
     };
-    let crew = Crew::start(1, Arc::new(job, GFP_KERNEL)?)?;
-    until(|| begun.load(Relaxed) == 1)?;
-    fsleep(Delta::from_millis(100));
+    let crew = Crew::start(WAITERS as usize, Arc::new(job, GFP_KERNEL)?)?;
+    until(|| begun.load(Relaxed) == WAITERS)?;
+    fsleep(Delta::from_millis(500));
     unplug(info.provider.as_str())?;
     crew.join()?;
+    check!(told.load(Relaxed) > 0);
     check_eq!((recv.value(), recv.errors()), (0, DEPTH as u64));
     // Where nothing was in flight a wait goes on, and what is there counts on.
     check_eq!((send.value(), send.errors()), (0, 0));
