@@ -5,31 +5,34 @@
 //! A [`Name`] is what an endpoint calls itself, in its provider's format; an [`Address`] is the
 //! short number under which an address vector knows it, and what operations take.
 //!
-//! Locks: the table's is a leaf lock, interrupts disabled. Source: fi_av(3).
+//! A look-up takes no lock: entries never move, and each has the stamp of its use, which an address
+//! names (`sys/stamp.rs`).
+//!
+//! Locks: that of the free numbers is a leaf lock, interrupts disabled. Source: fi_av(3).
 
 use crate::debugfs::{self, Shown};
 use crate::domain::{Child, Class, Domain};
+use crate::sys::chunks::Chunks;
+use crate::sys::stamp::Stamped;
 use kernel::fmt;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::{new_spinlock_irq, Arc, SpinLockIrq};
+use kernel::transmute::AsBytes;
 
 /// An endpoint's name, in its provider's format.
+// In words, so that it is copied by words: its length, which is one byte, and its bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Name {
-    len: u8,
-    bytes: [u8; Name::MAX],
-}
+pub struct Name([u64; Name::WORDS]);
 
 impl Name {
     /// The longest name, in bytes: an IPv6 address with port and scope, and an incarnation.
-    pub const MAX: usize = 39;
+    pub const MAX: usize = Self::WORDS * size_of::<u64>() - 1;
+
+    const WORDS: usize = 5;
 
     /// No name.
-    pub const NONE: Name = Name {
-        len: 0,
-        bytes: [0; Name::MAX],
-    };
+    pub const NONE: Name = Name([0; Name::WORDS]);
 
     /// The name that consists of `bytes`. `EINVAL`: empty, or longer than [`Name::MAX`].
     pub fn new(bytes: &[u8]) -> Result<Self> {
@@ -37,31 +40,28 @@ impl Name {
         if bytes.is_empty() {
             return Err(EINVAL);
         }
-        name.bytes
-            .get_mut(..bytes.len())
+        let all = AsBytes::as_bytes_mut(&mut name.0);
+        all.get_mut(1..1 + bytes.len())
             .ok_or(EINVAL)?
             .copy_from_slice(bytes);
-        name.len = bytes.len() as u8;
+        all[0] = bytes.len() as u8;
         Ok(name)
     }
 
     /// A number that differs from name to name in most cases.
     pub(crate) fn hash(&self) -> u64 {
-        self.bytes
-            .chunks(8)
-            .fold(u64::from(self.len), |hash, part| {
-                let mut word = [0; 8];
-                word[..part.len()].copy_from_slice(part);
-                (hash ^ u64::from_le_bytes(word))
-                    .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-                    .rotate_left(29)
-            })
+        self.0.iter().fold(0, |hash, word| {
+            (hash ^ word)
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                .rotate_left(29)
+        })
     }
 
     /// Its bytes, to be sent to peers.
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len).min(Name::MAX)]
+        let all = AsBytes::as_bytes(&self.0);
+        &all[1..=usize::from(all[0]).min(Name::MAX)]
     }
 }
 
@@ -88,14 +88,17 @@ impl Address {
     const INDEX_BITS: u32 = 32;
     const GENERATION_MASK: u32 = (1 << 24) - 1;
 
-    fn new(index: usize, generation: u32) -> Self {
-        Address(u64::from(generation & Self::GENERATION_MASK) << Self::INDEX_BITS | index as u64)
+    fn new(index: u32, generation: u32) -> Self {
+        let generation = u64::from(generation & Self::GENERATION_MASK);
+        Address(generation << Self::INDEX_BITS | u64::from(index))
     }
 
-    fn index(self) -> usize {
-        self.0 as u32 as usize
+    #[inline]
+    fn index(self) -> u32 {
+        self.0 as u32
     }
 
+    #[inline]
     fn generation(self) -> u32 {
         (self.0 >> Self::INDEX_BITS) as u32
     }
@@ -111,63 +114,42 @@ impl Address {
     }
 }
 
-struct Entry {
-    generation: u32,
-    name: Option<Name>,
+/// An entry: a name under the stamp of its use.
+///
+/// The stamp is [`Entry::used`], or that of a vacant one: the next in the list of those, and the
+/// generation that comes next.
+struct Entry(Stamped<{ Name::WORDS }>);
+
+impl Default for Entry {
+    fn default() -> Self {
+        Entry(Stamped::new(Self::vacant(Self::NIL, 0)))
+    }
 }
 
-struct Entries {
-    entries: KVVec<Entry>,
-    free: KVVec<u32>,
+impl Entry {
+    /// The end of the list of vacant entries; the index of none.
+    const NIL: u32 = (1 << 31) - 1;
+
+    /// The stamp of an entry in use.
+    #[inline]
+    const fn used(generation: u32) -> u64 {
+        1 << 63 | generation as u64
+    }
+
+    /// The stamp of a vacant entry.
+    const fn vacant(next: u32, generation: u32) -> u64 {
+        (next as u64) << 32 | (generation & Address::GENERATION_MASK) as u64
+    }
+}
+
+/// Which numbers are free.
+struct Numbers {
+    /// The first entry that was vacated; [`Entry::NIL`] if there is none.
+    vacant: u32,
+    /// The first that was never used.
+    fresh: u32,
+    used: u32,
     bound: usize,
-}
-
-impl Entries {
-    const fn new() -> Self {
-        Entries {
-            entries: KVVec::new(),
-            free: KVVec::new(),
-            bound: 0,
-        }
-    }
-
-    /// The name behind a number.
-    fn name(&self, address: Address) -> Option<Name> {
-        let entry = self.entries.get(address.index())?;
-        if entry.generation & Address::GENERATION_MASK != address.generation() {
-            return None;
-        }
-        entry.name
-    }
-
-    /// Puts `name` where there is room already.
-    fn place(&mut self, name: &Name) -> Option<Address> {
-        if let Some(index) = self.free.pop() {
-            let entry = self.entries.get_mut(index as usize)?;
-            entry.generation = entry.generation.wrapping_add(1);
-            entry.name = Some(*name);
-            return Some(Address::new(index as usize, entry.generation));
-        }
-        let index = self.entries.len();
-        let entry = Entry {
-            generation: 0,
-            name: Some(*name),
-        };
-        self.entries.push_within_capacity(entry).ok()?;
-        Some(Address::new(index, 0))
-    }
-
-    /// Forgets a number. `ENOENT`: it names nothing.
-    fn forget(&mut self, address: Address) -> Result {
-        let entry = self.entries.get_mut(address.index()).ok_or(ENOENT)?;
-        if entry.generation & Address::GENERATION_MASK != address.generation() {
-            return Err(ENOENT);
-        }
-        entry.name.take().ok_or(ENOENT)?;
-        // The capacity is that of `entries`.
-        let _ = self.free.push_within_capacity(address.index() as u32);
-        Ok(())
-    }
 }
 
 static NEXT_ID: Atomic<u64> = Atomic::new(1);
@@ -175,32 +157,87 @@ static NEXT_ID: Atomic<u64> = Atomic::new(1);
 /// The table behind an [`AddressVector`], shared with the endpoints bound to it.
 #[pin_data]
 pub(crate) struct Table {
+    entries: Chunks<Entry>,
     #[pin]
-    entries: SpinLockIrq<Entries>,
+    numbers: SpinLockIrq<Numbers>,
 }
 
 impl Table {
-    /// The name behind `address`. Any context but hardirq.
+    fn new() -> impl PinInit<Self> {
+        let numbers = Numbers {
+            vacant: Entry::NIL,
+            fresh: 0,
+            used: 0,
+            bound: 0,
+        };
+        pin_init!(Table {
+            entries: Chunks::new(),
+            numbers <- new_spinlock_irq!(numbers, "kfi_av"),
+        })
+    }
+
+    /// The name behind `address`. Never waits; any context.
     #[inline]
     pub(crate) fn name(&self, address: Address) -> Option<Name> {
-        self.entries.lock().name(address)
+        let entry = self.entries.get(address.index())?;
+        let words = entry.0.read(Entry::used(address.generation()))?;
+        Some(Name(words))
+    }
+
+    /// Puts `name` where there is room; else gives the entry that the table has to reach.
+    fn place(&self, name: &Name) -> Result<Address, u32> {
+        let mut numbers = self.numbers.lock();
+        let index = match numbers.vacant {
+            Entry::NIL => numbers.fresh,
+            vacant => vacant,
+        };
+        let entry = match self.entries.get(index) {
+            Some(entry) if index != Entry::NIL => entry,
+            _ => return Err(index),
+        };
+        let stamp = entry.0.stamp();
+        let address = Address::new(index, stamp as u32);
+        if !entry
+            .0
+            .write(stamp, Entry::used(address.generation()), name.0)
+        {
+            return Err(index); // who has the lock is alone, so this does not happen
+        }
+        match numbers.vacant {
+            Entry::NIL => numbers.fresh += 1,
+            _ => numbers.vacant = (stamp >> 32) as u32,
+        }
+        numbers.used += 1;
+        Ok(address)
+    }
+
+    /// Forgets a number. `ENOENT`: it names nothing.
+    fn forget(&self, address: Address) -> Result {
+        let mut numbers = self.numbers.lock();
+        let entry = self.entries.get(address.index()).ok_or(ENOENT)?;
+        let next = Entry::vacant(numbers.vacant, address.generation().wrapping_add(1));
+        if !entry.0.restamp(Entry::used(address.generation()), next) {
+            return Err(ENOENT);
+        }
+        numbers.vacant = address.index();
+        numbers.used -= 1;
+        Ok(())
     }
 
     /// Writes what it counts.
     pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let table = self.entries.lock();
-        let (all, free) = (table.entries.len() as u64, table.free.len() as u64);
-        let bound = table.bound as u64;
-        drop(table);
-        debugfs::rows(f, &[("addresses", all - free), ("bound", bound)])
+        let numbers = self.numbers.lock();
+        let (used, bound) = (u64::from(numbers.used), numbers.bound as u64);
+        drop(numbers);
+        debugfs::rows(f, &[("addresses", used), ("bound", bound)])
     }
 
     pub(crate) fn bind(&self) {
-        self.entries.lock().bound += 1;
+        self.numbers.lock().bound += 1;
     }
 
     pub(crate) fn unbind(&self) {
-        self.entries.lock().bound -= 1;
+        self.numbers.lock().bound -= 1;
     }
 }
 
@@ -218,14 +255,8 @@ impl AddressVector {
     /// - `ENODEV`: the domain's provider is gone.
     /// - `ENOMEM`.
     pub fn new(domain: &Domain) -> Result<Self> {
-        let entries = Entries::new();
         let child = domain.child(Class::AddressVector)?;
-        let table = Arc::pin_init(
-            pin_init!(Table {
-                entries <- new_spinlock_irq!(entries, "kfi_av"),
-            }),
-            GFP_KERNEL,
-        )?;
+        let table = Arc::pin_init(Table::new(), GFP_KERNEL)?;
         let id = NEXT_ID.fetch_add(1, Relaxed);
         let shown = Shown::Addresses(table.clone());
         Ok(AddressVector {
@@ -238,38 +269,17 @@ impl AddressVector {
     /// Gives `name` a number. The peer need not exist yet. May sleep.
     ///
     /// # Errors
-    /// - `ENOSPC`: 2^31 entries are in use; `ENOMEM` comes before.
+    /// - `ENOSPC`: nearly 2^31 entries are in use; `ENOMEM` comes before.
     /// - `ENOMEM`.
     ///
     /// Source: fi_av_insert(3).
     pub fn insert(&self, name: &Name) -> Result<Address> {
         loop {
-            let capacity = {
-                let mut table = self.table.entries.lock();
-                if let Some(address) = table.place(name) {
-                    return Ok(address);
-                }
-                table.entries.capacity()
-            };
-            let larger = capacity.max(8).checked_mul(2).ok_or(ENOSPC)?;
-            if larger > u32::MAX as usize {
-                return Err(ENOSPC);
+            match self.table.place(name) {
+                Ok(address) => return Ok(address),
+                Err(Entry::NIL) => return Err(ENOSPC),
+                Err(index) => self.table.entries.reach(index)?,
             }
-            let mut entries = KVVec::with_capacity(larger, GFP_KERNEL)?;
-            let mut free = KVVec::with_capacity(larger, GFP_KERNEL)?;
-            let mut table = self.table.entries.lock();
-            if table.entries.capacity() >= larger {
-                drop(table);
-                continue; // another was faster; what was allocated goes
-            }
-            for entry in table.entries.drain_all() {
-                let _ = entries.push_within_capacity(entry);
-            }
-            for index in table.free.drain_all() {
-                let _ = free.push_within_capacity(index);
-            }
-            core::mem::swap(&mut table.entries, &mut entries);
-            core::mem::swap(&mut table.free, &mut free);
         }
     }
 
@@ -278,10 +288,10 @@ impl AddressVector {
     /// # Errors
     /// - `ENOENT`: it is not in the table.
     pub fn remove(&self, address: Address) -> Result {
-        self.table.entries.lock().forget(address)
+        self.table.forget(address)
     }
 
-    /// The name behind an address. Any context but hardirq.
+    /// The name behind an address. Never waits; any context.
     pub fn lookup(&self, address: Address) -> Option<Name> {
         self.table.name(address)
     }
@@ -291,7 +301,7 @@ impl AddressVector {
     /// # Errors
     /// - `EBUSY`, and the vector again: endpoints are bound to it.
     pub fn close(self) -> Result<(), (Error, Self)> {
-        if self.table.entries.lock().bound > 0 {
+        if self.table.numbers.lock().bound > 0 {
             return Err((EBUSY, self));
         }
         Ok(())
@@ -310,11 +320,14 @@ impl AddressVector {
 mod tests {
     use super::*;
 
-    fn entries(room: usize) -> Result<Entries> {
-        let mut table = Entries::new();
-        table.entries = KVVec::with_capacity(room, GFP_KERNEL)?;
-        table.free = KVVec::with_capacity(room, GFP_KERNEL)?;
+    fn table() -> Result<Arc<Table>> {
+        let table = Arc::pin_init(Table::new(), GFP_KERNEL)?;
+        table.entries.reach(0)?;
         Ok(table)
+    }
+
+    fn place(table: &Table, name: &Name) -> Result<Address> {
+        table.place(name).map_err(|_| EINVAL)
     }
 
     #[test]
@@ -333,23 +346,24 @@ mod tests {
             );
         }
         assert!(Name::NONE.as_bytes().is_empty());
+        assert!(Name::new(&[1])? != Name::new(&[1, 0])?);
+        let name = Name::new(&[1, 2, 3, 4, 5, 6, 7, 8, 9])?;
+        assert_eq!(name.as_bytes(), &[1, 2, 3, 4, 5, 6, 7, 8, 9]);
         Ok(())
     }
 
     #[test]
     fn number_of_a_removed_entry_names_nothing() -> Result {
-        let mut table = entries(2)?;
+        let table = table()?;
         let (one, two) = (Name::new(&[1])?, Name::new(&[2])?);
-        let first = table.place(&one).ok_or(EINVAL)?;
-        let second = table.place(&two).ok_or(EINVAL)?;
-        assert!(table.place(&one).is_none());
+        let (first, second) = (place(&table, &one)?, place(&table, &two)?);
         assert!(table.name(first) == Some(one) && table.name(second) == Some(two));
         table.forget(first)?;
         assert!(table.name(first).is_none());
         assert_eq!(table.forget(first), Err(ENOENT));
-        let again = table.place(&two).ok_or(EINVAL)?;
+        let again = place(&table, &two)?;
         assert!(again != first && again.index() == first.index());
-        assert!(table.name(first).is_none());
+        assert!(table.name(first).is_none() && table.name(again) == Some(two));
         assert_eq!(table.forget(first), Err(ENOENT));
         table.forget(again)?;
         table.forget(second)?;
@@ -358,25 +372,52 @@ mod tests {
     }
 
     #[test]
-    fn generation_stays_below_the_upper_bits() -> Result {
-        let mut table = entries(1)?;
+    fn vacant_entries_are_used_before_fresh_ones() -> Result {
+        let table = table()?;
         let name = Name::new(&[1])?;
-        table.place(&name).ok_or(EINVAL)?;
-        for generation in [
-            Address::GENERATION_MASK - 1,
-            Address::GENERATION_MASK,
-            u32::MAX,
-        ] {
-            table.entries[0].generation = generation;
-            let before = Address::new(0, generation);
+        let mut known = KVec::new();
+        let room = loop {
+            match table.place(&name) {
+                Ok(address) => known.push(address, GFP_KERNEL)?,
+                Err(index) => break index as usize,
+            }
+        };
+        assert_eq!(known.len(), room);
+        for address in known.iter().step_by(2) {
+            table.forget(*address)?;
+        }
+        let mut seen = KVec::from_elem(0, room, GFP_KERNEL)?;
+        for address in known.iter().skip(1).step_by(2) {
+            seen[address.index() as usize] += 1;
+        }
+        for _ in 0..room / 2 {
+            seen[place(&table, &name)?.index() as usize] += 1;
+        }
+        assert!(seen.iter().all(|times| *times == 1));
+        // All are in use.
+        assert_eq!(table.place(&name), Err(room as u32));
+        assert_eq!(table.numbers.lock().used as usize, room);
+        Ok(())
+    }
+
+    #[test]
+    fn generation_stays_below_the_upper_bits() -> Result {
+        let table = table()?;
+        let name = Name::new(&[1])?;
+        let entry = &table.entries.get(0).ok_or(EINVAL)?.0;
+        for generation in [Address::GENERATION_MASK - 1, Address::GENERATION_MASK] {
+            assert!(entry.restamp(entry.stamp(), Entry::vacant(Entry::NIL, generation)));
+            let before = place(&table, &name)?;
+            assert_eq!(before.generation(), generation);
             table.forget(before)?;
-            let after = table.place(&name).ok_or(EINVAL)?;
+            let after = place(&table, &name)?;
             assert!(after != before && after.raw() >> 56 == 0);
             assert!(table.name(after) == Some(name) && table.name(before).is_none());
             assert!(table
                 .name(Address::from_raw(after.raw() | 1 << 56))
                 .is_none());
             assert!(table.name(Address::PEER).is_none());
+            table.forget(after)?;
         }
         Ok(())
     }

@@ -24,6 +24,7 @@ pub(crate) mod bindings {
 
 pub mod autoload;
 pub mod chardev;
+pub mod chunks;
 pub mod context;
 pub mod copy;
 pub(crate) mod debugfs;
@@ -34,6 +35,8 @@ pub mod net;
 pub mod pieces;
 pub mod pmem;
 pub mod random;
+pub mod rcu;
 pub mod slot;
+pub(crate) mod stamp;
 pub(crate) mod trace;
 pub mod work;

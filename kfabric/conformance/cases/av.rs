@@ -3,10 +3,13 @@
 //! Address vectors, addresses and names.
 
 use crate::close::{busy, closed};
+use crate::crew::Crew;
 use crate::ops::check_refused;
 use crate::rig::{check_buffer, ended, pattern, timeout, with_sizes, End, Rig};
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
+use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
+use kernel::sync::Arc;
 use kfabric::prelude::*;
 
 cases! {
@@ -18,6 +21,7 @@ cases! {
     name_may_have_two_addresses: Caps::MSG,
     operation_under_way_outlives_its_address: Caps::MSG,
     endpoints_share_an_address_vector: Caps::MSG,
+    address_leads_to_its_own_name_while_others_take_its_place: Caps::NONE,
 }
 
 fn name_has_bounds(_info: &Info, _seed: u64) -> Result {
@@ -160,4 +164,74 @@ fn endpoints_share_an_address_vector(info: &Info, seed: u64) -> Result {
     closed(a.domain.close())?;
     closed(a.fabric.close())?;
     b.close()
+}
+
+/// An entry that is used again and again while another thread looks at it.
+struct Churn {
+    end: End,
+    /// The address in use, and in its upper 8 bits what its name consists of.
+    current: Atomic<u64>,
+    stop: Atomic<bool>,
+    found: Atomic<u64>,
+    gone: Atomic<u64>,
+}
+
+impl Churn {
+    fn name(byte: u8) -> Result<Name> {
+        Name::new(&[byte; Name::MAX])
+    }
+
+    fn look(&self) -> Result {
+        while !self.stop.load(Relaxed) {
+            let current = self.current.load(Acquire);
+            let address = Address::from_raw(current & (1 << 56) - 1);
+            match self.end.av.lookup(address) {
+                Some(name) => {
+                    check!(name == Self::name((current >> 56) as u8)?);
+                    self.found.add(1, Relaxed);
+                }
+                None => self.gone.add(1, Relaxed),
+            }
+        }
+        Ok(())
+    }
+
+    fn churn(&self) -> Result {
+        let mut address = self.end.av.insert(&Self::name(0)?)?;
+        for round in 1..2_000_000u32 {
+            self.end.av.remove(address)?;
+            let byte = round as u8;
+            address = self.end.av.insert(&Self::name(byte)?)?;
+            let current = u64::from(byte) << 56 | address.raw();
+            self.current.store(current, Release);
+            let seen = self.found.load(Relaxed) > 0 && self.gone.load(Relaxed) > 0;
+            if seen && round > 50_000 || self.stop.load(Relaxed) {
+                break;
+            }
+        }
+        check!(self.found.load(Relaxed) > 0 && self.gone.load(Relaxed) > 0);
+        Ok(())
+    }
+}
+
+fn address_leads_to_its_own_name_while_others_take_its_place(info: &Info, _seed: u64) -> Result {
+    let churn = Churn {
+        end: End::new(info, None)?,
+        current: Atomic::new(0),
+        stop: Atomic::new(false),
+        found: Atomic::new(0),
+        gone: Atomic::new(0),
+    };
+    let churn = Arc::new(churn, GFP_KERNEL)?;
+    let looker = churn.clone();
+    let look = move |_| {
+        looker
+            .look()
+            .inspect_err(|_| looker.stop.store(true, Relaxed))
+    };
+    let crew = Crew::start(1, Arc::new(look, GFP_KERNEL)?)?;
+    let churned = churn.churn();
+    churn.stop.store(true, Relaxed);
+    crew.join()?;
+    churned
 }
