@@ -30,7 +30,8 @@ pub(crate) use erase::{AnyDomain, AnyEndpoint, AnyProvider};
 pub use crate::cm::Message;
 pub use crate::rdm::matching::Match;
 // What the kernel crate lacks for providers.
-pub use crate::sys::{random, work};
+pub use crate::sys::chunks::Chunks;
+pub use crate::sys::{random, rcu, work};
 
 /// A post that an endpoint hands back, untouched.
 pub struct Rejected {

@@ -5,24 +5,33 @@
 //! A name is a place in the directory and a random incarnation, so that the name of a closed
 //! endpoint never reaches its successor in the same place.
 //!
-//! Locks: `places` is a leaf lock, interrupts disabled.
+//! A look-up takes no lock: who makes it is in an RCU read section, in which the endpoint that it
+//! finds stays. An endpoint that leaves waits for those.
+//!
+//! Locks: `free` is a mutex; no other lock of kfabric is taken under it.
 
 use crate::endpoint::Endpoint;
 use kernel::prelude::*;
-use kernel::sync::{new_spinlock_irq, Arc, SpinLockIrq};
+use kernel::sync::rcu::{self, Guard};
+use kernel::sync::{new_mutex, Arc, ArcBorrow, Mutex};
 use kfabric::av::Name;
-use kfabric::provider::random;
+use kfabric::provider::rcu::Place;
+use kfabric::provider::{random, Chunks};
 
 /// The endpoints that can be reached.
 #[pin_data]
 pub(crate) struct Directory {
+    places: Chunks<Place<Endpoint>>,
     #[pin]
-    places: SpinLockIrq<KVVec<Place>>,
+    free: Mutex<Free>,
 }
 
-struct Place {
-    incarnation: u64,
-    endpoint: Option<Arc<Endpoint>>,
+/// The places without an endpoint.
+struct Free {
+    /// Those that endpoints have left; there is room for all.
+    left: KVVec<u32>,
+    /// The first that was never used.
+    fresh: u32,
 }
 
 /// Where an endpoint stands in the directory.
@@ -55,83 +64,72 @@ impl Position {
 
 impl Directory {
     pub(crate) fn new() -> impl PinInit<Self> {
+        let free = Free {
+            left: KVVec::new(),
+            fresh: 0,
+        };
         pin_init!(Directory {
-            places <- new_spinlock_irq!(KVVec::new(), "kfi_loopback_directory"),
+            places: Chunks::new(),
+            free <- new_mutex!(free, "kfi_loopback_directory"),
         })
     }
 
-    /// Reserves a place. May sleep. `ENOMEM`; `ENOSPC`: all 2^32 are taken.
+    /// Reserves a place. Sleeps. `ENOMEM`; `ENOSPC`: all of nearly 2^32 are taken.
     pub(crate) fn reserve(&self) -> Result<Position> {
-        let incarnation = random::u64() | 1; // 0 is a free place
-        loop {
-            let mut places = self.places.lock();
-            if let Some(place) = places.iter().position(|place| place.incarnation == 0) {
-                places[place].incarnation = incarnation;
-                return Ok(Position {
-                    place: place as u32,
-                    incarnation,
-                });
+        let incarnation = random::u64();
+        let mut free = self.free.lock();
+        let place = match free.left.pop() {
+            Some(place) => place,
+            None => {
+                let fresh = free.fresh;
+                self.places.reach(fresh)?;
+                free.left.reserve(fresh as usize + 1, GFP_KERNEL)?;
+                free.fresh += 1;
+                fresh
             }
-            let larger = places.len().max(8).checked_mul(2).ok_or(ENOSPC)?;
-            drop(places);
-            if larger > u32::MAX as usize {
-                return Err(ENOSPC);
-            }
-            let mut grown = KVVec::with_capacity(larger, GFP_KERNEL)?;
-            let mut places = self.places.lock();
-            if places.len() < larger {
-                for place in places.drain_all() {
-                    let _ = grown.push_within_capacity(place);
-                }
-                while grown.len() < larger {
-                    let _ = grown.push_within_capacity(Place {
-                        incarnation: 0,
-                        endpoint: None,
-                    });
-                }
-                core::mem::swap(&mut *places, &mut grown);
-            }
-            drop(places);
-            drop(grown);
+        };
+        Ok(Position { place, incarnation })
+    }
+
+    /// Makes the endpoint reachable, in the place that it has reserved.
+    pub(crate) fn enter(&self, endpoint: Arc<Endpoint>) {
+        if let Some(place) = self.places.get(endpoint.position().place) {
+            place.put(endpoint);
         }
     }
 
-    /// Makes the endpoint in a reserved place reachable.
-    pub(crate) fn enter(&self, position: Position, endpoint: Arc<Endpoint>) {
-        let mut places = self.places.lock();
-        if let Some(place) = places.get_mut(position.place as usize) {
-            place.endpoint = Some(endpoint);
-        }
-    }
-
-    /// Gives a place up.
+    /// Gives a place up, when nobody uses the endpoint any more that was found there. Sleeps.
     pub(crate) fn leave(&self, position: Position) {
-        let mut places = self.places.lock();
-        let left = places.get_mut(position.place as usize).and_then(|place| {
-            place.incarnation = 0;
-            place.endpoint.take()
-        });
-        drop(places);
+        let left = self.places.get(position.place).and_then(Place::take);
         drop(left);
+        // There is room.
+        let _ = self.free.lock().left.push_within_capacity(position.place);
     }
 
-    /// The endpoint of a name. Any context but hardirq.
+    /// The endpoint of a name, as long as the section lasts. Never waits; any context.
     #[inline]
-    pub(crate) fn lookup(&self, name: &Name) -> Option<Arc<Endpoint>> {
+    pub(crate) fn find<'a>(
+        &'a self,
+        name: &Name,
+        section: &'a Guard,
+    ) -> Option<ArcBorrow<'a, Endpoint>> {
         let position = Position::parse(name)?;
-        let places = self.places.lock();
-        let place = places.get(position.place as usize)?;
-        if place.incarnation != position.incarnation {
-            return None;
-        }
-        place.endpoint.clone()
+        let endpoint = self.places.get(position.place)?.get(section)?;
+        // The place may be a successor's.
+        (endpoint.position().incarnation == position.incarnation).then_some(endpoint)
+    }
+
+    /// The endpoint of a name. Never waits; any context but hardirq.
+    pub(crate) fn lookup(&self, name: &Name) -> Option<Arc<Endpoint>> {
+        let section = rcu::read_lock();
+        self.find(name, &section).map(Arc::from)
     }
 
     /// The reachable endpoint of the lowest place that is at least `from`, and that place.
-    pub(crate) fn next(&self, from: usize) -> Option<(usize, Arc<Endpoint>)> {
-        let places = self.places.lock();
-        let rest = places.iter().enumerate().skip(from);
-        rest.filter_map(|(at, place)| Some((at, place.endpoint.clone()?)))
+    pub(crate) fn next(&self, from: u32) -> Option<(u32, Arc<Endpoint>)> {
+        let section = rcu::read_lock();
+        let rest = (from..).map_while(|at| Some((at, self.places.get(at)?)));
+        rest.filter_map(|(at, place)| Some((at, place.get(&section)?.into())))
             .next()
     }
 }

@@ -48,8 +48,14 @@ impl Endpoint {
         };
         let endpoint =
             Arc::new(endpoint, GFP_KERNEL).inspect_err(|_| shared.directory.leave(position))?;
-        shared.directory.enter(position, endpoint.clone());
+        shared.directory.enter(endpoint.clone());
         Ok(endpoint)
+    }
+
+    /// Where it stands in the directory.
+    #[inline]
+    pub(crate) fn position(&self) -> Position {
+        self.position
     }
 
     /// Executes an operation here and now, or leaves it to the worker.
@@ -67,6 +73,17 @@ impl Endpoint {
             execute(&self.shared, op);
         }
         Ok(())
+    }
+
+    /// Executes a peer's operation here. Sleeps if it needs process context.
+    fn execute(&self, op: Operation) {
+        if op.kind() == Kind::Send {
+            return self.offer(op);
+        }
+        match self.port.access(&op) {
+            Ok(_) if op.notifies() => self.offer(op),
+            status => op.complete(status),
+        }
     }
 
     /// Refuses an operation, or has it wait its turn.
@@ -97,18 +114,27 @@ impl Endpoint {
     }
 }
 
-/// Executes an operation on its peer's port. Sleeps if the operation needs process context.
-pub(crate) fn execute(shared: &Shared, op: Operation) {
-    let Some(peer) = shared.directory.lookup(op.peer()) else {
-        return op.complete(Err(Failure::not_executed(EHOSTUNREACH)));
-    };
-    if op.kind() == Kind::Send {
-        return peer.offer(op);
+/// Executes an operation on its peer's port, in a read section: one that is short.
+fn execute(shared: &Shared, op: Operation) {
+    let section = rcu::read_lock();
+    match shared.directory.find(op.peer(), &section) {
+        Some(peer) => peer.execute(op),
+        None => unreachable(op),
     }
-    match peer.port.access(&op) {
-        Ok(_) if op.notifies() => peer.offer(op),
-        status => op.complete(status),
+}
+
+/// Executes any operation on its peer's port. Process context; sleeps if the operation does.
+pub(crate) fn execute_long(shared: &Shared, op: Operation) {
+    match shared.directory.lookup(op.peer()) {
+        Some(peer) => peer.execute(op),
+        None => unreachable(op),
     }
+}
+
+/// Ends an operation on a peer that is not there.
+#[cold]
+fn unreachable(op: Operation) {
+    op.complete(Err(Failure::not_executed(EHOSTUNREACH)));
 }
 
 #[vtable]
@@ -154,14 +180,14 @@ impl provider::Endpoint for Endpoint {
     }
 
     fn tell(&self, to: &Name, message: &Message) -> Result {
-        let peer = self.shared.directory.lookup(to).ok_or(EHOSTUNREACH)?;
-        peer.port.hear(message)
+        let section = rcu::read_lock();
+        let peer = self.shared.directory.find(to, &section);
+        peer.ok_or(EHOSTUNREACH)?.port.hear(message)
     }
 
     fn shutdown(&self, error: Error) {
+        // Posts of peers have let go of it when this returns: none of them frees it.
         self.shared.directory.leave(self.position);
-        // Posts of peers have let go of this endpoint: none of them frees it, in atomic context.
-        rcu::synchronize_rcu();
         self.worker.close(error);
         // What was executed and waits for a receive of a peer.
         for peer in self.peers() {

@@ -9,7 +9,7 @@
 //!
 //! Locks: `queue` is a leaf lock, interrupts disabled; nothing executes with it held.
 
-use crate::endpoint::execute;
+use crate::endpoint::execute_long;
 use crate::Shared;
 use kernel::prelude::*;
 use kernel::sync::{new_spinlock_irq, Arc, SpinLockIrq};
@@ -63,7 +63,7 @@ impl WorkItem for Worker {
             }
             match op {
                 Some((op, Some(error))) => op.complete(Err(Failure::not_executed(error))),
-                Some((op, None)) => execute(&this.shared, op),
+                Some((op, None)) => execute_long(&this.shared, op),
                 None => {}
             }
             if let Some((arrival, receive)) = pair {
