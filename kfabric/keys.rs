@@ -1,22 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A domain's remote keys: the pure table of `proto/key.rs` under a lock.
+//! A domain's remote keys, and the regions behind them.
+//!
+//! Which keys are given out is said by the pure table of `proto/key.rs`, under a lock. The regions
+//! stand beside it, each in the place of its key's index, and know their keys: so a look-up takes no
+//! lock, unless it fails.
 //!
 //! Locks: the table's is a leaf lock, interrupts disabled. See Documentation/keys.rst.
 
 use crate::mr::Region;
 use crate::proto::key::{Entry, Full, Key, KeyTable, Refusal, Room};
-use crate::sys::lease::Lease;
+use crate::sys::chunks::Chunks;
+use crate::sys::lease::{Lease, Offer};
 use crate::sys::random;
 use core::ops::{Deref, DerefMut};
 use kernel::prelude::*;
-use kernel::sync::{new_spinlock_irq, SpinLockIrq};
+use kernel::sync::{new_spinlock_irq, rcu, SpinLockIrq};
 
 /// The table's storage.
-struct Storage(KVVec<Entry<Lease<Region>>>);
+struct Storage(KVVec<Entry<()>>);
 
 impl Deref for Storage {
-    type Target = [Entry<Lease<Region>>];
+    type Target = [Entry<()>];
 
     fn deref(&self) -> &Self::Target {
         &self.0
@@ -34,17 +39,21 @@ impl DerefMut for Storage {
 pub(crate) struct Keys {
     #[pin]
     table: SpinLockIrq<KeyTable<Storage>>,
+    regions: Chunks<Offer<Region>>,
 }
 
 impl Keys {
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Keys {
             table <- new_spinlock_irq!(KeyTable::new(Storage(KVVec::new())), "kfi_keys"),
+            regions: Chunks::new(),
         })
     }
 
-    /// Gives `region` a key. May sleep. `ENOMEM`; `ENOSPC`: no more keys.
-    pub(crate) fn insert(&self, mut region: Lease<Region>) -> Result<Key> {
+    /// A key for a region. May sleep. `ENOMEM`; `ENOSPC`: no more keys.
+    ///
+    /// It is refused until the region is offered: [`Keys::open`].
+    pub(crate) fn reserve(&self) -> Result<Key> {
         loop {
             let room = self.table.lock().room();
             if let Room::Grow(len) = room {
@@ -57,24 +66,57 @@ impl Keys {
                 drop(unused);
             }
             let random = random::u32();
-            let inserted = self.table.lock().insert(random, region);
+            let inserted = self.table.lock().insert(random, ());
             match inserted {
-                Ok(key) => return Ok(key),
-                Err(Full::NeedStorage(back)) => region = back,
-                Err(Full::Exhausted(_)) => return Err(ENOSPC),
+                Ok(key) => {
+                    let reached = self.regions.reach(key.index());
+                    return reached.inspect_err(|_| self.remove(key)).map(|()| key);
+                }
+                Err(Full::NeedStorage(())) => {}
+                Err(Full::Exhausted(())) => return Err(ENOSPC),
             }
+        }
+    }
+
+    /// Has peers find the region, under the key that was reserved for it. Any context but hardirq.
+    pub(crate) fn open(&self, region: Lease<Region>) {
+        if let Some(place) = self.regions.get(region.key().index()) {
+            place.open(region);
         }
     }
 
     /// The region behind a key that a peer used. Any context but hardirq.
     #[inline]
     pub(crate) fn lookup(&self, key: Key) -> Result<Lease<Region>, Refusal> {
-        self.table.lock().get(key).cloned()
+        let section = rcu::read_lock();
+        let place = self.regions.get(key.index());
+        let found = place.and_then(|place| place.lease(&section));
+        drop(section);
+        match found {
+            // The whole key at once: no part is right on its own.
+            Some(region) if region.key() == key => Ok(region),
+            _ => Err(self.refusal(key)),
+        }
+    }
+
+    /// Why a key leads to no region.
+    #[cold]
+    fn refusal(&self, key: Key) -> Refusal {
+        match self.table.lock().get(key) {
+            Err(refusal) => refusal,
+            // Nobody has been told yet.
+            Ok(()) => Refusal::Unknown,
+        }
     }
 
     /// Takes a key out of use for good. Any context but hardirq.
     pub(crate) fn remove(&self, key: Key) {
-        let region = self.table.lock().remove(key);
+        let mut table = self.table.lock();
+        let region = match table.remove(key) {
+            Some(()) => self.regions.get(key.index()).and_then(Offer::withdraw),
+            None => None,
+        };
+        drop(table);
         drop(region); // without the lock: it may be the last use
     }
 }
@@ -86,8 +128,13 @@ mod tests {
     use crate::mr::Access;
     use crate::sys::lease::Owner;
 
-    fn region(len: usize) -> Result<Owner<Region>> {
-        Owner::new(Region::new(Memory::zeroed(len)?, Access::READ)).map_err(|_| ENOMEM)
+    /// A region of so many bytes that peers find.
+    fn region(keys: &Keys, len: usize) -> Result<(Key, Owner<Region>)> {
+        let key = keys.reserve()?;
+        let region = Region::new(Memory::zeroed(len)?, Access::READ, key);
+        let owner = Owner::new(region).map_err(|_| ENOMEM)?;
+        keys.open(owner.lease());
+        Ok((key, owner))
     }
 
     fn keys() -> Result<Pin<KBox<Keys>>> {
@@ -96,8 +143,8 @@ mod tests {
 
     #[test]
     fn key_leads_to_its_region_until_it_is_removed() -> Result {
-        let (keys, owner) = (keys()?, region(5)?);
-        let key = keys.insert(owner.lease())?;
+        let keys = keys()?;
+        let (key, owner) = region(&keys, 5)?;
         assert_eq!(keys.lookup(key).map(|region| region.memory().len()), Ok(5));
         keys.remove(key);
         assert_eq!(keys.lookup(key).map(|_| ()), Err(Refusal::Stale));
@@ -112,8 +159,7 @@ mod tests {
         let keys = keys()?;
         let mut known = KVec::new();
         for len in 1..200 {
-            let owner = region(len)?;
-            known.push((keys.insert(owner.lease())?, owner), GFP_KERNEL)?;
+            known.push(region(&keys, len)?, GFP_KERNEL)?;
         }
         for (len, (key, _)) in known.iter().enumerate() {
             assert_eq!(
@@ -130,14 +176,47 @@ mod tests {
 
     #[test]
     fn key_of_another_table_is_refused() -> Result {
-        let (here, there, owner) = (keys()?, keys()?, region(1)?);
-        let key = here.insert(owner.lease())?;
+        let (here, there) = (keys()?, keys()?);
+        let (key, _owner) = region(&here, 1)?;
         assert_eq!(there.lookup(key).map(|_| ()), Err(Refusal::Unknown));
-        let other = there.insert(owner.lease())?;
+        let (other, _owner) = region(&there, 1)?;
         assert!(there.lookup(key).is_err() && here.lookup(other).is_err());
         here.remove(key);
         assert!(there.lookup(other).is_ok());
         there.remove(other);
+        Ok(())
+    }
+
+    #[test]
+    fn key_is_refused_before_its_region_is_offered() -> Result {
+        let keys = keys()?;
+        let key = keys.reserve()?;
+        assert_eq!(keys.lookup(key).map(|_| ()), Err(Refusal::Unknown));
+        keys.remove(key);
+        assert_eq!(keys.lookup(key).map(|_| ()), Err(Refusal::Stale));
+        Ok(())
+    }
+
+    #[test]
+    fn key_that_is_removed_again_leaves_its_successor_alone() -> Result {
+        let keys = keys()?;
+        let (first, owner) = region(&keys, 1)?;
+        keys.remove(first);
+        drop(owner);
+        // Until it is the turn of the same place.
+        let mut known = KVec::new();
+        let (second, owner) = loop {
+            let (key, owner) = region(&keys, 2)?;
+            if key.index() == first.index() {
+                break (key, owner);
+            }
+            known.push((key, owner), GFP_KERNEL)?;
+        };
+        keys.remove(first);
+        assert_eq!(keys.lookup(first).map(|_| ()), Err(Refusal::Stale));
+        assert!(keys.lookup(second).is_ok());
+        keys.remove(second);
+        assert!(owner.reclaim().is_ok());
         Ok(())
     }
 }

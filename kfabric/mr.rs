@@ -27,14 +27,23 @@ static NEXT_ID: Atomic<u64> = Atomic::new(1);
 pub(crate) struct Region {
     memory: Exposed,
     access: Access,
+    key: Key,
 }
 
 impl Region {
-    pub(crate) fn new(memory: Memory, access: Access) -> Self {
+    /// What stands behind `key`, which nobody else has.
+    pub(crate) fn new(memory: Memory, access: Access, key: Key) -> Self {
         Region {
             memory: memory.expose(),
             access,
+            key,
         }
+    }
+
+    /// The key under which it is, or was, found.
+    #[inline]
+    pub(crate) fn key(&self) -> Key {
+        self.key
     }
 
     #[inline]
@@ -70,13 +79,12 @@ impl Sheet {
             len: region.memory.len(),
             access: region.access,
             persistence: region.persistence(),
-            key: Atomic::new(0),
+            key: Atomic::new(Self::shown(region.key)),
         }
     }
 
-    fn set_key(&self, key: Key) {
-        let key = u64::from(key.index()) << 32 | u64::from(key.generation());
-        self.key.store(key, Relaxed);
+    fn shown(key: Key) -> u64 {
+        u64::from(key.index()) << 32 | u64::from(key.generation())
     }
 
     /// Writes what it tells.
@@ -143,40 +151,40 @@ impl MemoryRegion {
             Ok(child) => child,
             Err(error) => return Err((error, memory)),
         };
-        let region = Region::new(memory, access);
+        let key = match child.keys().reserve() {
+            Ok(key) => key,
+            Err(error) => return Err((error, memory)),
+        };
+        let region = Region::new(memory, access, key);
+        let failed = |error, region: Region| {
+            child.keys().remove(key);
+            Err((error, region.memory.into_memory()))
+        };
+        let (sheet, file) = match Self::sheet(domain, &region) {
+            Ok(made) => made,
+            Err(error) => return failed(error, region),
+        };
         let owner = match Owner::new(region) {
             Ok(owner) => owner,
-            Err(region) => return Err((ENOMEM, region.memory.into_memory())),
+            Err(region) => return failed(ENOMEM, region),
         };
-        match Self::publish(domain, &child, &owner) {
-            Ok((file, sheet, key)) => Ok(MemoryRegion {
-                _file: file,
-                sheet,
-                region: Some(owner),
-                key,
-                domain: child,
-            }),
-            Err(error) => match owner.reclaim() {
-                Ok(region) => Err((error, region.memory.into_memory())),
-                // Nobody has the key, so nobody has a lease.
-                Err(_) => Err((error, Memory::from_vec(KVVec::new()))),
-            },
-        }
+        child.keys().open(owner.lease());
+        Ok(MemoryRegion {
+            _file: file,
+            sheet,
+            region: Some(owner),
+            key,
+            domain: child,
+        })
     }
 
-    /// Gives the region a file and, last, its key.
-    fn publish(
-        domain: &Domain,
-        child: &Child,
-        owner: &Owner<Region>,
-    ) -> Result<(debugfs::File, Arc<Sheet>, Key)> {
-        let sheet = Arc::new(Sheet::new(owner), GFP_KERNEL)?;
+    /// What the region is shown by, and its file.
+    fn sheet(domain: &Domain, region: &Region) -> Result<(Arc<Sheet>, debugfs::File)> {
+        let sheet = Arc::new(Sheet::new(region), GFP_KERNEL)?;
         let id = NEXT_ID.fetch_add(1, Relaxed);
         let shown = Shown::Region(sheet.clone());
         let file = debugfs::file(domain.dir(), fmt!("region-{id}"), shown)?;
-        let key = child.keys().insert(owner.lease())?;
-        sheet.set_key(key);
-        Ok((file, sheet, key))
+        Ok((sheet, file))
     }
 
     fn region(&self) -> Result<&Owner<Region>> {
@@ -309,7 +317,7 @@ impl MemoryRegion {
         let key = core::mem::replace(&mut self.key, Key::NONE);
         if key != Key::NONE {
             self.domain.keys().remove(key);
-            self.sheet.set_key(Key::NONE);
+            self.sheet.key.store(Sheet::shown(Key::NONE), Relaxed);
         }
     }
 }

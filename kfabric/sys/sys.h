@@ -11,6 +11,7 @@
 #include "context.h"
 #include "copy.h"
 #include "debugfs.h"
+#include "lease.h"
 #include "net.h"
 #include "pieces.h"
 #include "pmem.h"
