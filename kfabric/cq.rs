@@ -169,7 +169,7 @@ impl Queue {
         // Counted under the lock: a close that sees none in flight finds each completion here.
         op.count_end();
         state.done.push(op);
-        state.arrived += 1;
+        state.arrived = state.arrived.wrapping_add(1);
         let fire = core::mem::replace(&mut state.armed, false);
         if state.waiters > 0 {
             self.arrival.notify_all();

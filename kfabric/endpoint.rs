@@ -32,11 +32,12 @@ use crate::op::{
 use crate::provider::{AnyEndpoint, Port, Rejected};
 use crate::rdm::fence::Fence;
 use crate::stats::Stats;
-use crate::sys::slot::Pool;
+use crate::sys::once;
+use crate::sys::slot::{Pool, Slot};
 use crate::sys::work;
 use crate::trace;
 use kernel::prelude::*;
-use kernel::sync::atomic::{Acquire, Atomic, Full, Relaxed};
+use kernel::sync::atomic::{Atomic, Full, Relaxed};
 use kernel::sync::{new_mutex, rcu, Arc, Mutex, UniqueArc};
 use kernel::time::delay::fsleep;
 use kernel::time::{Delta, Instant, Monotonic, Msecs};
@@ -182,7 +183,8 @@ impl Live {
     /// Why posts are refused; `None` if they are not.
     #[inline]
     pub(crate) fn refusal(&self) -> Option<Error> {
-        match self.closed.load(Acquire) {
+        // A post that sees it too late is waited for, see `shutdown`.
+        match once::read(&self.closed) {
             0 => None,
             errno => Some(Error::from_errno(errno)),
         }
@@ -357,6 +359,13 @@ impl<C: Send + 'static> Direction<C> {
             _bound: bound,
         })
     }
+}
+
+/// A post that has begun.
+struct Posting<C: Send + 'static> {
+    slot: Slot<C>,
+    /// Until the provider has taken it or handed it back.
+    section: rcu::Guard,
 }
 
 /// What an endpoint is made from.
@@ -555,34 +564,35 @@ impl<C: Send + 'static> Endpoint<C> {
         ended
     }
 
+    /// Begins a post: the closed and the full endpoint refuse it.
+    #[inline(always)]
+    fn begin(&self, direction: &Direction<C>) -> Result<Posting<C>> {
+        let section = rcu::read_lock();
+        if let Some(error) = self.live.refusal() {
+            return Err(error);
+        }
+        Ok(Posting {
+            slot: direction.pool.take().ok_or(EAGAIN)?,
+            section,
+        })
+    }
+
     /// Posts a request to the provider, or a receive to the port.
-    #[inline]
+    // Inlined, so that the request is written into its slot and nowhere else.
+    #[inline(always)]
     fn post(
         &self,
-        direction: &Direction<C>,
+        posting: Posting<C>,
         request: Request,
         context: C,
         execute: impl FnOnce(&Live, Operation) -> Result<(), Rejected>,
     ) -> Result<OpId, Refused<C>> {
-        let posts = rcu::read_lock();
-        let refusal = self.live.refusal();
-        let slot = match refusal {
-            None => direction.pool.take(request.len()),
-            Some(_) => None,
-        };
-        let Some(mut slot) = slot else {
-            direction.origin.stats.refused(1);
-            return Err(Refused {
-                error: refusal.unwrap_or(EAGAIN),
-                buffer: request.buffer,
-                context,
-            });
-        };
+        let Posting { mut slot, section } = posting;
         let id = slot.op().fill(request);
         let op = slot.arm(context);
         trace::post(&op);
         let taken = execute(&self.live, op);
-        drop(posts);
+        drop(section);
         match taken {
             Ok(()) => Ok(id),
             Err(Rejected { op, error }) => Self::give_back(op, error, id),
@@ -601,11 +611,12 @@ impl<C: Send + 'static> Endpoint<C> {
         bytes: &[u8],
         context: C,
     ) -> Result<OpId, Refused<C>> {
-        let request = match request {
-            Ok(request) => request,
+        let begun = request.and_then(|request| Ok((request, self.begin(&self.tx)?)));
+        let (request, posting) = match begun {
+            Ok(begun) => begun,
             Err(error) => return Self::refuse(&self.tx, error, Buffer::empty(), context),
         };
-        let posted = self.post(&self.tx, request, context, |live, mut op| {
+        let posted = self.post(posting, request, context, |live, mut op| {
             op.op().inject(bytes);
             live.submit(op)
         });
@@ -640,7 +651,7 @@ impl<C: Send + 'static> Endpoint<C> {
         }
     }
 
-    /// Refuses a request before it has a slot.
+    /// Refuses what has no slot.
     #[cold]
     fn refuse(
         direction: &Direction<C>,
@@ -663,7 +674,7 @@ impl<C: Send + 'static> Endpoint<C> {
     /// - `ENOTCONN`: the endpoint is to be connected first.
     /// - `EOPNOTSUPP`: a fence, and the endpoint was not enabled for them.
     /// - `EINVAL`: silent, with owned memory.
-    #[inline]
+    #[inline(always)]
     fn peer(&self, address: Address, options: &Options, buffer: &Buffer) -> Result<Name> {
         if options.fence && !self.fences {
             return Err(EOPNOTSUPP);

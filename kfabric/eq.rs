@@ -218,7 +218,7 @@ impl Source {
     ///
     /// Never sleeps; any context but hardirq.
     pub(crate) fn tell(&self, event: Event) -> Result<(), Event> {
-        let Some(mut slot) = self.pool.take(0) else {
+        let Some(mut slot) = self.pool.take() else {
             return Err(event);
         };
         slot.op().fill(Request {

@@ -22,6 +22,7 @@ use crate::mr::RemoteSlice;
 use crate::proto::fence::Ticket;
 use crate::rdm::fence::Fence;
 use crate::stats::Stats;
+use crate::sys::slot;
 use crate::trace;
 use kernel::fmt;
 use kernel::prelude::*;
@@ -167,7 +168,9 @@ pub struct Op {
     consumed: bool,
     /// Where fences count it.
     ticket: Option<Ticket>,
-    status: Option<Status>,
+    /// How it has ended; before it has, nothing.
+    status: Status,
+    ended: bool,
 }
 
 impl Op {
@@ -186,22 +189,24 @@ impl Op {
             injected: [0; INJECT_SIZE],
             consumed: false,
             ticket: None,
-            status: None,
+            status: Err(Failure::unknown(ECANCELED)),
+            ended: false,
         }
     }
 
-    /// Takes over what is posted.
-    #[inline]
+    /// Takes over what is posted, and counts it.
+    #[inline(always)]
     pub(crate) fn fill(&mut self, request: Request) -> OpId {
         self.kind = request.kind;
         self.options = request.options;
         self.peer = request.peer;
         self.remote = request.remote;
         self.atomic = request.atomic;
-        self.buffer = request.buffer;
+        slot::put_into_idle(&mut self.buffer, request.buffer);
         self.consumed = false;
-        self.status = None;
+        self.ended = false;
         self.use_count = self.use_count.wrapping_add(1);
+        self.origin.stats.posted(self.len());
         self.id()
     }
 
@@ -216,8 +221,6 @@ impl Op {
     /// Lets go of what is still held, for the next use of the slot.
     pub(crate) fn reset(&mut self) {
         self.buffer = Buffer::empty();
-        self.remote = None;
-        self.status = None;
     }
 
     /// What it does.
@@ -325,10 +328,14 @@ impl Op {
         }
     }
 
-    /// How many bytes it moves, changes, or makes durable.
+    /// How many bytes it moves, changes, or makes durable: those of the peer, where it has no local
+    /// ones, or more.
     #[inline]
     pub fn len(&self) -> usize {
-        len(self.kind, self.remote.as_ref(), &self.buffer)
+        match (self.kind, &self.remote) {
+            (Kind::Commit | Kind::Atomic, Some(remote)) => remote.len() as usize,
+            _ => self.buffer.len(),
+        }
     }
 
     /// Whether it moves none.
@@ -358,7 +365,14 @@ impl Op {
 
     #[inline]
     pub(crate) fn is_complete(&self) -> bool {
-        self.status.is_some()
+        self.ended
+    }
+
+    /// Ends it like this.
+    #[inline]
+    fn end(&mut self, status: Status) {
+        self.status = status;
+        self.ended = true;
     }
 
     /// Where it completes.
@@ -372,12 +386,6 @@ impl Op {
         &self.origin
     }
 
-    /// Counts a post of `len` bytes. The caller holds the lock of the slots.
-    #[inline]
-    pub(crate) fn count_post(&self, len: usize) {
-        self.origin.stats.posted(len);
-    }
-
     /// Counts how it ended. The caller holds the lock of the queue.
     #[inline]
     pub(crate) fn count_end(&self) {
@@ -387,22 +395,36 @@ impl Op {
     /// Whether it has ended well.
     #[inline]
     pub(crate) fn is_success(&self) -> bool {
-        matches!(self.status, Some(Ok(_)))
+        self.status.is_ok()
+    }
+
+    /// How it has ended.
+    pub(crate) fn status(&self) -> &Status {
+        &self.status
+    }
+
+    /// Makes a failure of a success of less than was asked for, which is never weakened silently.
+    ///
+    /// It is the provider's error.
+    #[cold]
+    fn weakened(&mut self) {
+        if let Ok(success) = self.status {
+            self.status = Err(Failure::after(success.level, EPROTO));
+        }
     }
 
     /// Takes out what the completion tells.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn finish(&mut self) -> (Kind, Buffer, Status) {
-        let aborted = Err(Failure::unknown(ECANCELED));
         let kind = match self.consumed {
             true => Kind::RemoteWrite,
             false => self.kind,
         };
-        (
-            kind,
-            core::mem::take(&mut self.buffer).returned(),
-            self.status.take().unwrap_or(aborted),
-        )
+        if self.buffer.is_injected() {
+            // Nothing of it comes back.
+            self.buffer = Buffer::empty();
+        }
+        (kind, core::mem::take(&mut self.buffer), self.status)
     }
 }
 
@@ -416,23 +438,6 @@ pub(crate) struct Request {
     pub(crate) buffer: Buffer,
 }
 
-impl Request {
-    /// As [`Op::len`].
-    #[inline]
-    pub(crate) fn len(&self) -> usize {
-        len(self.kind, self.remote.as_ref(), &self.buffer)
-    }
-}
-
-/// How many bytes an operation is about: those of the peer where it has no local ones, or more.
-#[inline]
-fn len(kind: Kind, remote: Option<&RemoteSlice>, buffer: &Buffer) -> usize {
-    match (kind, remote) {
-        (Kind::Commit | Kind::Atomic, Some(remote)) => remote.len() as usize,
-        _ => buffer.len(),
-    }
-}
-
 impl Operation {
     /// Ends the operation: it goes to its completion queue.
     ///
@@ -440,13 +445,12 @@ impl Operation {
     /// post could take.
     #[inline]
     pub fn complete(mut self, status: Status) {
-        let status = status.and_then(|success| match success.level >= self.options.level {
-            true => Ok(success),
-            // The provider's error: what was asked for is never weakened silently.
-            false => Err(Failure::after(success.level, EPROTO)),
-        });
-        trace::complete(&self, &status);
-        self.op().status = Some(status);
+        let weaker = matches!(&status, Ok(success) if success.level < self.options.level);
+        self.op().end(status);
+        if weaker {
+            self.op().weakened();
+        }
+        trace::complete(&self);
         match self.ticket {
             Some(_) => self.deliver_fenced(),
             None => self.hand_over(),
@@ -468,23 +472,34 @@ impl Operation {
     #[inline]
     fn hand_over(self) {
         if self.options.silent && self.is_success() {
-            let counts = match self.origin.counters {
-                Some(_) => self.counts(),
-                None => Counts::NONE,
-            };
-            self.origin.queue.clone().pass(self, counts);
-        } else {
-            // Before it can be read.
-            if let Some(counters) = &self.origin.counters {
-                counters.count(self.counts(), self.is_success());
-            }
-            self.deliver();
+            return self.hand_over_silently();
         }
+        if self.origin.counters.is_some() {
+            // Before it can be read.
+            self.count();
+        }
+        self.deliver();
+    }
+
+    /// Counts one whose completion nobody wants to see.
+    #[inline(never)]
+    fn hand_over_silently(self) {
+        let counts = match self.origin.counters {
+            Some(_) => self.counts(),
+            None => Counts::NONE,
+        };
+        self.origin.queue.clone().pass(self, counts);
+    }
+
+    /// Counts how it ended, for its counter.
+    #[inline(never)]
+    fn count(&self) {
+        self.origin.count(self.counts(), self.is_success());
     }
 
     /// Ends an operation that was not posted, but carries an event.
     pub(crate) fn announce(mut self) {
-        self.op().status = Some(Ok(Success {
+        self.op().end(Ok(Success {
             len: 0,
             data: None,
             level: Level::Delivered,
@@ -605,7 +620,7 @@ pub(crate) mod testing {
             request: Request,
             context: C,
         ) -> Result<(OpId, Operation)> {
-            let mut slot = self.pool.take(request.len()).ok_or(EAGAIN)?;
+            let mut slot = self.pool.take().ok_or(EAGAIN)?;
             let id = slot.op().fill(request);
             Ok((id, slot.arm(context)))
         }

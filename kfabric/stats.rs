@@ -3,6 +3,7 @@
 //! Statistics: what each object counts.
 
 use crate::debugfs;
+use crate::sys::once;
 use kernel::fmt;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
@@ -36,7 +37,7 @@ impl Tally {
     #[inline]
     fn add(&self, n: u64) {
         let count = &self.0 .0;
-        count.store(count.load(Relaxed).wrapping_add(n), Release);
+        count.store(once::read(count).wrapping_add(n), Release);
     }
 
     fn value(&self) -> u64 {
@@ -47,9 +48,8 @@ impl Tally {
 /// What an endpoint counts in one direction.
 #[derive(Default)]
 pub(crate) struct Stats {
-    // Under the lock of the slots.
-    posted: Tally,
-    bytes: Tally,
+    posted: Count,
+    bytes: Count,
     // Under the lock of the queue.
     succeeded: Tally,
     failed: Tally,
@@ -60,7 +60,7 @@ pub(crate) struct Stats {
 }
 
 impl Stats {
-    /// Counts a post; the lock of the slots is held.
+    /// Counts a post.
     #[inline]
     pub(crate) fn posted(&self, len: usize) {
         self.posted.add(1);

@@ -32,6 +32,7 @@ pub(crate) mod global;
 pub(crate) mod lease;
 pub(crate) mod module;
 pub mod net;
+pub(crate) mod once;
 pub mod pieces;
 pub mod pmem;
 pub mod random;

@@ -12,7 +12,7 @@
 //! One that is off costs a branch that is patched out. Keys are never shown.
 
 use crate::mr::RemoteSlice;
-use crate::op::{Op, Status};
+use crate::op::Op;
 use crate::sys::trace as door;
 use kernel::error::Error;
 
@@ -42,16 +42,16 @@ fn on_post(op: &Op) {
 
 /// An operation ends.
 #[inline]
-pub(crate) fn complete(op: &Op, status: &Status) {
+pub(crate) fn complete(op: &Op) {
     if door::complete_enabled() || door::error_enabled() {
-        on_complete(op, status);
+        on_complete(op);
     }
 }
 
 #[cold]
 #[inline(never)]
-fn on_complete(op: &Op, status: &Status) {
-    match status {
+fn on_complete(op: &Op) {
+    match op.status() {
         Ok(success) if door::complete_enabled() => {
             door::complete(&name(op), success.len as u64, success.level as u32);
         }

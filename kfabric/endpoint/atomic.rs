@@ -42,11 +42,12 @@ impl<C: Send + 'static> Endpoint<C> {
         context: C,
     ) -> Result<OpId, Refused<C>> {
         let buffer = local.into();
-        let checked = self
+        let begun = self
             .check_atomic(buffer.len(), &remote, atomic, &options)
-            .and_then(|()| self.peer(to, &options, &buffer));
-        let peer = match checked {
-            Ok(peer) => peer,
+            .and_then(|()| self.peer(to, &options, &buffer))
+            .and_then(|peer| Ok((peer, self.begin(&self.tx)?)));
+        let (peer, posting) = match begun {
+            Ok(begun) => begun,
             Err(error) => return Self::refuse(&self.tx, error, buffer, context),
         };
         let request = Request {
@@ -57,7 +58,7 @@ impl<C: Send + 'static> Endpoint<C> {
             atomic: Some(atomic),
             buffer,
         };
-        self.post(&self.tx, request, context, |live, op| live.submit(op))
+        self.post(posting, request, context, |live, op| live.submit(op))
     }
 
     /// What can be known here. The peer checks again.

@@ -70,8 +70,9 @@ impl<C: Send + 'static> Endpoint<C> {
             () if options.level == Level::Committed => Err(EOPNOTSUPP),
             () => self.peer(to, &options, &buffer),
         };
-        let peer = match checked {
-            Ok(peer) => peer,
+        let begun = checked.and_then(|peer| Ok((peer, self.begin(&self.tx)?)));
+        let (peer, posting) = match begun {
+            Ok(begun) => begun,
             Err(error) => return Self::refuse(&self.tx, error, buffer, context),
         };
         let request = Request {
@@ -82,7 +83,7 @@ impl<C: Send + 'static> Endpoint<C> {
             atomic: None,
             buffer,
         };
-        self.post(&self.tx, request, context, |live, op| live.submit(op))
+        self.post(posting, request, context, |live, op| live.submit(op))
     }
 
     /// Receives a message into `buffer`, or the remote CQ data of a write.
@@ -97,15 +98,20 @@ impl<C: Send + 'static> Endpoint<C> {
     /// Those of the completion: `EMSGSIZE`: the message was longer than the buffer.
     #[inline]
     pub fn recv(&self, buffer: impl Into<Buffer>, context: C) -> Result<OpId, Refused<C>> {
+        let buffer = buffer.into();
+        let posting = match self.begin(&self.rx) {
+            Ok(posting) => posting,
+            Err(error) => return Self::refuse(&self.rx, error, buffer, context),
+        };
         let request = Request {
             kind: Kind::Recv,
             options: Options::default(),
             peer: Name::NONE,
             remote: None,
             atomic: None,
-            buffer: buffer.into(),
+            buffer,
         };
-        self.post(&self.rx, request, context, |live, op| {
+        self.post(posting, request, context, |live, op| {
             if let Some(pair) = live.port.matching().post(op) {
                 live.transport.matched(pair);
             }

@@ -109,7 +109,8 @@ impl<C: Send + 'static> Endpoint<C> {
         self.rma(Kind::Commit, options, Buffer::empty(), to, remote, context)
     }
 
-    #[inline]
+    // Inlined into each of the three, for which much of it is known.
+    #[inline(always)]
     fn rma(
         &self,
         kind: Kind,
@@ -119,11 +120,12 @@ impl<C: Send + 'static> Endpoint<C> {
         remote: RemoteSlice,
         context: C,
     ) -> Result<OpId, Refused<C>> {
-        let checked = self
+        let begun = self
             .check(kind, &options, buffer.len(), &remote)
-            .and_then(|()| self.peer(to, &options, &buffer));
-        let peer = match checked {
-            Ok(peer) => peer,
+            .and_then(|()| self.peer(to, &options, &buffer))
+            .and_then(|peer| Ok((peer, self.begin(&self.tx)?)));
+        let (peer, posting) = match begun {
+            Ok(begun) => begun,
             Err(error) => return Self::refuse(&self.tx, error, buffer, context),
         };
         let request = Request {
@@ -134,11 +136,11 @@ impl<C: Send + 'static> Endpoint<C> {
             atomic: None,
             buffer,
         };
-        self.post(&self.tx, request, context, |live, op| live.submit(op))
+        self.post(posting, request, context, |live, op| live.submit(op))
     }
 
     /// What the region's descriptor already forbids. The peer checks again.
-    #[inline]
+    #[inline(always)]
     fn check(&self, kind: Kind, options: &Options, len: usize, remote: &RemoteSlice) -> Result {
         let needed = match kind {
             Kind::Read => Access::READ,

@@ -15,7 +15,7 @@ use crate::info::{Effect, Label, Order};
 use crate::op::{Chain, Operation};
 use crate::proto::faults::{Plan, Settings, Turn};
 use crate::stats::Count;
-use crate::sys::random;
+use crate::sys::{once, random};
 use kernel::fmt;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
@@ -78,7 +78,7 @@ impl Faults {
     /// Whether anything is injected. Any context.
     #[inline]
     pub fn are_on(&self) -> bool {
-        self.on.load(Relaxed)
+        once::read(&self.on)
     }
 
     /// Whether a post is to be refused, with `EAGAIN`. Any context but hardirq.

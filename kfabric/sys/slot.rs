@@ -9,8 +9,10 @@
 //! slot and the context back. Neither step allocates, and a cell has one owner at all times:
 //! that is how an operation ends in exactly one completion.
 //!
-//! Locks: the free list of a pool is a leaf lock; nothing is called with it held.
+//! No locks: the free cells are a stack that each step changes at once, in any context. Source: R. K.
+//! Treiber, Systems Programming: Coping with Parallelism, 1986.
 
+use super::once;
 use crate::op::Op;
 use core::any::TypeId;
 use core::cell::UnsafeCell;
@@ -19,14 +21,18 @@ use core::ops::Deref;
 use core::ptr::NonNull;
 use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
-use kernel::static_lock_class;
-use kernel::sync::SpinLockIrq;
+use kernel::sync::atomic::{Acquire, Atomic, Full, Release};
 
 /// The part of a cell that does not depend on the context.
+// Its fields are always reached one by one: `below` is read while another owns the rest.
 struct Header {
     op: Op,
-    /// The next in a chain or in the free list; meaningless elsewhere.
+    /// The next in a chain; meaningless elsewhere.
     next: Option<NonNull<Header>>,
+    /// Which cell of its pool it is.
+    number: u32,
+    /// The number of the next in the stack of free cells; meaningless elsewhere.
+    below: Atomic<u32>,
     /// What the context is.
     context: TypeId,
     /// Puts a taken cell back whose context's type is not known.
@@ -41,74 +47,156 @@ struct Cell<C> {
     context: Option<C>,
 }
 
-/// The free cells of a pool, last in, first out: the one whose lines are still in the cache.
-struct Free {
-    head: Option<NonNull<Header>>,
-    /// How many cells are taken.
-    taken: usize,
-    /// Whether the pool's owner has gone: the last cell that comes back frees it.
-    orphan: bool,
-}
-
-// SAFETY: The list owns the free cells that it points at, and `Header` and the context (`C: Send`
-// wherever a pool is made) may be used from any thread.
-unsafe impl Send for Free {}
-
-/// The name of the lock of every pool.
+/// The top of a stack of free cells: last in, first out, since its lines are still in the cache.
 ///
-/// A static, not a literal: `Pool::new` is compiled into each consumer, and lockdep wants one
-/// address of the name for one class.
-static LOCK_NAME: &CStr = c"kfi_slots";
+/// The lower bits are the number of a cell. The upper ones change whenever one is taken: a step that
+/// was prepared before others took a cell and put it back must fail, although the number is the same.
+/// They come round after 2^40 takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Top(u64);
+
+impl Top {
+    const NUMBER_BITS: u32 = 24;
+    /// No cell is free.
+    const NONE: u32 = (1 << Self::NUMBER_BITS) - 1;
+    /// The pool's owner has gone: the last cell that comes back frees it.
+    const ORPHAN: u32 = Self::NONE - 1;
+
+    #[inline]
+    fn number(self) -> u32 {
+        self.0 as u32 & Self::NONE
+    }
+
+    /// The same with another cell on top.
+    #[inline]
+    fn with(self, number: u32) -> Top {
+        Top(self.0 & !u64::from(Self::NONE) | u64::from(number))
+    }
+
+    /// The same once the first has been taken from above `below`.
+    #[inline]
+    fn taken(self, below: u32) -> Top {
+        Top(self.0.wrapping_add(1 << Self::NUMBER_BITS)).with(below)
+    }
+}
 
 /// The cells of a pool, which its owner and the taken cells keep alive.
 ///
 /// # Invariants
 ///
-/// - Each cell is either in `free` or taken; the taker is its only user.
-/// - `free.taken` is how many are taken.
+/// - Each cell is either in the stack under `top` or taken; the taker is its only user.
 /// - The chunks of `cells` are never resized: cells stay where they are for the life of the pool.
-#[pin_data]
 struct Shared<C: Send + 'static> {
-    #[pin]
-    free: SpinLockIrq<Free>,
+    top: Atomic<u64>,
+    /// Once the owner has gone: how many cells are taken; before, less than none.
+    left: Atomic<i32>,
     /// In chunks of a page, so that the last operation may free them in atomic context: `vfree()`
     /// of one large piece might sleep.
     cells: KVec<KVec<UnsafeCell<Cell<C>>>>,
 }
 
 impl<C: Send + 'static> Shared<C> {
-    /// Frees the cells.
-    ///
-    /// # Safety
-    ///
-    /// The owner has gone, no cell is taken, and this is called once.
-    unsafe fn free(this: NonNull<Self>) {
-        // SAFETY: `Pool::new` made it in a box and pinned it; by the caller's word nobody uses it.
-        // Whoever let go last before has released the lock, and touches nothing after that.
-        drop(unsafe { Pin::new_unchecked(KBox::from_raw(this.as_ptr())) });
+    /// How many cells a chunk has.
+    const STEP: usize = match PAGE_SIZE / size_of::<Cell<C>>() {
+        0 => 1,
+        step => step,
+    };
+
+    /// The cell of a number; `None`: it is none of a cell.
+    #[inline]
+    fn cell(&self, number: u32) -> Option<NonNull<Header>> {
+        let (chunk, at) = (number as usize / Self::STEP, number as usize % Self::STEP);
+        let cell = self.cells.get(chunk)?.get(at)?;
+        // `Cell` is `repr(C)` with the header first, and `UnsafeCell` is transparent.
+        NonNull::new(cell.get().cast())
     }
 
-    /// Puts a cell back.
+    /// The number of the cell below another in the stack.
+    #[inline]
+    fn below(cell: NonNull<Header>) -> u32 {
+        // SAFETY: The callers hold the pool, so the cell is there. Its owner, if it has one by now,
+        // touches this field by atomics alone.
+        once::read(unsafe { &(*cell.as_ptr()).below })
+    }
+
+    /// Takes a cell off the stack.
+    #[inline]
+    fn take(&self) -> Option<NonNull<Header>> {
+        let mut top = Top(once::read(&self.top));
+        loop {
+            let cell = self.cell(top.number())?;
+            let taken = top.taken(Self::below(cell));
+            // Acquire: what was done to the cell before it came back is seen.
+            match self.top.cmpxchg(top.0, taken.0, Acquire) {
+                Ok(_) => return Some(cell),
+                Err(now) => top = Top(now),
+            }
+        }
+    }
+
+    /// Puts an idle cell back.
     ///
     /// # Safety
     ///
     /// `header` is that of a taken cell of a `Pool<C>`, and the caller was its owner.
-    unsafe fn release(header: NonNull<Header>) {
-        // SAFETY: The caller owns the cell, and it is one of a `Pool<C>`.
-        let cell = unsafe { header.cast::<Cell<C>>().as_mut() };
-        cell.context = None;
-        cell.header.op.reset();
-        let pool = cell.header.pool.cast::<Self>();
+    #[inline]
+    unsafe fn put(header: NonNull<Header>) {
+        // SAFETY: The caller owns the cell.
+        let (number, pool) = unsafe {
+            (
+                (*header.as_ptr()).number,
+                (*header.as_ptr()).pool.cast::<Self>(),
+            )
+        };
         // SAFETY: A pool lives as long as a cell of it is taken.
-        let mut free = unsafe { pool.as_ref() }.free.lock();
-        cell.header.next = free.head;
-        free.head = Some(header);
-        free.taken -= 1;
-        let last = free.orphan && free.taken == 0;
-        drop(free);
-        if last {
-            // SAFETY: As just seen; nobody takes a cell of an orphan, so it is seen once.
-            unsafe { Self::free(pool) };
+        let shared = unsafe { pool.as_ref() };
+        let mut top = Top(once::read(&shared.top));
+        while top.number() != Top::ORPHAN {
+            // SAFETY: As above.
+            once::write(unsafe { &(*header.as_ptr()).below }, top.number());
+            // Release: who takes the cell sees what was done to it. The pool may go after this.
+            match shared.top.cmpxchg(top.0, top.with(number).0, Release) {
+                Ok(_) => return,
+                Err(now) => top = Top(now),
+            }
+        }
+        Self::let_go(pool, -1);
+    }
+
+    /// Puts a cell back with what it may still hold.
+    ///
+    /// # Safety
+    ///
+    /// As of [`Shared::put`].
+    unsafe fn release(header: NonNull<Header>) {
+        let cell = header.cast::<Cell<C>>().as_ptr();
+        // SAFETY: The caller owns the cell, and it is one of a `Pool<C>`.
+        unsafe { (*cell).context = None };
+        // SAFETY: As above.
+        unsafe { (*cell).header.op.reset() };
+        // SAFETY: By the caller's word.
+        unsafe { Self::put(header) };
+    }
+
+    /// How many cells are in the stack under `top`, which nobody changes any more.
+    fn count(&self, top: Top) -> i32 {
+        let cells = core::iter::successors(self.cell(top.number()), |cell| {
+            self.cell(Self::below(*cell))
+        });
+        cells.count() as i32
+    }
+
+    /// Adds to the cells that are left to an orphan; with the last, the pool goes.
+    #[cold]
+    fn let_go(pool: NonNull<Self>, cells: i32) {
+        // SAFETY: The callers have just marked it an orphan, or had one of its cells: so it has not
+        // come to 0 before.
+        let left = unsafe { &pool.as_ref().left };
+        if left.fetch_add(cells, Full) + cells == 0 {
+            // SAFETY: `Pool::new` made it in a box. The owner has gone, and no cell is taken, nor can
+            // be, so nobody uses it. It comes to 0 once: before the owner has added those that are
+            // taken it is negative or untouched, and afterwards it only falls.
+            drop(unsafe { KBox::from_raw(pool.as_ptr()) });
         }
     }
 }
@@ -119,24 +207,35 @@ impl<C: Send + 'static> Shared<C> {
 /// hardirq.
 pub(crate) struct Pool<C: Send + 'static>(NonNull<Shared<C>>);
 
-// SAFETY: A cell is used by its one owner, or by the free list under its lock; contexts are `Send`.
+// SAFETY: A cell is used by its one owner, or is in the stack; contexts are `Send`.
 unsafe impl<C: Send + 'static> Sync for Pool<C> {}
 // SAFETY: As above; nothing in a pool is tied to a thread.
 unsafe impl<C: Send + 'static> Send for Pool<C> {}
 
 impl<C: Send + 'static> Pool<C> {
     /// Allocates `size` cells; `op` makes the idle operation of each. May sleep.
+    ///
+    /// `EINVAL`: more than 2^24 - 2. `ENOMEM`.
     pub(crate) fn new(size: usize, mut op: impl FnMut(u32) -> Op) -> Result<Self> {
-        let step = (PAGE_SIZE / size_of::<Cell<C>>()).max(1);
+        if size > Top::ORPHAN as usize {
+            return Err(EINVAL);
+        }
+        let step = Shared::<C>::STEP;
         let mut cells = KVec::with_capacity(size.div_ceil(step), GFP_KERNEL)?;
-        for index in 0..size {
-            if index % step == 0 {
-                let chunk = KVec::with_capacity(step.min(size - index), GFP_KERNEL)?;
+        for number in 0..size {
+            if number % step == 0 {
+                let chunk = KVec::with_capacity(step.min(size - number), GFP_KERNEL)?;
                 cells.push(chunk, GFP_KERNEL)?;
             }
+            let below = match number + 1 {
+                above if above < size => above as u32,
+                _ => Top::NONE,
+            };
             let header = Header {
-                op: op(index as u32),
+                op: op(number as u32),
                 next: None,
+                number: number as u32,
+                below: Atomic::new(below),
                 context: TypeId::of::<C>(),
                 release: Shared::<C>::release,
                 pool: NonNull::dangling(),
@@ -148,54 +247,28 @@ impl<C: Send + 'static> Pool<C> {
             let chunk = cells.last_mut().ok_or(EINVAL)?;
             chunk.push(UnsafeCell::new(cell), GFP_KERNEL)?;
         }
-        let none = Free {
-            head: None,
-            taken: 0,
-            orphan: false,
+        let top = Top(0).with(if size > 0 { 0 } else { Top::NONE });
+        let shared = Shared {
+            top: Atomic::new(top.0),
+            left: Atomic::new(0),
+            cells,
         };
-        let shared = KBox::pin_init(
-            pin_init!(Shared {
-                free <- SpinLockIrq::new(none, LOCK_NAME, static_lock_class!()),
-                cells,
-            }),
-            GFP_KERNEL,
-        )?;
-        // SAFETY: It stays where it is until `Shared::free`, which pins it again.
-        let shared = KBox::leak(unsafe { Pin::into_inner_unchecked(shared) });
+        let shared = KBox::leak(KBox::new(shared, GFP_KERNEL)?);
         let pool = Pool(NonNull::from(&*shared));
-        let mut free = shared.free.lock();
-        for cell in shared
-            .cells
-            .iter()
-            .rev()
-            .flat_map(|chunk| chunk.iter().rev())
-        {
-            let mut header = NonNull::from(cell).cast::<Header>();
-            // SAFETY: `Cell` is `repr(C)` with the header first, `UnsafeCell` is transparent, and
-            // nobody else knows the cell yet.
-            let header_mut = unsafe { header.as_mut() };
-            header_mut.next = free.head;
-            header_mut.pool = pool.0.cast();
-            free.head = Some(header);
+        for cell in shared.cells.iter().flatten() {
+            // SAFETY: Nobody else knows the cell yet.
+            unsafe { (*cell.get()).header.pool = pool.0.cast() };
         }
-        drop(free);
         Ok(pool)
     }
 
-    /// Takes a free cell, for an operation of `len` bytes; `None` if all are in flight.
+    /// Takes a free cell; `None` if all are in flight.
     ///
     /// Any context but hardirq.
     #[inline]
-    pub(crate) fn take(&self, len: usize) -> Option<Slot<C>> {
+    pub(crate) fn take(&self) -> Option<Slot<C>> {
         // SAFETY: The pool lives as long as its owner.
-        let mut free = unsafe { self.0.as_ref() }.free.lock();
-        let header = free.head?;
-        // SAFETY: The cell is in the free list, whose lock is held: nobody else uses it.
-        let cell = unsafe { header.as_ref() };
-        free.head = cell.next;
-        free.taken += 1;
-        cell.op.count_post(len);
-        drop(free);
+        let header = unsafe { self.0.as_ref() }.take()?;
         Some(Slot {
             cell: header.cast(),
             _owns: PhantomData,
@@ -206,18 +279,14 @@ impl<C: Send + 'static> Pool<C> {
 impl<C: Send + 'static> Drop for Pool<C> {
     fn drop(&mut self) {
         // SAFETY: The pool lives as long as its owner.
-        let mut free = unsafe { self.0.as_ref() }.free.lock();
-        free.orphan = true;
-        let last = free.taken == 0;
-        drop(free);
-        if last {
-            // SAFETY: The owner goes, no cell is taken, and none can be any more.
-            unsafe { Shared::free(self.0) };
-        }
+        let shared = unsafe { self.0.as_ref() };
+        let top = Top(shared.top.xchg(Top(0).with(Top::ORPHAN).0, Full));
+        let all: usize = shared.cells.iter().map(|chunk| chunk.len()).sum();
+        Shared::let_go(self.0, all as i32 - shared.count(top));
     }
 }
 
-/// A taken cell that knows its context's type. Dropped, it goes back to its pool.
+/// A taken cell that knows its context's type, and holds none. Dropped, it goes back to its pool.
 pub(crate) struct Slot<C: Send + 'static> {
     cell: NonNull<Cell<C>>,
     _owns: PhantomData<Cell<C>>,
@@ -231,14 +300,14 @@ impl<C: Send + 'static> Slot<C> {
     #[inline]
     pub(crate) fn op(&mut self) -> &mut Op {
         // SAFETY: A slot is the only owner of its cell.
-        unsafe { &mut self.cell.as_mut().header.op }
+        unsafe { &mut (*self.cell.as_ptr()).header.op }
     }
 
     /// Hands the slot over as an operation that carries `context`.
     #[inline]
-    pub(crate) fn arm(mut self, context: C) -> Operation {
-        // SAFETY: A slot is the only owner of its cell.
-        unsafe { self.cell.as_mut().context = Some(context) };
+    pub(crate) fn arm(self, context: C) -> Operation {
+        // SAFETY: A slot is the only owner of its cell; an idle one has no context to be dropped.
+        unsafe { (&raw mut (*self.cell.as_ptr()).context).write(Some(context)) };
         let header = self.cell.cast();
         core::mem::forget(self);
         Operation { header }
@@ -246,10 +315,17 @@ impl<C: Send + 'static> Slot<C> {
 }
 
 impl<C: Send + 'static> Drop for Slot<C> {
+    #[inline]
     fn drop(&mut self) {
         // SAFETY: The slot owned this cell of a `Pool<C>` and is gone now.
-        unsafe { Shared::<C>::release(self.cell.cast()) };
+        unsafe { Shared::<C>::put(self.cell.cast()) };
     }
+}
+
+/// Puts a value where an idle operation holds one that owns nothing, and so need not be dropped.
+#[inline(always)]
+pub(crate) fn put_into_idle<T>(place: &mut T, value: T) {
+    core::mem::forget(core::mem::replace(place, value));
 }
 
 /// An operation in flight, owned by whoever holds it: a provider, a queue, the core.
@@ -272,7 +348,7 @@ impl Deref for Operation {
     #[inline]
     fn deref(&self) -> &Op {
         // SAFETY: An operation is the only owner of its cell.
-        unsafe { &self.header.as_ref().op }
+        unsafe { &(*self.header.as_ptr()).op }
     }
 }
 
@@ -281,7 +357,7 @@ impl Operation {
     #[inline]
     pub(crate) fn op(&mut self) -> &mut Op {
         // SAFETY: An operation is the only owner of its cell.
-        unsafe { &mut self.header.as_mut().op }
+        unsafe { &mut (*self.header.as_ptr()).op }
     }
 
     /// Puts a completed operation into its queue.
@@ -298,12 +374,12 @@ impl Operation {
     #[inline]
     pub(crate) fn claim<C: Send + 'static>(self) -> Result<(Slot<C>, C), Operation> {
         // SAFETY: An operation is the only owner of its cell.
-        if unsafe { self.header.as_ref() }.context != TypeId::of::<C>() {
+        if unsafe { (*self.header.as_ptr()).context } != TypeId::of::<C>() {
             return Err(self);
         }
-        let mut cell = self.header.cast::<Cell<C>>();
+        let cell = self.header.cast::<Cell<C>>();
         // SAFETY: As above, and the type was just checked.
-        let Some(context) = (unsafe { cell.as_mut().context.take() }) else {
+        let Some(context) = (unsafe { (*cell.as_ptr()).context.take() }) else {
             return Err(self);
         };
         core::mem::forget(self);
@@ -323,7 +399,7 @@ impl Drop for Operation {
             return;
         }
         // SAFETY: The operation owned the cell and is gone now; the function is that of its pool.
-        unsafe { (header.as_ref().release)(header) };
+        unsafe { ((*header.as_ptr()).release)(header) };
     }
 }
 
@@ -364,17 +440,17 @@ impl Chain {
     /// Appends an operation.
     #[inline]
     pub fn push(&mut self, op: Operation) {
-        let mut header = op.header;
+        let header = op.header;
         core::mem::forget(op);
         // SAFETY: The operation owned its cell, which is the chain's now.
-        unsafe { header.as_mut().next = None };
+        unsafe { (*header.as_ptr()).next = None };
         match self.tail {
             // SAFETY: Cells in the chain are owned by it.
-            Some(mut tail) => unsafe { tail.as_mut().next = Some(header) },
+            Some(tail) => unsafe { (*tail.as_ptr()).next = Some(header) },
             None => self.head = Some(header),
         }
         self.tail = Some(header);
-        self.len += 1;
+        self.len = self.len.wrapping_add(1);
     }
 
     /// Takes the first operation out.
@@ -382,11 +458,11 @@ impl Chain {
     pub fn pop(&mut self) -> Option<Operation> {
         let header = self.head?;
         // SAFETY: Cells in the chain are owned by it.
-        self.head = unsafe { header.as_ref().next };
+        self.head = unsafe { (*header.as_ptr()).next };
         if self.head.is_none() {
             self.tail = None;
         }
-        self.len -= 1;
+        self.len = self.len.wrapping_sub(1);
         Some(Operation { header })
     }
 
@@ -395,9 +471,9 @@ impl Chain {
         let mut at = self.head;
         core::iter::from_fn(move || {
             // SAFETY: Cells in the chain are owned by it, which is borrowed meanwhile.
-            let cell = unsafe { at?.as_ref() };
-            at = cell.next;
-            Some(&cell.op)
+            let (op, next) = unsafe { (&(*at?.as_ptr()).op, (*at?.as_ptr()).next) };
+            at = next;
+            Some(op)
         })
     }
 
@@ -407,16 +483,15 @@ impl Chain {
         let mut at = self.head;
         while let Some(header) = at {
             // SAFETY: Cells in the chain are owned by it.
-            let cell = unsafe { header.as_ref() };
-            if !is(&cell.op) {
+            let (op, next) = unsafe { (&(*header.as_ptr()).op, (*header.as_ptr()).next) };
+            if !is(op) {
                 before = at;
-                at = cell.next;
+                at = next;
                 continue;
             }
-            let next = cell.next;
             match before {
                 // SAFETY: As above, and nothing else borrows it.
-                Some(mut before) => unsafe { before.as_mut().next = next },
+                Some(before) => unsafe { (*before.as_ptr()).next = next },
                 None => self.head = next,
             }
             if next.is_none() {
@@ -486,7 +561,7 @@ mod tests {
                     assert!((id.index as usize) < size);
                     ops.push(op, GFP_KERNEL)?;
                 }
-                assert!(bench.pool.take(0).is_none());
+                assert!(bench.pool.take().is_none());
                 let mut seen = KVec::from_elem(false, size, GFP_KERNEL)?;
                 for op in &ops {
                     let seen = &mut seen[op.id().index as usize];
@@ -535,6 +610,53 @@ mod tests {
         // Nobody reads its completion, so it goes at once, and the cells with it.
         drop(op);
         assert_eq!(contexts.load(Relaxed), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn last_of_several_operations_frees_the_pool() -> Result {
+        for left in 0..3 {
+            let contexts = Arc::new(Atomic::new(0), GFP_KERNEL)?;
+            let bench = Bench::<Counted>::new(3, None)?;
+            let mut ops = KVec::new();
+            for _ in 0..3 {
+                let context = Counted::new(&contexts);
+                ops.push(
+                    bench.post(Kind::Recv, Buffer::empty(), context)?.1,
+                    GFP_KERNEL,
+                )?;
+            }
+            // The others come back before the owner goes.
+            while ops.len() > left {
+                drop(ops.pop());
+                drop(bench.read());
+            }
+            drop(bench);
+            assert_eq!(contexts.load(Relaxed), left as i32);
+            drop(ops);
+            assert_eq!(contexts.load(Relaxed), 0);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn top_is_another_once_its_cell_was_taken_and_put_back() {
+        let top = Top(0).with(3);
+        let again = top.taken(5).with(3);
+        assert_eq!((top.number(), again.number()), (3, 3));
+        assert!(again != top);
+        // Those above the number come round, and leave it alone.
+        assert_eq!(Top(u64::MAX).taken(5), Top(5));
+        assert_eq!(Top(u64::MAX).with(Top::ORPHAN).number(), Top::ORPHAN);
+    }
+
+    #[test]
+    fn pool_has_no_more_cells_than_it_has_numbers() -> Result {
+        let bench = Bench::<u64>::new(1, None)?;
+        let idle = |number| Op::idle(&bench.origin, number);
+        let pool = Pool::<u64>::new(Top::ORPHAN as usize + 1, idle);
+        assert_eq!(pool.err(), Some(EINVAL));
+        assert!(Pool::<u64>::new(0, idle)?.take().is_none());
         Ok(())
     }
 
