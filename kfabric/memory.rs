@@ -431,6 +431,7 @@ impl Exposed {
     /// - `EINVAL`: out of bounds on either side; nothing is copied.
     /// - `ENODEV`: the persistent device of either side is gone; nothing is copied.
     /// - `EIO`: the device of `src` has a medium error there; some bytes may be copied.
+    #[inline]
     pub fn copy(
         dst: &Exposed,
         dst_offset: usize,
@@ -443,6 +444,20 @@ impl Exposed {
                 to.window().sub(dst_offset, len)?,
                 from.window().sub(src_offset, len)?,
             ),
+            _ => Self::copy_any(dst, dst_offset, src, src_offset, len),
+        }
+    }
+
+    /// As [`Exposed::copy`], between memories of any kind.
+    #[inline(never)]
+    fn copy_any(
+        dst: &Exposed,
+        dst_offset: usize,
+        src: &Exposed,
+        src_offset: usize,
+        len: usize,
+    ) -> Result {
+        match (&dst.0, &src.0) {
             (Kind::Pieces(_), _) | (_, Kind::Pieces(_)) => {
                 Self::copy_pieces(dst, dst_offset, src, src_offset, len)
             }

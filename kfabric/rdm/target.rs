@@ -11,7 +11,7 @@ use crate::mr::{Access, RemoteSlice};
 use crate::op::{Failure, Kind, Level, Op, Status, Success};
 use crate::proto::key::Refusal;
 use crate::provider::Port;
-use crate::stats::TargetStats;
+use crate::stats::{Count, TargetStats};
 use crate::trace;
 use kernel::prelude::*;
 
@@ -21,14 +21,30 @@ impl Port {
     /// Returns how it went, for the initiator's completion. Sleeps if the operation commits, see
     /// [`Op::needs_process_context`]; else any context but hardirq.
     pub fn access(&self, op: &Op) -> Status {
-        let status = self.carry_out(op);
+        let status = match op.kind() {
+            Kind::Write => self.carry_out(op, Access::WRITE, |to, at| op.copy_out(to, at)),
+            Kind::Read => self.carry_out(op, Access::READ, |from, at| op.copy_in(from, at)),
+            Kind::Atomic => self.carry_out(op, Access::ATOMIC, |words, at| {
+                atomic::execute(words, at, op)
+            }),
+            _ => self.carry_out(op, Access::WRITE, |_, _| Ok(())),
+        };
         if let Some(counters) = self.counters() {
             counters.count_access(op, &status);
         }
         status
     }
 
-    fn carry_out(&self, op: &Op) -> Status {
+    /// Checks an access that needs this right, does to the memory what it does, and makes it durable
+    /// if it is to be.
+    // Inlined for each kind of operation, so that none asks again which one it is.
+    #[inline(always)]
+    fn carry_out(
+        &self,
+        op: &Op,
+        needed: Access,
+        place: impl FnOnce(&Exposed, usize) -> Result,
+    ) -> Status {
         let Some(remote) = op.remote() else {
             return Err(Failure::not_executed(EINVAL));
         };
@@ -37,45 +53,57 @@ impl Port {
         let region = match self.domain().keys().lookup(remote.key()) {
             Ok(region) => region,
             Err(refusal) => {
-                count(stats, refusal).add(1);
-                trace::refuse(self.id(), op, EKEYREJECTED);
-                return Err(Failure::not_executed(EKEYREJECTED));
+                return Err(self.refuse(op, EKEYREJECTED, count(stats, refusal)));
             }
         };
         let memory = region.memory();
-        if let Err(error) = allowed(op, remote, region.access(), memory, stats) {
-            trace::refuse(self.id(), op, error);
-            return Err(Failure::not_executed(error));
+        if !region.access().contains(needed) {
+            return Err(self.refuse(op, EACCES, &stats.no_right));
+        }
+        if !remote.range().within(memory.len() as u64) || remote.len() != op.len() as u64 {
+            return Err(self.refuse(op, ERANGE, &stats.out_of_range));
         }
         let offset = remote.offset() as usize;
-        let placed = match op.kind() {
-            Kind::Write => op.copy_out(memory, offset),
-            Kind::Read => op.copy_in(memory, offset),
-            Kind::Atomic => atomic::execute(memory, offset, op),
-            _ => Ok(()),
-        };
-        placed.map_err(Failure::unknown)?;
-        let level = match op.level() {
-            Level::Committed => {
-                memory
-                    .commit(offset, op.len())
-                    .map_err(|error| match error {
-                        // With the device went what was delivered.
-                        ENODEV => Failure::unknown(error),
-                        _ => Failure::after(Level::Delivered, error),
-                    })?;
-                stats.committed.add(op.len() as u64);
-                trace::commit(self.id(), op, remote);
-                Level::Committed
-            }
-            Level::Transmit | Level::Delivered => Level::Delivered,
-        };
+        if needed == Access::ATOMIC && !is_aligned(op, remote) {
+            return Err(self.refuse(op, EINVAL, &stats.misaligned));
+        }
+        let commits = op.level() == Level::Committed;
+        if commits && !memory.is_persistent() {
+            return Err(self.refuse(op, EOPNOTSUPP, &stats.volatile));
+        }
+        place(memory, offset).map_err(Failure::unknown)?;
+        if commits {
+            self.commit(op, remote, memory)?;
+        }
         stats.executed.add(1);
         Ok(Success {
-            len: op.len(),
+            len: remote.len() as usize,
             data: None,
-            level,
+            level: op.level().max(Level::Delivered),
         })
+    }
+
+    /// Makes the bytes of an access durable.
+    #[inline(never)]
+    fn commit(&self, op: &Op, remote: &RemoteSlice, memory: &Exposed) -> Result<(), Failure> {
+        let committed = memory.commit(remote.offset() as usize, op.len());
+        committed.map_err(|error| match error {
+            // With the device went what was delivered.
+            ENODEV => Failure::unknown(error),
+            _ => Failure::after(Level::Delivered, error),
+        })?;
+        self.domain().target_stats().committed.add(op.len() as u64);
+        trace::commit(self.id(), op, remote);
+        Ok(())
+    }
+
+    /// Counts and tells a refusal.
+    #[cold]
+    #[inline(never)]
+    fn refuse(&self, op: &Op, error: Error, refusals: &Count) -> Failure {
+        refusals.add(1);
+        trace::refuse(self.id(), op, error);
+        Failure::not_executed(error)
     }
 }
 
@@ -87,42 +115,14 @@ impl Op {
     }
 }
 
-/// Checks right, range and persistence.
-fn allowed(
-    op: &Op,
-    remote: &RemoteSlice,
-    access: Access,
-    memory: &Exposed,
-    stats: &TargetStats,
-) -> Result {
-    let needed = match op.kind() {
-        Kind::Read => Access::READ,
-        Kind::Atomic => Access::ATOMIC,
-        _ => Access::WRITE,
-    };
-    if !access.contains(needed) {
-        stats.no_right.add(1);
-        return Err(EACCES);
-    }
-    if !remote.range().within(memory.len() as u64) || remote.len() != op.len() as u64 {
-        stats.out_of_range.add(1);
-        return Err(ERANGE);
-    }
-    if op
-        .atomic()
-        .is_some_and(|atomic| !remote.is_aligned(atomic.datatype.size()))
-    {
-        stats.misaligned.add(1);
-        return Err(EINVAL);
-    }
-    if op.level() == Level::Committed && !memory.is_persistent() {
-        stats.volatile.add(1);
-        return Err(EOPNOTSUPP);
-    }
-    Ok(())
+/// Whether the first word of an atomic is aligned in the region.
+fn is_aligned(op: &Op, remote: &RemoteSlice) -> bool {
+    op.atomic()
+        .is_some_and(|atomic| remote.is_aligned(atomic.datatype.size()))
 }
 
-fn count(stats: &TargetStats, refusal: Refusal) -> &crate::stats::Count {
+/// Which count a wrong key adds to.
+fn count(stats: &TargetStats, refusal: Refusal) -> &Count {
     match refusal {
         Refusal::Unknown => &stats.unknown_key,
         Refusal::Stale => &stats.stale_key,

@@ -61,13 +61,24 @@ impl Endpoint {
     /// Executes an operation here and now, or leaves it to the worker.
     #[inline]
     fn post(&self, op: Operation) -> Result<(), Rejected> {
-        if self.faults.are_on() {
-            return self.post_faulty(op);
-        }
         // Where a message is copied is decided when it has met its receive.
-        let long = op.kind() != Kind::Send && op.len() > INLINE;
+        let long = op.kind() != Kind::Send && op.buffer().len() > INLINE;
+        if long || op.needs_process_context() || self.ordered || self.faults.are_on() {
+            return self.post_in_turn(op, long);
+        }
+        execute(&self.shared, op);
+        Ok(())
+    }
+
+    /// Refuses an operation, has it wait its turn, or finds that nothing is before it.
+    #[inline(never)]
+    fn post_in_turn(&self, op: Operation, long: bool) -> Result<(), Rejected> {
+        let faulty = self.faults.are_on();
+        if faulty && self.faults.refuse() {
+            return Err(Rejected { op, error: EAGAIN });
+        }
         let waits = self.ordered && self.worker.is_busy();
-        if long || op.needs_process_context() || waits {
+        if long || op.needs_process_context() || faulty || waits {
             self.worker.push(op);
         } else {
             execute(&self.shared, op);
@@ -76,6 +87,7 @@ impl Endpoint {
     }
 
     /// Executes a peer's operation here. Sleeps if it needs process context.
+    #[inline]
     fn execute(&self, op: Operation) {
         if op.kind() == Kind::Send {
             return self.offer(op);
@@ -84,16 +96,6 @@ impl Endpoint {
             Ok(_) if op.notifies() => self.offer(op),
             status => op.complete(status),
         }
-    }
-
-    /// Refuses an operation, or has it wait its turn.
-    #[cold]
-    fn post_faulty(&self, op: Operation) -> Result<(), Rejected> {
-        if self.faults.refuse() {
-            return Err(Rejected { op, error: EAGAIN });
-        }
-        self.worker.push(op);
-        Ok(())
     }
 
     /// Offers a message, or the notice of a write, to the receives that are posted here.
@@ -115,6 +117,8 @@ impl Endpoint {
 }
 
 /// Executes an operation on its peer's port, in a read section: one that is short.
+// Inlined into the post, whose last act it is.
+#[inline(always)]
 fn execute(shared: &Shared, op: Operation) {
     let section = rcu::read_lock();
     match shared.directory.find(op.peer(), &section) {
