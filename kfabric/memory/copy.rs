@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Copies: from one memory in the fabric's hands to another, and out of pieces and into them.
+
+use super::{Exposed, Kind};
+use crate::sys::{copy::Window, pieces::Pieces};
+use kernel::prelude::*;
+
+impl Exposed {
+    /// Copies `len` bytes from `src_offset` of `src` to `dst_offset` of `dst`, which may overlap.
+    ///
+    /// # Errors
+    /// - `EINVAL`: out of bounds on either side; nothing is copied.
+    /// - `ENODEV`: the persistent device of either side is gone; nothing is copied.
+    /// - `EIO`: the device of `src` has a medium error there; some bytes may be copied.
+    #[inline]
+    pub fn copy(
+        dst: &Exposed,
+        dst_offset: usize,
+        src: &Exposed,
+        src_offset: usize,
+        len: usize,
+    ) -> Result {
+        match (&dst.0, &src.0) {
+            (Kind::Volatile(to), Kind::Volatile(from)) => Window::copy(
+                to.window().sub(dst_offset, len)?,
+                from.window().sub(src_offset, len)?,
+            ),
+            _ => Self::copy_any(dst, dst_offset, src, src_offset, len),
+        }
+    }
+
+    /// As [`Exposed::copy`], between memories of any kind.
+    #[inline(never)]
+    fn copy_any(
+        dst: &Exposed,
+        dst_offset: usize,
+        src: &Exposed,
+        src_offset: usize,
+        len: usize,
+    ) -> Result {
+        match (&dst.0, &src.0) {
+            (Kind::Pieces(_), _) | (_, Kind::Pieces(_)) => {
+                Self::copy_pieces(dst, dst_offset, src, src_offset, len)
+            }
+            _ => dst.with(dst_offset, len, |to| {
+                src.with(src_offset, len, |from| Window::copy(to, from))
+            }),
+        }
+    }
+
+    /// As [`Exposed::copy`], where one side at least is in pieces.
+    // Not inlined into the path of memory in one piece.
+    #[inline(never)]
+    fn copy_pieces(
+        dst: &Exposed,
+        dst_offset: usize,
+        src: &Exposed,
+        src_offset: usize,
+        len: usize,
+    ) -> Result {
+        for (memory, offset) in [(dst, dst_offset), (src, src_offset)] {
+            if offset.checked_add(len).is_none_or(|end| end > memory.len()) {
+                return Err(EINVAL);
+            }
+        }
+        // Towards the end of the same memory, the last bytes first, by no more than they move: so
+        // none is overwritten before it was copied. No other memory in pieces has them in common.
+        let step = match dst_offset.checked_sub(src_offset) {
+            Some(step) if step > 0 && core::ptr::eq(dst, src) => step,
+            _ => len,
+        };
+        let mut left = len;
+        loop {
+            let part = left.min(step);
+            left -= part;
+            let (to, from) = (dst_offset + left, src_offset + left);
+            Self::copy_ascending(dst, to, src, from, part)?;
+            if left == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Copies piece by piece. Persistent memory is accessed once, so that it does not go meanwhile.
+    fn copy_ascending(
+        dst: &Exposed,
+        dst_offset: usize,
+        src: &Exposed,
+        src_offset: usize,
+        len: usize,
+    ) -> Result {
+        if src.is_persistent() {
+            src.each(src_offset, len, |before, from| {
+                dst.each(dst_offset + before, from.len(), |at, to| {
+                    Window::copy(to, from.sub(at, to.len())?)
+                })
+            })
+        } else {
+            dst.each(dst_offset, len, |before, to| {
+                src.each(src_offset + before, to.len(), |at, from| {
+                    Window::copy(to.sub(at, from.len())?, from)
+                })
+            })
+        }
+    }
+}
+
+/// Copies bytes out of pieces.
+pub(super) fn read(pieces: &Pieces, offset: usize, to: &mut [u8]) -> Result {
+    pieces.each(offset, to.len(), |at, window| {
+        let end = at + window.len();
+        window.read(to.get_mut(at..end).ok_or(EINVAL)?)
+    })
+}
+
+/// Copies bytes into pieces.
+pub(super) fn write(pieces: &Pieces, offset: usize, from: &[u8]) -> Result {
+    pieces.each(offset, from.len(), |at, window| {
+        let end = at + window.len();
+        window.write(from.get(at..end).ok_or(EINVAL)?)
+    })
+}
+
+#[kunit_tests(kfabric_memory_copy)]
+mod tests {
+    use super::super::testing::*;
+    use super::super::Memory;
+    use super::*;
+
+    #[test]
+    fn a_copy_may_overlap_either_way() -> Result {
+        for (to, from, len) in [(0, 1, 63), (1, 0, 63), (8, 0, 56), (0, 8, 56), (5, 5, 20)] {
+            let memory = counting(64)?.expose();
+            Exposed::copy(&memory, to, &memory, from, len)?;
+
+            let mut copied = [0; 64];
+            memory.read_at(to, &mut copied[..len])?;
+            for (i, byte) in copied[..len].iter().enumerate() {
+                assert_eq!(*byte, (from + i) as u8);
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn copies_between_random_pieces_are_those_of_flat_memory() -> Result {
+        use crate::proto::rng::Rng;
+        let seed = crate::sys::random::u64();
+        pr_info!("# seed {seed}\n");
+        let mut rng = Rng::new(seed);
+        let mut seen = [
+            KVVec::zeroed(900, GFP_KERNEL)?,
+            KVVec::<u8>::zeroed(900, GFP_KERNEL)?,
+        ];
+        for _ in 0..200 {
+            let mut lens = || {
+                let mut lens = [0; 9];
+                for len in &mut lens {
+                    *len = [0, 1, 2, 7, 8, 100][rng.below(6) as usize];
+                }
+                lens
+            };
+            let (a, b) = (in_pieces(&lens())?.expose(), in_pieces(&lens())?.expose());
+            let flat = Memory::zeroed(b.len())?.expose();
+            let most = a.len().min(b.len());
+            let len = rng.below(most as u64 + 1) as usize;
+            let from = rng.below((a.len() - len) as u64 + 1) as usize;
+            let to = rng.below((b.len() - len) as u64 + 1) as usize;
+            // In pieces on both sides, on one, on the other; and the same with bytes beside.
+            Exposed::copy(&flat, 0, &b, 0, b.len())?;
+            Exposed::copy(&flat, to, &a, from, len)?;
+            Exposed::copy(&b, to, &a, from, len)?;
+            flat.read_at(0, &mut seen[0][..b.len()])?;
+            b.read_at(0, &mut seen[1][..b.len()])?;
+            assert!(seen[0][..b.len()] == seen[1][..b.len()]);
+            for (i, byte) in seen[1][to..to + len].iter().enumerate() {
+                assert!(*byte == (from + i) as u8);
+            }
+            // Onto itself.
+            let to = rng.below((a.len() - len) as u64 + 1) as usize;
+            Exposed::copy(&a, to, &a, from, len)?;
+            a.read_at(to, &mut seen[0][..len])?;
+            for (i, byte) in seen[0][..len].iter().enumerate() {
+                assert!(*byte == (from + i) as u8);
+            }
+        }
+        Ok(())
+    }
+}

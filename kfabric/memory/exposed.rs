@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory in the fabric's hands.
+
+use super::{copy, Kind, Memory};
+use crate::{
+    durable,
+    proto::atomic::Datatype,
+    sys::{
+        copy::{SharedBytes, Window, Word},
+        pmem::Pmem,
+    },
+};
+use core::mem::size_of;
+use kernel::{prelude::*, sync::Arc};
+
+/// Memory in the fabric's hands: anybody may write to it at any moment.
+///
+/// All methods but [`Exposed::commit`] may be called in any context, from any number of tasks at
+/// once. Bytes that somebody writes at the same time arrive old or new.
+pub struct Exposed(pub(super) Kind<SharedBytes>);
+impl Exposed {
+    /// Gives the memory back to its owner, whom nobody disturbs any more.
+    ///
+    /// Devices must have stopped writing to it before.
+    pub(crate) fn into_memory(self) -> Memory {
+        Memory(match self.0 {
+            Kind::Volatile(bytes) => Kind::Volatile(bytes.into_vec()),
+            Kind::Pieces(pieces) => Kind::Pieces(pieces),
+            Kind::Persistent(range) => Kind::Persistent(range),
+        })
+    }
+
+    /// Returns how many bytes there are.
+    pub fn len(&self) -> usize {
+        match &self.0 {
+            Kind::Volatile(bytes) => bytes.len(),
+            Kind::Pieces(pieces) => pieces.len(),
+            Kind::Persistent(range) => range.len,
+        }
+    }
+
+    /// Returns whether there is no byte.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns whether it is persistent.
+    pub fn is_persistent(&self) -> bool {
+        matches!(self.0, Kind::Persistent(_))
+    }
+
+    /// Returns the device that persistent memory is on.
+    pub fn device(&self) -> Option<&Arc<Pmem>> {
+        match &self.0 {
+            Kind::Volatile(_) | Kind::Pieces(_) => None,
+            Kind::Persistent(range) => Some(&range.device),
+        }
+    }
+
+    /// Calls `f` with a window on `len` bytes from `offset`, which must be in one piece.
+    pub(super) fn with<T>(
+        &self,
+        offset: usize,
+        len: usize,
+        f: impl FnOnce(Window<'_>) -> Result<T>,
+    ) -> Result<T> {
+        match &self.0 {
+            Kind::Volatile(bytes) => f(bytes.window().sub(offset, len)?),
+            Kind::Pieces(pieces) => pieces.with(offset, len, f),
+            Kind::Persistent(range) => range.with(offset, len, f),
+        }
+    }
+
+    /// Calls `f` with windows on `len` bytes from `offset`, in ascending order: each with how many
+    /// bytes were before it.
+    pub(super) fn each(
+        &self,
+        offset: usize,
+        len: usize,
+        mut f: impl FnMut(usize, Window<'_>) -> Result,
+    ) -> Result {
+        match &self.0 {
+            Kind::Pieces(pieces) => pieces.each(offset, len, f),
+            _ => self.with(offset, len, |window| f(0, window)),
+        }
+    }
+
+    /// Copies the bytes from `offset` to `to`.
+    ///
+    /// # Errors
+    /// As [`Memory::read_at`].
+    pub fn read_at(&self, offset: usize, to: &mut [u8]) -> Result {
+        match &self.0 {
+            Kind::Pieces(pieces) => copy::read(pieces, offset, to),
+            _ => self.with(offset, to.len(), |window| window.read(to)),
+        }
+    }
+
+    /// Copies `from` to the bytes from `offset`. Durable only after a commit.
+    ///
+    /// # Errors
+    /// As [`Memory::write_at`].
+    pub fn write_at(&self, offset: usize, from: &[u8]) -> Result {
+        match &self.0 {
+            Kind::Pieces(pieces) => copy::write(pieces, offset, from),
+            _ => self.with(offset, from.len(), |window| window.write(from)),
+        }
+    }
+
+    /// Loads the word at `offset` at once, in the CPU's byte order; an acquire.
+    ///
+    /// A peer's copy may tear it, another store of a word of that size does not.
+    ///
+    /// # Errors
+    /// - `EINVAL`: out of bounds, not aligned to the word's size, or in two pieces.
+    /// - `ENODEV`: the persistent device is gone.
+    pub fn load<T: Word>(&self, offset: usize) -> Result<T> {
+        self.with(offset, size_of::<T>(), |window| window.load(0))
+    }
+
+    /// Stores the word at `offset` at once, in the CPU's byte order; a release.
+    ///
+    /// # Errors
+    /// As [`Exposed::load`].
+    pub fn store<T: Word>(&self, offset: usize, value: T) -> Result {
+        self.with(offset, size_of::<T>(), |window| window.store(0, value))
+    }
+
+    /// Loads 64 bits; see [`Exposed::load`].
+    pub fn load_u64(&self, offset: usize) -> Result<u64> {
+        self.load(offset)
+    }
+
+    /// Stores 64 bits; see [`Exposed::store`].
+    pub fn store_u64(&self, offset: usize, value: u64) -> Result {
+        self.store(offset, value)
+    }
+
+    /// Changes the word of `datatype` at `offset` at once; returns what it was. A full barrier.
+    ///
+    /// A peer's copy may tear it, another atomic comes before or after it.
+    ///
+    /// # Errors
+    /// As [`Exposed::load`].
+    pub(crate) fn update(
+        &self,
+        offset: usize,
+        datatype: Datatype,
+        change: impl FnMut(u64) -> u64,
+    ) -> Result<u64> {
+        self.with(offset, datatype.size(), |window| {
+            window.update(0, datatype, change)
+        })
+    }
+
+    /// Reads a number of `size` bytes, at most 8, of any alignment. As [`Exposed::read_at`].
+    pub(crate) fn number_at(&self, offset: usize, size: usize) -> Result<u64> {
+        let mut bytes = [0; 8];
+        self.read_at(offset, bytes.get_mut(..size).ok_or(EINVAL)?)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// Writes a number of `size` bytes. As [`Exposed::number_at`].
+    pub(crate) fn set_number_at(&self, offset: usize, size: usize, value: u64) -> Result {
+        let bytes = value.to_le_bytes();
+        self.write_at(offset, bytes.get(..size).ok_or(EINVAL)?)
+    }
+
+    /// Makes `len` bytes from `offset` durable; without bytes, just flushes the device.
+    ///
+    /// Process context, may sleep. Any offset and length do.
+    ///
+    /// # Errors
+    /// - `EINVAL`: out of bounds.
+    /// - `EOPNOTSUPP`: the memory is volatile.
+    /// - `ENODEV`: the device is gone, and nothing is known of the bytes.
+    /// - `EIO` and others of the device: the bytes may not be durable.
+    pub fn commit(&self, offset: usize, len: usize) -> Result {
+        match &self.0 {
+            Kind::Volatile(_) | Kind::Pieces(_) => Err(EOPNOTSUPP),
+            Kind::Persistent(range) => {
+                durable::commit(&range.device, range.locate(offset, len)?, len)
+            }
+        }
+    }
+}
+
+#[kunit_tests(kfabric_exposed)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+
+    #[test]
+    fn exposed_memory_refuses_what_is_out_of_bounds() -> Result {
+        let memory = Memory::zeroed(64)?.expose();
+        let other = Memory::zeroed(128)?.expose();
+        let mut buffer = [0; 65];
+
+        for (offset, len, inside) in BOUNDS {
+            let part = &mut buffer[..len];
+            assert_eq!(memory.read_at(offset, part).is_ok(), inside);
+            assert_eq!(memory.write_at(offset, part).is_ok(), inside);
+            assert_eq!(
+                Exposed::copy(&memory, offset, &other, 0, len).is_ok(),
+                inside
+            );
+            assert_eq!(
+                Exposed::copy(&other, 0, &memory, offset, len).is_ok(),
+                inside
+            );
+            if !inside {
+                assert!(refused(
+                    Exposed::copy(&memory, offset, &other, 0, len),
+                    EINVAL
+                ));
+                assert!(refused(
+                    Exposed::copy(&other, 0, &memory, offset, len),
+                    EINVAL
+                ));
+            }
+        }
+        assert!(refused(Exposed::copy(&memory, 1, &other, 1, MAX), EINVAL));
+        Ok(())
+    }
+
+    #[test]
+    fn a_write_changes_its_bytes_and_no_other() -> Result {
+        for (offset, len) in [(0, 1), (0, 64), (1, 7), (13, 21), (63, 1), (64, 0)] {
+            let memory = counting(64)?.expose();
+            memory.write_at(offset, &[0xee; 64][..len])?;
+
+            let memory = memory.into_memory();
+            for (i, byte) in memory.as_slice().ok_or(EINVAL)?.iter().enumerate() {
+                let written = (offset..offset + len).contains(&i);
+                assert_eq!(*byte, if written { 0xee } else { i as u8 });
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn words_are_aligned_and_inside_or_refused() -> Result {
+        fn check<T: Word + PartialEq>(value: T, bytes: &[u8]) -> Result {
+            let size = size_of::<T>();
+            let memory = Memory::zeroed(64)?.expose();
+
+            for offset in 0..70 {
+                let good = offset % size == 0 && offset + size <= 64;
+                assert_eq!(memory.store(offset, value).is_ok(), good);
+                assert_eq!(memory.load::<T>(offset).is_ok(), good);
+                if good {
+                    let mut seen = [0; 8];
+                    memory.read_at(offset, &mut seen[..size])?;
+                    assert_eq!(&seen[..size], bytes);
+                    assert!(memory.load::<T>(offset)? == value);
+                }
+            }
+            assert!(refused(memory.load::<T>(MAX - size + 1), EINVAL));
+            assert!(refused(memory.store(MAX - size + 1, value), EINVAL));
+            Ok(())
+        }
+
+        check(0xf1u8, &0xf1u8.to_ne_bytes())?;
+        check(0xf1e2u16, &0xf1e2u16.to_ne_bytes())?;
+        check(0xf1e2_d3c4u32, &0xf1e2_d3c4u32.to_ne_bytes())?;
+        check(
+            0xf1e2_d3c4_b5a6_9788u64,
+            &0xf1e2_d3c4_b5a6_9788u64.to_ne_bytes(),
+        )
+    }
+
+    #[test]
+    fn a_commit_of_volatile_memory_is_refused() -> Result {
+        let memory = Memory::zeroed(64)?.expose();
+
+        assert!(memory.device().is_none());
+        for (offset, len) in [(0, 0), (0, 64), (64, 1)] {
+            assert!(refused(memory.commit(offset, len), EOPNOTSUPP));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn pieces_refuse_what_is_out_of_bounds() -> Result {
+        let mut owned = in_pieces(&[0, 1, 0, 30, 33, 0])?;
+        let mut buffer = [0; 65];
+        for (offset, len, inside) in BOUNDS {
+            let part = &mut buffer[..len];
+            assert_eq!(owned.read_at(offset, part).is_ok(), inside);
+            assert_eq!(owned.write_at(offset, part).is_ok(), inside);
+        }
+        let (memory, other) = (owned.expose(), Memory::zeroed(128)?.expose());
+        for (offset, len, inside) in BOUNDS {
+            let part = &mut buffer[..len];
+            assert_eq!(memory.read_at(offset, part).is_ok(), inside);
+            assert_eq!(memory.write_at(offset, part).is_ok(), inside);
+            let copied = [
+                Exposed::copy(&memory, offset, &other, 0, len),
+                Exposed::copy(&other, 0, &memory, offset, len),
+                Exposed::copy(&memory, offset, &memory, 0, len),
+            ];
+            assert!(copied.iter().all(|copied| copied.is_ok() == inside));
+        }
+        assert!(refused(Exposed::copy(&memory, 1, &other, 1, MAX), EINVAL));
+        Ok(())
+    }
+
+    #[test]
+    fn words_in_two_pieces_are_refused() -> Result {
+        let memory = in_pieces(&[16, 4, 12])?.expose();
+        for (offset, good) in [(0, true), (8, true), (16, false), (24, false)] {
+            assert_eq!(memory.load_u64(offset).is_ok(), good);
+            assert_eq!(memory.store_u64(offset, 1).is_ok(), good);
+        }
+        Ok(())
+    }
+}
