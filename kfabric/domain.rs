@@ -6,10 +6,10 @@
 
 use crate::debugfs::{self, Shown};
 use crate::fabric;
-use crate::info::Info;
+use crate::info::{Caps, Info};
 use crate::keys::Keys;
 use crate::memory::Memory;
-use crate::mr::{Access, MemoryRegion};
+use crate::mr::{Attributes, MemoryRegion};
 use crate::provider::registry::Entry;
 use crate::provider::AnyDomain;
 use crate::stats::TargetStats;
@@ -200,13 +200,20 @@ impl Domain {
         core::ptr::eq(self.core.entry(), entry)
     }
 
-    /// Registers memory. See [`MemoryRegion`]; on failure the memory comes back.
+    /// What the provider offered when the domain was opened.
+    pub(crate) fn caps(&self) -> Caps {
+        self.core.offer.caps
+    }
+
+    /// Registers memory, for peers with an [`Access`](crate::mr::Access), or with hints as well.
+    /// See [`MemoryRegion`]; on failure the memory comes back.
     ///
     /// Sleeps; process context.
     ///
     /// # Errors
-    /// - `EINVAL`: it is empty.
-    /// - `ENODEV`: the provider is gone.
+    /// - `EINVAL`: it is empty; or peers may do atomics, and its words are not aligned.
+    /// - `EOPNOTSUPP`: a hint that the domain does not know ([`Caps::UNCACHED`]).
+    /// - `ENODEV`: the provider is gone, or the device that the memory is on.
     /// - `ENOSPC`: no more keys in this domain.
     /// - `ENOMEM`.
     ///
@@ -214,9 +221,9 @@ impl Domain {
     pub fn register(
         &self,
         memory: Memory,
-        access: Access,
+        attributes: impl Into<Attributes>,
     ) -> Result<MemoryRegion, (Error, Memory)> {
-        MemoryRegion::register(self, memory, access)
+        MemoryRegion::register(self, memory, attributes.into())
     }
 
     /// Registers memory that must be persistent. As [`Domain::register`].
@@ -228,12 +235,12 @@ impl Domain {
     pub fn register_persistent(
         &self,
         memory: Memory,
-        access: Access,
+        attributes: impl Into<Attributes>,
     ) -> Result<MemoryRegion, (Error, Memory)> {
         if !memory.is_persistent() {
             return Err((EINVAL, memory));
         }
-        self.register(memory, access)
+        self.register(memory, attributes)
     }
 
     /// Closes the domain.
@@ -252,6 +259,7 @@ impl Domain {
 mod tests {
     use super::*;
     use crate::info::{Label, Limits};
+    use crate::mr::Access;
     use crate::provider::registry::unplug;
     use crate::provider::testing::{Desk, Opened};
     use kernel::str::CString;

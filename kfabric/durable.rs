@@ -13,7 +13,7 @@
 
 #![deny(unsafe_code)]
 
-use crate::sys::pmem::Pmem;
+use crate::sys::{around, pmem::Pmem};
 use kernel::prelude::*;
 
 /// The smallest range that can be committed, and what its bounds must be a multiple of, in bytes.
@@ -31,6 +31,15 @@ pub const GRANULARITY: usize = 1;
 /// Source: arch/x86/lib/usercopy_64.c (`clean_cache_range()` rounds to lines), `pmem_wmb()`.
 pub(crate) fn commit(device: &Pmem, offset: usize, len: usize) -> Result {
     device.write_back(offset, len)?;
+    device.flush()
+}
+
+/// As [`commit`], for bytes that were all stored around the cache: no line is to be written back.
+///
+/// Whoever stored them has fenced them as well, on the CPU that did; what is left is the device.
+pub(crate) fn commit_uncached(device: &Pmem, offset: usize, len: usize) -> Result {
+    device.check(offset, len)?;
+    around::fence();
     device.flush()
 }
 
@@ -55,6 +64,7 @@ mod tests {
             (1, usize::MAX, Err(EINVAL)),
         ] {
             assert_eq!(commit(&device, offset, len), expected);
+            assert_eq!(commit_uncached(&device, offset, len), expected);
         }
         Ok(())
     }
@@ -65,6 +75,7 @@ mod tests {
         device.unbind();
         for (offset, len) in [(0, LEN), (LEN - 1, 1), (0, 0), (LEN, 0)] {
             assert_eq!(commit(&device, offset, len), Err(ENODEV));
+            assert_eq!(commit_uncached(&device, offset, len), Err(ENODEV));
         }
         Ok(())
     }

@@ -46,12 +46,15 @@ impl Caps {
     /// Posts with a fence ([`Options::fence`](crate::op::Options)): only where it is asked for,
     /// since each post is counted then. Source: FI_FENCE.
     pub const FENCE: Caps = Caps(1 << 6);
+    /// Regions whose bytes are stored around the cache
+    /// ([`Attributes::uncached`](crate::mr::Attributes)).
+    pub const UNCACHED: Caps = Caps(1 << 7);
 
     /// What an info has only if it is asked for, since it costs something. Source: secondary
     /// capabilities of fi_getinfo(3).
     const ON_REQUEST: Caps = Caps::FENCE;
 
-    const NAMES: [(Caps, &'static str); 7] = [
+    const NAMES: [(Caps, &'static str); 8] = [
         (Caps::MSG, "msg"),
         (Caps::READ, "read"),
         (Caps::WRITE, "write"),
@@ -59,6 +62,7 @@ impl Caps {
         (Caps::COMMIT, "commit"),
         (Caps::ATOMIC, "atomic"),
         (Caps::FENCE, "fence"),
+        (Caps::UNCACHED, "uncached"),
     ];
 
     /// Whether each capability of `needed` is in the set.

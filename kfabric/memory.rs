@@ -213,7 +213,9 @@ impl Memory {
                 to.copy_from_slice(vec.get(offset..end).ok_or(EINVAL)?);
                 Ok(())
             }
-            Kind::Pieces(pieces) => copy::read(pieces, offset, to),
+            Kind::Pieces(pieces) => {
+                pieces.each(offset, to.len(), |at, window| copy::read(window, at, to))
+            }
             Kind::Persistent(range) => range.with(offset, to.len(), |window| window.read(to)),
         }
     }
@@ -232,18 +234,28 @@ impl Memory {
                     .copy_from_slice(from);
                 Ok(())
             }
-            Kind::Pieces(pieces) => copy::write(pieces, offset, from),
+            Kind::Pieces(pieces) => pieces.each(offset, from.len(), |at, window| {
+                copy::write(window, at, from)
+            }),
             Kind::Persistent(range) => range.with(offset, from.len(), |window| window.write(from)),
         }
     }
 
     /// Puts the memory into the fabric's hands.
     pub(crate) fn expose(self) -> Exposed {
-        Exposed(match self.0 {
+        Exposed::new(match self.0 {
             Kind::Volatile(vec) => Kind::Volatile(SharedBytes::new(vec)),
             Kind::Pieces(pieces) => Kind::Pieces(pieces),
             Kind::Persistent(range) => Kind::Persistent(range),
         })
+    }
+
+    /// Writes back what the caches hold of persistent bytes; process context, may sleep.
+    pub(crate) fn write_back(&self) -> Result {
+        match &self.0 {
+            Kind::Volatile(_) | Kind::Pieces(_) => Ok(()),
+            Kind::Persistent(range) => range.device.write_back(range.offset, range.len),
+        }
     }
 }
 #[kunit_tests(kfabric_memory)]

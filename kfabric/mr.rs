@@ -8,6 +8,7 @@
 
 use crate::debugfs::{self, Shown};
 use crate::domain::{Child, Class, Domain};
+use crate::info::Caps;
 use crate::memory::{Exposed, Memory};
 use crate::op::AtomicAction;
 use crate::proto::descriptor::{self, Descriptor, Flush, Persistence};
@@ -23,6 +24,32 @@ pub use crate::proto::access::Access;
 
 static NEXT_ID: Atomic<u64> = Atomic::new(1);
 
+/// What memory is registered for.
+///
+/// An [`Access`] is one without hints.
+///
+/// Source: `struct fi_mr_attr` of fi_mr(3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// What peers may do to it.
+    pub access: Access,
+    /// A hint that its bytes are not going to be read soon: whatever is stored in the region, by
+    /// peers, by its owner or by a receive, goes around the cache.
+    ///
+    /// So it displaces nothing there, and a commit has nothing to write back. Needs
+    /// [`Caps::UNCACHED`].
+    pub uncached: bool,
+}
+
+impl From<Access> for Attributes {
+    fn from(access: Access) -> Self {
+        Attributes {
+            access,
+            uncached: false,
+        }
+    }
+}
+
 /// What a key stands for: the memory and the rights of peers.
 pub(crate) struct Region {
     memory: Exposed,
@@ -32,9 +59,11 @@ pub(crate) struct Region {
 
 impl Region {
     /// What stands behind `key`, which nobody else has.
-    pub(crate) fn new(memory: Memory, access: Access, key: Key) -> Self {
+    pub(crate) fn new(memory: Memory, attributes: impl Into<Attributes>, key: Key) -> Self {
+        let Attributes { access, uncached } = attributes.into();
+        let memory = memory.expose();
         Region {
-            memory: memory.expose(),
+            memory: if uncached { memory.uncached() } else { memory },
             access,
             key,
         }
@@ -68,6 +97,7 @@ impl Region {
 pub(crate) struct Sheet {
     len: usize,
     access: Access,
+    uncached: bool,
     persistence: Option<Persistence>,
     /// Index and generation of the key; 0 without one.
     key: Atomic<u64>,
@@ -78,6 +108,7 @@ impl Sheet {
         Sheet {
             len: region.memory.len(),
             access: region.access,
+            uncached: region.memory.is_uncached(),
             persistence: region.persistence(),
             key: Atomic::new(Self::shown(region.key)),
         }
@@ -98,6 +129,7 @@ impl Sheet {
                 "remote_write",
                 u64::from(self.access.contains(Access::WRITE)),
             ),
+            ("uncached", u64::from(self.uncached)),
             ("persistent", u64::from(self.persistence.is_some())),
             (
                 "flush_responder",
@@ -125,7 +157,7 @@ pub struct MemoryRegion {
 }
 
 impl MemoryRegion {
-    /// Registers `memory`, for peers with `access`; none means local use only.
+    /// Registers `memory`, for peers with access; none means local use only.
     ///
     /// Sleeps; process context.
     ///
@@ -133,29 +165,40 @@ impl MemoryRegion {
     /// The memory comes back with
     /// - `EINVAL`: it is empty; or peers may do atomics, and it does not begin at a multiple of 8
     ///   bytes, or is in pieces that do not all begin and end at one.
-    /// - `ENODEV`: the provider is gone.
+    /// - `EOPNOTSUPP`: a hint that the domain does not know.
+    /// - `ENODEV`: the provider is gone, or the device that the memory is on.
     /// - `ENOSPC`: no more keys in this domain.
     /// - `ENOMEM`.
     pub(crate) fn register(
         domain: &Domain,
         memory: Memory,
-        access: Access,
+        attributes: Attributes,
     ) -> Result<Self, (Error, Memory)> {
+        let Attributes { access, uncached } = attributes;
         if memory.is_empty() {
             return Err((EINVAL, memory));
         }
         if access.contains(Access::ATOMIC) && !memory.is_aligned(size_of::<u64>()) {
             return Err((EINVAL, memory));
         }
+        if uncached && !domain.caps().contains(Caps::UNCACHED) {
+            return Err((EOPNOTSUPP, memory));
+        }
         let child = match domain.child(Class::Region) {
             Ok(child) => child,
             Err(error) => return Err((error, memory)),
         };
+        // What its owner stored before: a commit of the region will not look for it.
+        if uncached {
+            if let Err(error) = memory.write_back() {
+                return Err((error, memory));
+            }
+        }
         let key = match child.keys().reserve() {
             Ok(key) => key,
             Err(error) => return Err((error, memory)),
         };
-        let region = Region::new(memory, access, key);
+        let region = Region::new(memory, attributes, key);
         let failed = |error, region: Region| {
             child.keys().remove(key);
             Err((error, region.memory.into_memory()))
@@ -206,6 +249,12 @@ impl MemoryRegion {
     pub fn is_persistent(&self) -> bool {
         self.region()
             .is_ok_and(|region| region.memory.is_persistent())
+    }
+
+    /// Whether what is stored in it goes around the cache.
+    pub fn is_uncached(&self) -> bool {
+        self.region()
+            .is_ok_and(|region| region.memory.is_uncached())
     }
 
     /// What peers need to know to use it: to be sent to them by any means.
@@ -513,6 +562,18 @@ mod tests {
     }
 
     #[test]
+    fn hint_that_the_domain_does_not_know_is_refused() -> Result {
+        let opened = Opened::new()?;
+        let attributes = Attributes {
+            access: Access::READ,
+            uncached: true,
+        };
+        let refused = opened.domain.register(Memory::zeroed(LEN)?, attributes);
+        assert!(matches!(refused, Err((EOPNOTSUPP, memory)) if memory.len() == LEN));
+        Ok(())
+    }
+
+    #[test]
     fn memory_comes_back_once_no_slice_is_left() -> Result {
         let opened = Opened::new()?;
         let mut region = register(&opened, Access::READ)?;
@@ -629,7 +690,7 @@ mod tests {
     fn file_tells_the_state_and_not_the_key() -> Result {
         let opened = Opened::new()?;
         let first = register(&opened, Access::READ)?;
-        let expected = c"len 64\nremote_read 1\nremote_write 0\npersistent 0\n\
+        let expected = c"len 64\nremote_read 1\nremote_write 0\nuncached 0\npersistent 0\n\
             flush_responder 0\nkey_index 0\nkey_generation 1\n";
         assert!(*file(&first)? == *expected);
 
@@ -637,7 +698,7 @@ mod tests {
         let memory = Memory::persistent(&device, 0, 4096)?;
         let registered = opened.domain.register(memory, Access::WRITE);
         let second = registered.map_err(|(error, _)| error)?;
-        let expected = c"len 4096\nremote_read 0\nremote_write 1\npersistent 1\n\
+        let expected = c"len 4096\nremote_read 0\nremote_write 1\nuncached 0\npersistent 1\n\
             flush_responder 1\nkey_index 1\nkey_generation 1\n";
         assert!(*file(&second)? == *expected);
 
@@ -646,7 +707,7 @@ mod tests {
         let Err((EBUSY, first)) = first.close() else {
             return Err(EINVAL);
         };
-        let expected = c"len 64\nremote_read 1\nremote_write 0\npersistent 0\n\
+        let expected = c"len 64\nremote_read 1\nremote_write 0\nuncached 0\npersistent 0\n\
             flush_responder 0\nkey_index 0\nkey_generation 0\n";
         assert!(*file(&first)? == *expected);
         Ok(())

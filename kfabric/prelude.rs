@@ -14,7 +14,9 @@ pub use crate::info::{
     getinfo, Caps, Effect, EndpointType, Hints, Info, Label, Limits, Namespace, Order,
 };
 pub use crate::memory::{BioVec, Memory, ScatterList};
-pub use crate::mr::{Access, LocalSlice, MemoryRegion, RemoteRegion, RemoteSlice};
+pub use crate::mr::{
+    Access, Attributes as RegionAttributes, LocalSlice, MemoryRegion, RemoteRegion, RemoteSlice,
+};
 pub use crate::op::{
     Action, AtomicAction, AtomicOp, Buffer, Datatype, Failure, Kind, Level, OpId, Options, Outcome,
     Refused, Status, Success,

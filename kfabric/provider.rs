@@ -13,6 +13,7 @@ use crate::domain;
 use crate::info::{Caps, Info};
 use crate::op::{Kind, Level, Op, OpId, Operation};
 use crate::rdm::matching::Matching;
+use crate::sys::around;
 use crate::trace;
 use faults::Faults;
 use kernel::error::VTABLE_DEFAULT_ERROR;
@@ -89,6 +90,10 @@ pub trait Domain: Send + Sync + 'static {
 /// context, at the same time on several CPUs, and never sleep or allocate.
 #[vtable]
 pub trait Endpoint: Send + Sync + 'static {
+    /// Whether a device stores in this host's memory what arrives, on its own. Else the CPUs do, by
+    /// [`Port::access`] and [`Match::execute`], which heed the hints of regions.
+    const STORED_BY_DEVICE: bool = false;
+
     /// The name by which peers reach it.
     fn name(&self) -> Name;
 
@@ -181,6 +186,9 @@ pub fn caps<E: Endpoint>() -> Caps {
     }
     if E::HAS_WRITE && E::HAS_COMMIT {
         caps |= Caps::COMMIT;
+    }
+    if !E::STORED_BY_DEVICE && around::is_possible() {
+        caps |= Caps::UNCACHED;
     }
     caps
 }

@@ -22,6 +22,7 @@ pub(crate) mod bindings {
     include!(env!("KFABRIC_BINDINGS"));
 }
 
+pub(crate) mod around;
 pub mod autoload;
 pub mod chardev;
 pub mod chunks;

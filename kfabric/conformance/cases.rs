@@ -15,6 +15,7 @@ mod cq;
 mod domain;
 mod endpoint;
 mod fence;
+mod hints;
 mod info;
 mod inject;
 mod keys;
@@ -48,6 +49,7 @@ pub(crate) const ALL: &[&[Case]] = &[
     silent::CASES,
     cntr::CASES,
     memory::CASES,
+    hints::CASES,
     inject::CASES,
     cm::CASES,
     load::CASES,

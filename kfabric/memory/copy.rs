@@ -3,7 +3,7 @@
 //! Copies: from one memory in the fabric's hands to another, and out of pieces and into them.
 
 use super::{Exposed, Kind};
-use crate::sys::{copy::Window, pieces::Pieces};
+use crate::sys::copy::Window;
 use kernel::prelude::*;
 
 impl Exposed {
@@ -21,8 +21,8 @@ impl Exposed {
         src_offset: usize,
         len: usize,
     ) -> Result {
-        match (&dst.0, &src.0) {
-            (Kind::Volatile(to), Kind::Volatile(from)) => Window::copy(
+        match (&dst.kind, &src.kind) {
+            (Kind::Volatile(to), Kind::Volatile(from)) if !dst.uncached => Window::copy(
                 to.window().sub(dst_offset, len)?,
                 from.window().sub(src_offset, len)?,
             ),
@@ -106,20 +106,16 @@ impl Exposed {
     }
 }
 
-/// Copies bytes out of pieces.
-pub(super) fn read(pieces: &Pieces, offset: usize, to: &mut [u8]) -> Result {
-    pieces.each(offset, to.len(), |at, window| {
-        let end = at + window.len();
-        window.read(to.get_mut(at..end).ok_or(EINVAL)?)
-    })
+/// Copies the bytes of a window to where they belong, `at` of `to`.
+pub(super) fn read(window: Window<'_>, at: usize, to: &mut [u8]) -> Result {
+    let end = at + window.len();
+    window.read(to.get_mut(at..end).ok_or(EINVAL)?)
 }
 
-/// Copies bytes into pieces.
-pub(super) fn write(pieces: &Pieces, offset: usize, from: &[u8]) -> Result {
-    pieces.each(offset, from.len(), |at, window| {
-        let end = at + window.len();
-        window.write(from.get(at..end).ok_or(EINVAL)?)
-    })
+/// Copies the bytes that belong to a window there, from `at` of `from`.
+pub(super) fn write(window: Window<'_>, at: usize, from: &[u8]) -> Result {
+    let end = at + window.len();
+    window.write(from.get(at..end).ok_or(EINVAL)?)
 }
 
 #[kunit_tests(kfabric_memory_copy)]

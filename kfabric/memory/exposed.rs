@@ -18,13 +18,39 @@ use kernel::{prelude::*, sync::Arc};
 ///
 /// All methods but [`Exposed::commit`] may be called in any context, from any number of tasks at
 /// once. Bytes that somebody writes at the same time arrive old or new.
-pub struct Exposed(pub(super) Kind<SharedBytes>);
+pub struct Exposed {
+    pub(super) kind: Kind<SharedBytes>,
+    /// Whether what is stored stays in no cache.
+    pub(super) uncached: bool,
+}
 impl Exposed {
+    pub(super) fn new(kind: Kind<SharedBytes>) -> Exposed {
+        Exposed {
+            kind,
+            uncached: false,
+        }
+    }
+
+    /// The same memory, all of whose stores go around the cache.
+    ///
+    /// What was stored before is none of them.
+    pub(crate) fn uncached(self) -> Exposed {
+        Exposed {
+            uncached: true,
+            ..self
+        }
+    }
+
+    /// Returns whether its stores go around the cache.
+    pub fn is_uncached(&self) -> bool {
+        self.uncached
+    }
+
     /// Gives the memory back to its owner, whom nobody disturbs any more.
     ///
     /// Devices must have stopped writing to it before.
     pub(crate) fn into_memory(self) -> Memory {
-        Memory(match self.0 {
+        Memory(match self.kind {
             Kind::Volatile(bytes) => Kind::Volatile(bytes.into_vec()),
             Kind::Pieces(pieces) => Kind::Pieces(pieces),
             Kind::Persistent(range) => Kind::Persistent(range),
@@ -33,7 +59,7 @@ impl Exposed {
 
     /// Returns how many bytes there are.
     pub fn len(&self) -> usize {
-        match &self.0 {
+        match &self.kind {
             Kind::Volatile(bytes) => bytes.len(),
             Kind::Pieces(pieces) => pieces.len(),
             Kind::Persistent(range) => range.len,
@@ -47,14 +73,24 @@ impl Exposed {
 
     /// Returns whether it is persistent.
     pub fn is_persistent(&self) -> bool {
-        matches!(self.0, Kind::Persistent(_))
+        matches!(self.kind, Kind::Persistent(_))
     }
 
     /// Returns the device that persistent memory is on.
     pub fn device(&self) -> Option<&Arc<Pmem>> {
-        match &self.0 {
+        match &self.kind {
             Kind::Volatile(_) | Kind::Pieces(_) => None,
             Kind::Persistent(range) => Some(&range.device),
+        }
+    }
+
+    /// The window, which knows how its bytes are stored.
+    #[inline]
+    fn marked<'a>(&self, window: Window<'a>) -> Window<'a> {
+        if self.uncached {
+            window.around()
+        } else {
+            window
         }
     }
 
@@ -65,10 +101,10 @@ impl Exposed {
         len: usize,
         f: impl FnOnce(Window<'_>) -> Result<T>,
     ) -> Result<T> {
-        match &self.0 {
-            Kind::Volatile(bytes) => f(bytes.window().sub(offset, len)?),
-            Kind::Pieces(pieces) => pieces.with(offset, len, f),
-            Kind::Persistent(range) => range.with(offset, len, f),
+        match &self.kind {
+            Kind::Volatile(bytes) => f(self.marked(bytes.window().sub(offset, len)?)),
+            Kind::Pieces(pieces) => pieces.with(offset, len, |window| f(self.marked(window))),
+            Kind::Persistent(range) => range.with(offset, len, |window| f(self.marked(window))),
         }
     }
 
@@ -80,8 +116,10 @@ impl Exposed {
         len: usize,
         mut f: impl FnMut(usize, Window<'_>) -> Result,
     ) -> Result {
-        match &self.0 {
-            Kind::Pieces(pieces) => pieces.each(offset, len, f),
+        match &self.kind {
+            Kind::Pieces(pieces) => {
+                pieces.each(offset, len, |before, window| f(before, self.marked(window)))
+            }
             _ => self.with(offset, len, |window| f(0, window)),
         }
     }
@@ -91,8 +129,8 @@ impl Exposed {
     /// # Errors
     /// As [`Memory::read_at`].
     pub fn read_at(&self, offset: usize, to: &mut [u8]) -> Result {
-        match &self.0 {
-            Kind::Pieces(pieces) => copy::read(pieces, offset, to),
+        match &self.kind {
+            Kind::Pieces(_) => self.each(offset, to.len(), |at, window| copy::read(window, at, to)),
             _ => self.with(offset, to.len(), |window| window.read(to)),
         }
     }
@@ -102,8 +140,10 @@ impl Exposed {
     /// # Errors
     /// As [`Memory::write_at`].
     pub fn write_at(&self, offset: usize, from: &[u8]) -> Result {
-        match &self.0 {
-            Kind::Pieces(pieces) => copy::write(pieces, offset, from),
+        match &self.kind {
+            Kind::Pieces(_) => self.each(offset, from.len(), |at, window| {
+                copy::write(window, at, from)
+            }),
             _ => self.with(offset, from.len(), |window| window.write(from)),
         }
     }
@@ -177,10 +217,14 @@ impl Exposed {
     /// - `ENODEV`: the device is gone, and nothing is known of the bytes.
     /// - `EIO` and others of the device: the bytes may not be durable.
     pub fn commit(&self, offset: usize, len: usize) -> Result {
-        match &self.0 {
+        match &self.kind {
             Kind::Volatile(_) | Kind::Pieces(_) => Err(EOPNOTSUPP),
             Kind::Persistent(range) => {
-                durable::commit(&range.device, range.locate(offset, len)?, len)
+                let offset = range.locate(offset, len)?;
+                match self.uncached {
+                    true => durable::commit_uncached(&range.device, offset, len),
+                    false => durable::commit(&range.device, offset, len),
+                }
             }
         }
     }

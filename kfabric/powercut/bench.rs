@@ -7,6 +7,7 @@ use crate::sys::{Event, Probe};
 use core::mem::take;
 use core::ops::Range as Span;
 use kernel::prelude::*;
+use kernel::sync::Arc;
 use kernel::time::delay::{fsleep, udelay};
 use kernel::time::Delta;
 use kfabric::prelude::*;
@@ -52,7 +53,12 @@ pub(crate) struct Bench {
     pub(crate) lines: KVVec<u8>,
     pub(crate) image: KVVec<u8>,
     pub(crate) cuts: u32,
+    /// How often something of the window was written back, and stored around the cache, since the
+    /// last operation was begun.
+    pub(crate) write_backs: usize,
+    pub(crate) arounds: usize,
 
+    pmem: Arc<Pmem>,
     /// The window once more, to take snapshots of.
     pub(crate) window: Memory,
     pub(crate) initiator: Endpoint<Context>,
@@ -65,7 +71,7 @@ pub(crate) struct Bench {
     pub(crate) cq: CompletionQueue<Context>,
     pub(crate) target_cq: CompletionQueue<Context>,
     _av: AddressVector,
-    _domain: Domain,
+    pub(crate) domain: Domain,
     _fabric: Fabric,
 }
 
@@ -103,13 +109,21 @@ pub(crate) fn ledger(durable: &[u8]) -> Result<Ledger<KVVec<u8>>> {
     Ok(ledger)
 }
 
+/// What the region is registered for.
+pub(crate) fn attributes(uncached: bool) -> RegionAttributes {
+    RegionAttributes {
+        access: Access::READ_WRITE,
+        uncached,
+    }
+}
+
 /// The bytes of the window that are `range` of the region.
 pub(crate) fn in_window(range: &Span<usize>) -> Span<usize> {
     REGION.start + range.start..REGION.start + range.end
 }
 
 impl Bench {
-    pub(crate) fn new(info: &Info, rng: Rng, cuts: u32) -> Result<Bench> {
+    pub(crate) fn new(info: &Info, rng: Rng, cuts: u32, uncached: bool) -> Result<Bench> {
         let pmem = Pmem::open(c"/dev/pmem0")?;
         let fabric = Fabric::open(info)?;
         let domain = fabric.domain(info)?;
@@ -127,7 +141,7 @@ impl Bench {
         let window = Memory::persistent(&pmem, AT, WINDOW)?;
         let region = Memory::persistent(&pmem, AT + REGION.start as u64, LEN)?;
         let region = domain
-            .register(region, Access::READ_WRITE)
+            .register(region, attributes(uncached))
             .map_err(|(error, _)| error)?;
         let remote = RemoteRegion::parse(&region.descriptor()?)?;
 
@@ -150,6 +164,9 @@ impl Bench {
             lines: zeroed(WINDOW)?,
             image: zeroed(WINDOW)?,
             cuts,
+            write_backs: 0,
+            arounds: 0,
+            pmem,
             window,
             initiator,
             target,
@@ -160,11 +177,16 @@ impl Bench {
             cq,
             target_cq,
             _av: av,
-            _domain: domain,
+            domain,
             _fabric: fabric,
         };
         bench.find()?;
         Ok(bench)
+    }
+
+    /// The device.
+    pub(crate) fn pmem(&self) -> &Arc<Pmem> {
+        &self.pmem
     }
 
     /// Finds the window's address: there the kernel writes back what was just written.
@@ -177,15 +199,20 @@ impl Bench {
         let _ = self.finish()?;
         let mut bytes = take(&mut self.lines);
         while let Some(event) = self.probe.take(&mut bytes)? {
-            if let Event::WriteBack { addr, .. } = event {
-                let at = (addr % powercut::LINE as u64) as usize;
-                if bytes.get(at..at + pattern.len()) == Some(&pattern) {
-                    self.base = addr - REGION.start as u64;
-                }
+            let (addr, at) = match event {
+                Event::WriteBack { addr, .. } => (addr, (addr % powercut::LINE as u64) as usize),
+                Event::Around { addr, .. } => (addr, 0),
+                Event::Flush => continue,
+            };
+            if bytes.get(at..at + pattern.len()) == Some(&pattern) {
+                self.base = addr - REGION.start as u64;
             }
         }
         self.lines = bytes;
-        ensure!(self.base != 0, "the range of a commit was not written back");
+        ensure!(
+            self.base != 0,
+            "the range of a commit was neither written back nor stored around the cache"
+        );
         ensure!(
             self.base % 4096 == AT % 4096,
             "written back at {:#x}, where no window can begin",
@@ -267,6 +294,7 @@ impl Bench {
                     len,
                     captured,
                 } => {
+                    self.write_backs += 1;
                     self.coverage
                         .insert(Range::new(addr, len))
                         .map_err(|_| EOVERFLOW)?;
@@ -274,6 +302,15 @@ impl Bench {
                     let at = first.saturating_sub(self.base);
                     self.model
                         .write_back_lines(at, &self.lines[..captured])
+                        .map_err(|_| EINVAL)?;
+                }
+                Event::Around { addr, len } => {
+                    self.arounds += 1;
+                    self.coverage
+                        .insert(Range::new(addr, len as u64))
+                        .map_err(|_| EOVERFLOW)?;
+                    self.model
+                        .store_around(addr.saturating_sub(self.base), &self.lines[..len])
                         .map_err(|_| EINVAL)?;
                 }
                 Event::Flush => {
@@ -289,6 +326,7 @@ impl Bench {
     pub(crate) fn drain(&mut self) -> Result {
         self.observe(&(0..0))?;
         self.coverage.clear();
+        (self.write_backs, self.arounds) = (0, 0);
         Ok(())
     }
 

@@ -14,7 +14,7 @@
 //! | file | noun |
 //! |---|---|
 //! | `bench` | two endpoints, a region, and all that watches what is done to it |
-//! | `coverage`, `cuts`, `unbind` | the cases |
+//! | `coverage`, `cuts`, `uncached`, `unbind` | the cases |
 //! | `sys` | the door to the probes |
 //!
 //! Loading the module runs the tests and prints KTAP to the kernel's log. It needs `/dev/pmem0` in
@@ -36,6 +36,7 @@ mod cuts;
 #[allow(unsafe_code)] // the door to the probes, which are set in C
 mod sys;
 mod unbind;
+mod uncached;
 
 module! {
     type: Module,
@@ -73,6 +74,22 @@ macro_rules! ensure {
 /// A case: its name, a sentence, and what runs it.
 type Case = (&'static str, fn(&mut Bench) -> Result);
 
+/// Cases, and whether the region that they are about is uncached.
+type Group = (&'static [Case], bool);
+
+/// The cases of each group, one after another.
+fn each(
+    groups: &[Group],
+) -> impl Iterator<Item = (&'static str, fn(&mut Bench) -> Result, bool)> + '_ {
+    let cases = |(group, uncached): &Group| {
+        let uncached = *uncached;
+        group
+            .iter()
+            .map(move |(name, case)| (*name, *case, uncached))
+    };
+    groups.iter().flat_map(cases)
+}
+
 /// Makes `CASES` of functions.
 #[macro_export]
 macro_rules! cases {
@@ -82,17 +99,23 @@ macro_rules! cases {
 }
 
 /// Runs the cases on each provider.
-fn run(cases: &[&[Case]], infos: &[Info], seed: u64, cuts: u32) {
-    let total: usize = cases.iter().map(|group| group.len()).sum();
+fn run(cases: &[Group], infos: &[Info], seed: u64, cuts: u32) {
+    let total: usize = cases.iter().map(|(group, _)| group.len()).sum();
     pr_info!("KTAP version 1\n");
     pr_info!("1..{}\n", infos.len() * total);
     pr_info!("# seed {seed}\n");
     let mut number = 0;
     for info in infos {
-        for (name, case) in cases.iter().copied().flatten() {
+        for (name, case, uncached) in each(cases) {
             number += 1;
+            if uncached && !info.caps.contains(Caps::UNCACHED) {
+                let provider = info.provider;
+                pr_info!("ok {number} - powercut.{provider}.{name} # SKIP needs uncached\n");
+                continue;
+            }
             let rng = Rng::new(seed ^ number);
-            let result = Bench::new(info, rng, cuts).and_then(|mut bench| case(&mut bench));
+            let result =
+                Bench::new(info, rng, cuts, uncached).and_then(|mut bench| case(&mut bench));
             let provider = info.provider;
             match result {
                 Ok(()) => pr_info!("ok {number} - powercut.{provider}.{name}\n"),
@@ -120,9 +143,13 @@ impl kernel::Module for Module {
             seed => seed,
         };
 
-        let cases: &[&[Case]] = match module_parameters::unbind.value() {
-            true => &[unbind::CASES],
-            false => &[coverage::CASES, cuts::CASES],
+        let cases: &[Group] = match module_parameters::unbind.value() {
+            true => &[(unbind::CASES, false)],
+            false => &[
+                (coverage::CASES, false),
+                (cuts::CASES, false),
+                (uncached::CASES, true),
+            ],
         };
         run(cases, &infos, seed, module_parameters::cuts.value());
         Ok(Module)

@@ -8,6 +8,6 @@
 int kfi_wb_start(void);
 void kfi_wb_stop(void);
 void kfi_wb_watch(u64 addr, u64 len, u32 delay_us);
-long kfi_wb_take(u64 *addr, u64 *len, void *bytes, size_t size);
+long kfi_wb_take(u64 *addr, u64 *len, bool *around, void *bytes, size_t size);
 
 #endif /* KFABRIC_POWERCUT_WRITEBACK_H */

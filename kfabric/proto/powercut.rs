@@ -7,6 +7,7 @@
 //!
 //! - A store changes the current image only.
 //! - A write-back captures the lines that it covers. They are *pending*: on their way.
+//! - A store around the cache is pending as well, its own bytes and no others of their lines.
 //! - A fence makes what is pending durable, with the content that was captured. A store to the
 //!   same line after its write-back may have come in time or not: it counts as volatile.
 //! - A cache may evict a line at any time, unasked: at a cut, anything not durable may survive.
@@ -129,13 +130,42 @@ where
         }
         let marked = covered.start / LINE..lines(covered.end);
         self.captured[covered].copy_from_slice(contents);
+        self.mark(marked);
+        Ok(())
+    }
+
+    /// Stores `bytes` at `at` around the cache: they await a fence, and no other of their lines does.
+    ///
+    /// # Errors
+    ///
+    /// [`Misfit::Range`]: they are not within the image.
+    pub fn store_around(&mut self, at: u64, bytes: &[u8]) -> Result<(), Misfit> {
+        let range = Range::new(at, bytes.len() as u64);
+        let stored = range.indices(self.durable.len()).ok_or(Misfit::Range)?;
+        let covered = self.covered(range)?;
+        if covered.is_empty() {
+            return Ok(());
+        }
+        let marked = covered.start / LINE..lines(covered.end);
+        for line in marked.clone() {
+            if self.pending[line] == 0 {
+                let beside = self.bytes_of(line);
+                self.captured[beside.clone()].copy_from_slice(&self.durable[beside]);
+            }
+        }
+        self.captured[stored].copy_from_slice(bytes);
+        self.mark(marked);
+        Ok(())
+    }
+
+    /// Has lines await a fence.
+    fn mark(&mut self, marked: core::ops::Range<usize>) {
         self.pending[marked.clone()].fill(1);
         self.span = if self.span.is_empty() {
             marked
         } else {
             self.span.start.min(marked.start)..self.span.end.max(marked.end)
         };
-        Ok(())
     }
 
     /// Makes what is pending durable.
@@ -415,6 +445,55 @@ mod tests {
         let pairs: HashSet<_> = images.iter().map(|i| (i[0], i[WORD])).collect();
         let expected = (0..3).flat_map(|a| (0..3).map(move |b| (a, b)));
         assert_eq!(pairs, expected.collect());
+    }
+
+    #[test]
+    fn store_around_the_cache_makes_its_own_bytes_durable() {
+        for (at, len) in [
+            (0, 1),
+            (60, 10),
+            (64, 64),
+            (63, 130),
+            (255, 1),
+            (7, 0),
+            (256, 0),
+        ] {
+            let mut model = model(&[0; LEN]);
+            model.store_around(at as u64, &vec![1; len]).unwrap();
+            assert_eq!(model.durable(), [0; LEN]);
+            model.fence();
+            for (i, &byte) in model.durable().iter().enumerate() {
+                assert_eq!(byte == 1, (at..at + len).contains(&i), "{at}+{len} at {i}");
+            }
+        }
+    }
+
+    #[test]
+    fn store_around_the_cache_may_be_lost_before_its_fence() {
+        let mut model = model(&[0; WORD]);
+        model.store_around(0, &[1; WORD]).unwrap();
+        let images = all(&model, &[1; WORD]);
+        assert_eq!(images, HashSet::from([vec![0; WORD], vec![1; WORD]]));
+    }
+
+    #[test]
+    fn store_around_the_cache_joins_what_its_line_awaits() {
+        let mut model = model(&[0; LEN]);
+        model.write_back(r(0, 1), &[1; LEN]).unwrap();
+        model.store_around(8, &[2; 8]).unwrap();
+        model.fence();
+        assert_eq!(model.durable()[..8], [1; 8]);
+        assert_eq!(model.durable()[8..16], [2; 8]);
+        assert_eq!(model.durable()[16..LINE], [1; LINE - 16]);
+        // What was pending once is forgotten.
+        model.restart(&[5; LEN]).unwrap();
+        model.store_around(0, &[6]).unwrap();
+        model.fence();
+        assert_eq!(model.durable()[..2], [6, 5]);
+        for (at, len) in [(256, 1), (0, 257), (u64::MAX, 2)] {
+            let stored = model.store_around(at, &vec![0; len]);
+            assert_eq!(stored, Err(Misfit::Range));
+        }
     }
 
     #[test]

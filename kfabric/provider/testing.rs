@@ -96,6 +96,9 @@ impl Domain for Keeper {
 
 #[vtable]
 impl Endpoint for Keeper {
+    // It stores nothing: so it advertises none of what the CPUs can do.
+    const STORED_BY_DEVICE: bool = true;
+
     fn name(&self) -> Name {
         Name::new(b"keeper").unwrap_or(Name::NONE)
     }

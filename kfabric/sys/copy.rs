@@ -5,7 +5,7 @@
 //! Neither type here ever forms a reference to the bytes: they are copied in C, where a race is
 //! merely unordered, or read and written one word at a time, atomically.
 
-use super::bindings;
+use super::{around, bindings};
 use crate::proto::atomic::Datatype;
 use core::{marker::PhantomData, mem::size_of, ptr::NonNull};
 use kernel::{
@@ -84,6 +84,15 @@ pub(super) enum Source {
     Medium,
 }
 
+/// Where what is stored through a window may stay.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stores {
+    /// In the cache.
+    Cached,
+    /// In no cache: see [`around`].
+    Around,
+}
+
 /// Bytes that are there for `'a` and that others may write meanwhile.
 ///
 /// # Invariants
@@ -95,6 +104,7 @@ pub(crate) struct Window<'a> {
     ptr: NonNull<u8>,
     len: usize,
     source: Source,
+    stores: Stores,
     bytes: PhantomData<&'a SharedBytes>,
 }
 
@@ -110,6 +120,7 @@ impl<'a> Window<'a> {
             ptr,
             len,
             source,
+            stores: Stores::Cached,
             bytes: PhantomData,
         }
     }
@@ -131,6 +142,15 @@ impl<'a> Window<'a> {
             len,
             ..self
         })
+    }
+
+    /// Returns the same window, whose stores leave nothing in a cache.
+    pub(crate) fn around(self) -> Window<'a> {
+        // INVARIANT: The bytes of `self`.
+        Window {
+            stores: Stores::Around,
+            ..self
+        }
     }
 
     /// Returns the address of the first byte.
@@ -163,7 +183,13 @@ impl<'a> Window<'a> {
         }
         let (to, from) = (dst.as_ptr().cast(), src.as_ptr().cast());
 
-        if src.source == Source::Medium && !src.overlaps(dst) {
+        if dst.stores == Stores::Around && src.source == Source::Memory {
+            // SAFETY: By the type invariants `len` bytes are mapped on both sides, and no reference
+            // to them exists.
+            unsafe { around::copy(dst.as_ptr(), src.as_ptr(), src.len) };
+            return Ok(());
+        }
+        let copied = if src.source == Source::Medium && !src.overlaps(dst) {
             // SAFETY: By the type invariants `len` bytes are mapped on both sides, and they do not
             // overlap. No reference to them exists, and C takes the race with other writers.
             match unsafe { bindings::kfi_copy_from_medium(to, from, src.len) } {
@@ -175,6 +201,17 @@ impl<'a> Window<'a> {
             // them exists, and C takes the race with other writers.
             unsafe { bindings::kfi_copy(to, from, src.len) };
             Ok(())
+        };
+        dst.settle();
+        copied
+    }
+
+    /// Takes what was just stored in the cache out of it, if it must not stay there.
+    #[inline]
+    fn settle(self) {
+        if self.stores == Stores::Around {
+            // SAFETY: By the type invariant the bytes are mapped.
+            unsafe { around::settle(self.as_ptr(), self.len) };
         }
     }
 
@@ -198,6 +235,12 @@ impl<'a> Window<'a> {
     pub(crate) fn write(self, from: &[u8]) -> Result {
         if from.len() != self.len {
             return Err(EINVAL);
+        }
+        if self.stores == Stores::Around {
+            // SAFETY: By the type invariant `len` bytes are mapped here, and no reference to them
+            // exists; `from` has as many and is only read.
+            unsafe { around::copy(self.as_ptr(), from.as_ptr(), self.len) };
+            return Ok(());
         }
         // SAFETY: By the type invariant `len` bytes are mapped here; `from` has as many and is only
         // read. No reference to the bytes here exists, and C takes the race with other writers.
@@ -235,6 +278,7 @@ impl<'a> Window<'a> {
 
         // SAFETY: `ptr` is mapped by the type invariant, and aligned.
         unsafe { T::store(ptr, value) };
+        self.sub(offset, size_of::<T>())?.settle();
         Ok(())
     }
 }
@@ -272,7 +316,10 @@ impl Window<'_> {
             let new = T::from_bits(change(word.bits()));
             // SAFETY: As above.
             match unsafe { T::replace(ptr, word, new) } {
-                Ok(()) => return Ok(word.bits()),
+                Ok(()) => {
+                    self.sub(offset, size_of::<T>())?.settle();
+                    return Ok(word.bits());
+                }
                 Err(found) => word = found,
             }
         }

@@ -59,7 +59,7 @@ unsafe impl<T: Send + Sync> Sync for Lease<T> {}
 unsafe fn users<'a, T>(inner: NonNull<Inner<T>>) -> &'a Refcount {
     // SAFETY: By the caller's word, and the invariant of `Inner`, the allocation is there. Only the
     // count is borrowed, since the value may go meanwhile.
-    unsafe { &*(&raw const (*inner.as_ptr()).users) }
+    unsafe { &(*inner.as_ptr()).users }
 }
 
 /// Drops a use of `inner`, and the value with the last.

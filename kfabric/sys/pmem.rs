@@ -177,6 +177,15 @@ impl Pmem {
         }
     }
 
+    /// Checks that `len` bytes from `offset` are there; any context.
+    ///
+    /// # Errors
+    /// - `EINVAL`: out of bounds.
+    /// - `ENODEV`: the device is gone.
+    pub(crate) fn check(&self, offset: usize, len: usize) -> Result {
+        self.access()?.window().sub(offset, len).map(drop)
+    }
+
     /// Writes back the cache lines that cover `len` bytes from `offset`, and fences them.
     ///
     /// Process context, may sleep.
@@ -188,7 +197,7 @@ impl Pmem {
         might_sleep();
 
         // Also for no bytes: a device that is gone flushes for a moment yet.
-        self.access()?.window().sub(offset, len)?;
+        self.check(offset, len)?;
 
         let mut done = 0;
         while done < len {

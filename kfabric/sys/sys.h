@@ -7,6 +7,7 @@
 #ifndef KFABRIC_SYS_H
 #define KFABRIC_SYS_H
 
+#include "around.h"
 #include "chardev.h"
 #include "context.h"
 #include "copy.h"
