@@ -49,12 +49,15 @@ impl Caps {
     /// Regions whose bytes are stored around the cache
     /// ([`Attributes::uncached`](crate::mr::Attributes)).
     pub const UNCACHED: Caps = Caps(1 << 7);
+    /// Memory of devices that are not on the memory bus, in messages and RMA, on either side
+    /// ([`Memory::device`](crate::memory::Memory::device)). Source: FI_HMEM.
+    pub const HMEM: Caps = Caps(1 << 8);
 
     /// What an info has only if it is asked for, since it costs something. Source: secondary
     /// capabilities of fi_getinfo(3).
     const ON_REQUEST: Caps = Caps::FENCE;
 
-    const NAMES: [(Caps, &'static str); 8] = [
+    const NAMES: [(Caps, &'static str); 9] = [
         (Caps::MSG, "msg"),
         (Caps::READ, "read"),
         (Caps::WRITE, "write"),
@@ -63,6 +66,7 @@ impl Caps {
         (Caps::ATOMIC, "atomic"),
         (Caps::FENCE, "fence"),
         (Caps::UNCACHED, "uncached"),
+        (Caps::HMEM, "hmem"),
     ];
 
     /// Whether each capability of `needed` is in the set.

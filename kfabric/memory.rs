@@ -11,21 +11,26 @@
 //! |---|---|
 //! | `exposed` | memory in the fabric's hands |
 //! | `copy` | copies between two of them, out of pieces and into them |
-//! | `persistent` | a range of a persistent device |
+//! | `range` | a range of a device, of one of the two kinds: |
+//! | `persistent` | on a persistent device |
+//! | `device` | in a device that is not on the memory bus |
 
 #![deny(unsafe_code)]
 
 use crate::sys::{
+    bar::DeviceMemory,
     copy::SharedBytes,
     pieces::{self, Pieces},
     pmem::Pmem,
 };
 use kernel::{prelude::*, sync::Arc};
-use persistent::Range;
+use range::Range;
 
 mod copy;
+mod device;
 mod exposed;
 mod persistent;
+mod range;
 #[cfg(CONFIG_KUNIT = "y")]
 mod testing;
 
@@ -34,8 +39,8 @@ pub use exposed::Exposed;
 
 /// Memory that its owner alone touches; `'static`, so it can be moved into an operation.
 ///
-/// It is volatile, in one piece or in several, or a range of a persistent device. Persistent ranges may overlap: their bytes are
-/// then shared, as those of a file that is opened twice.
+/// It is volatile, in one piece or in several, or a range of a persistent device, or of a device's own
+/// memory. Ranges may overlap: their bytes are then shared, as those of a file that is opened twice.
 ///
 /// Dropping it frees volatile memory, which `kvfree()` does in an interrupt or where the caller may
 /// sleep, and not under a spinlock.
@@ -45,7 +50,8 @@ pub struct Memory(Kind<KVVec<u8>>);
 enum Kind<V> {
     Volatile(V),
     Pieces(KBox<Pieces>),
-    Persistent(Range),
+    Persistent(Range<Pmem>),
+    Device(Range<DeviceMemory>),
 }
 
 impl Memory {
@@ -139,18 +145,34 @@ impl Memory {
     /// - `EINVAL`: no bytes, or some beyond the end of the device.
     /// - `ENODEV`: the device is gone.
     pub fn persistent(device: &Arc<Pmem>, offset: u64, len: usize) -> Result<Memory> {
-        if len == 0 || offset.checked_add(len as u64).ok_or(EINVAL)? > device.len() {
-            return Err(EINVAL);
-        }
+        let range = Range::new(device, device.len(), offset, len)?;
         if device.is_gone() {
             return Err(ENODEV);
         }
-        // INVARIANT: Just checked; the length of a device that is mapped fits a usize.
-        Ok(Memory(Kind::Persistent(Range {
-            device: device.clone(),
-            offset: offset as usize,
-            len,
-        })))
+        Ok(Memory(Kind::Persistent(range)))
+    }
+
+    /// Takes `len` bytes from `offset` of a device's own memory: of a BAR that its driver lends.
+    ///
+    /// Any offset and length do. Nothing in it is done at once, and none of it is durable: words,
+    /// atomics and commits are refused with `EOPNOTSUPP`.
+    ///
+    /// # Errors
+    /// - `EINVAL`: no bytes, or some beyond the end.
+    /// - `ENODEV`: the device is gone.
+    ///
+    /// Source: FI_HMEM of fi_getinfo(3).
+    pub fn device(device: &Arc<DeviceMemory>, offset: u64, len: usize) -> Result<Memory> {
+        let range = Range::new(device, device.len(), offset, len)?;
+        if device.is_gone() {
+            return Err(ENODEV);
+        }
+        Ok(Memory(Kind::Device(range)))
+    }
+
+    /// Returns whether it is a device's own memory.
+    pub fn is_device(&self) -> bool {
+        matches!(self.0, Kind::Device(_))
     }
 
     /// Returns how many bytes there are.
@@ -159,6 +181,7 @@ impl Memory {
             Kind::Volatile(vec) => vec.len(),
             Kind::Pieces(pieces) => pieces.len(),
             Kind::Persistent(range) => range.len,
+            Kind::Device(range) => range.len,
         }
     }
 
@@ -180,15 +203,16 @@ impl Memory {
             Kind::Volatile(vec) => vec.as_ptr().addr() % size == 0,
             Kind::Pieces(pieces) => pieces.are_aligned(size),
             Kind::Persistent(range) => range.offset % size == 0,
+            Kind::Device(range) => range.offset % size == 0,
         }
     }
 
     /// Returns the bytes of volatile memory in one piece; `None` for memory in several, and for
-    /// persistent memory, which may vanish.
+    /// that of a device, which may vanish.
     pub fn as_slice(&self) -> Option<&[u8]> {
         match &self.0 {
             Kind::Volatile(vec) => Some(vec),
-            Kind::Pieces(_) | Kind::Persistent(_) => None,
+            Kind::Pieces(_) | Kind::Persistent(_) | Kind::Device(_) => None,
         }
     }
 
@@ -196,7 +220,7 @@ impl Memory {
     pub fn as_mut_slice(&mut self) -> Option<&mut [u8]> {
         match &mut self.0 {
             Kind::Volatile(vec) => Some(vec),
-            Kind::Pieces(_) | Kind::Persistent(_) => None,
+            Kind::Pieces(_) | Kind::Persistent(_) | Kind::Device(_) => None,
         }
     }
 
@@ -204,7 +228,7 @@ impl Memory {
     ///
     /// # Errors
     /// - `EINVAL`: out of bounds.
-    /// - `ENODEV`: the persistent device is gone.
+    /// - `ENODEV`: the device is gone.
     /// - `EIO`: the persistent device has a medium error there; `to` may be written in part.
     pub fn read_at(&self, offset: usize, to: &mut [u8]) -> Result {
         match &self.0 {
@@ -217,6 +241,9 @@ impl Memory {
                 pieces.each(offset, to.len(), |at, window| copy::read(window, at, to))
             }
             Kind::Persistent(range) => range.with(offset, to.len(), |window| window.read(to)),
+            Kind::Device(range) => {
+                range.each(offset, to.len(), |at, window| copy::read(window, at, to))
+            }
         }
     }
 
@@ -224,7 +251,7 @@ impl Memory {
     ///
     /// # Errors
     /// - `EINVAL`: out of bounds.
-    /// - `ENODEV`: the persistent device is gone.
+    /// - `ENODEV`: the device is gone.
     pub fn write_at(&mut self, offset: usize, from: &[u8]) -> Result {
         match &mut self.0 {
             Kind::Volatile(vec) => {
@@ -238,6 +265,9 @@ impl Memory {
                 copy::write(window, at, from)
             }),
             Kind::Persistent(range) => range.with(offset, from.len(), |window| window.write(from)),
+            Kind::Device(range) => range.each(offset, from.len(), |at, window| {
+                copy::write(window, at, from)
+            }),
         }
     }
 
@@ -247,13 +277,14 @@ impl Memory {
             Kind::Volatile(vec) => Kind::Volatile(SharedBytes::new(vec)),
             Kind::Pieces(pieces) => Kind::Pieces(pieces),
             Kind::Persistent(range) => Kind::Persistent(range),
+            Kind::Device(range) => Kind::Device(range),
         })
     }
 
     /// Writes back what the caches hold of persistent bytes; process context, may sleep.
     pub(crate) fn write_back(&self) -> Result {
         match &self.0 {
-            Kind::Volatile(_) | Kind::Pieces(_) => Ok(()),
+            Kind::Volatile(_) | Kind::Pieces(_) | Kind::Device(_) => Ok(()),
             Kind::Persistent(range) => range.device.write_back(range.offset, range.len),
         }
     }

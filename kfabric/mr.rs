@@ -98,6 +98,7 @@ pub(crate) struct Sheet {
     len: usize,
     access: Access,
     uncached: bool,
+    device: bool,
     persistence: Option<Persistence>,
     /// Index and generation of the key; 0 without one.
     key: Atomic<u64>,
@@ -109,6 +110,7 @@ impl Sheet {
             len: region.memory.len(),
             access: region.access,
             uncached: region.memory.is_uncached(),
+            device: region.memory.is_device(),
             persistence: region.persistence(),
             key: Atomic::new(Self::shown(region.key)),
         }
@@ -130,6 +132,7 @@ impl Sheet {
                 u64::from(self.access.contains(Access::WRITE)),
             ),
             ("uncached", u64::from(self.uncached)),
+            ("device", u64::from(self.device)),
             ("persistent", u64::from(self.persistence.is_some())),
             (
                 "flush_responder",
@@ -165,7 +168,8 @@ impl MemoryRegion {
     /// The memory comes back with
     /// - `EINVAL`: it is empty; or peers may do atomics, and it does not begin at a multiple of 8
     ///   bytes, or is in pieces that do not all begin and end at one.
-    /// - `EOPNOTSUPP`: a hint that the domain does not know.
+    /// - `EOPNOTSUPP`: a hint that the domain does not know; a device's own memory where it does not
+    ///   know that ([`Caps::HMEM`]), or for atomics of peers.
     /// - `ENODEV`: the provider is gone, or the device that the memory is on.
     /// - `ENOSPC`: no more keys in this domain.
     /// - `ENOMEM`.
@@ -177,6 +181,11 @@ impl MemoryRegion {
         let Attributes { access, uncached } = attributes;
         if memory.is_empty() {
             return Err((EINVAL, memory));
+        }
+        if memory.is_device()
+            && (access.contains(Access::ATOMIC) || !domain.caps().contains(Caps::HMEM))
+        {
+            return Err((EOPNOTSUPP, memory));
         }
         if access.contains(Access::ATOMIC) && !memory.is_aligned(size_of::<u64>()) {
             return Err((EINVAL, memory));
@@ -251,6 +260,11 @@ impl MemoryRegion {
             .is_ok_and(|region| region.memory.is_persistent())
     }
 
+    /// Whether it is a device's own memory.
+    pub fn is_device(&self) -> bool {
+        self.region().is_ok_and(|region| region.memory.is_device())
+    }
+
     /// Whether what is stored in it goes around the cache.
     pub fn is_uncached(&self) -> bool {
         self.region()
@@ -294,7 +308,7 @@ impl MemoryRegion {
     ///
     /// # Errors
     /// - `EINVAL`: out of the region.
-    /// - `ENODEV`: the persistent-memory device is gone.
+    /// - `ENODEV`: the device that it is on is gone.
     pub fn read_at(&self, offset: usize, to: &mut [u8]) -> Result {
         self.region()?.memory.read_at(offset, to)
     }
@@ -304,7 +318,8 @@ impl MemoryRegion {
         self.region()?.memory.write_at(offset, from)
     }
 
-    /// Reads 64 bits in one piece. As [`MemoryRegion::read_at`]; `EINVAL` also if not aligned.
+    /// Reads 64 bits in one piece. As [`MemoryRegion::read_at`]; `EINVAL` also if not aligned,
+    /// `EOPNOTSUPP` in a device's own memory.
     pub fn load_u64(&self, offset: usize) -> Result<u64> {
         self.region()?.memory.load_u64(offset)
     }
@@ -335,7 +350,7 @@ impl MemoryRegion {
     ///
     /// # Errors
     /// - `EINVAL`: out of the region.
-    /// - `EOPNOTSUPP`: the region is volatile.
+    /// - `EOPNOTSUPP`: the region is volatile, or a device's own memory.
     /// - `ENODEV`: the device is gone.
     /// - `EIO`: the device failed to flush.
     pub fn commit(&self, offset: usize, len: usize) -> Result {
@@ -690,7 +705,8 @@ mod tests {
     fn file_tells_the_state_and_not_the_key() -> Result {
         let opened = Opened::new()?;
         let first = register(&opened, Access::READ)?;
-        let expected = c"len 64\nremote_read 1\nremote_write 0\nuncached 0\npersistent 0\n\
+        let expected =
+            c"len 64\nremote_read 1\nremote_write 0\nuncached 0\ndevice 0\npersistent 0\n\
             flush_responder 0\nkey_index 0\nkey_generation 1\n";
         assert!(*file(&first)? == *expected);
 
@@ -698,7 +714,8 @@ mod tests {
         let memory = Memory::persistent(&device, 0, 4096)?;
         let registered = opened.domain.register(memory, Access::WRITE);
         let second = registered.map_err(|(error, _)| error)?;
-        let expected = c"len 4096\nremote_read 0\nremote_write 1\nuncached 0\npersistent 1\n\
+        let expected =
+            c"len 4096\nremote_read 0\nremote_write 1\nuncached 0\ndevice 0\npersistent 1\n\
             flush_responder 1\nkey_index 1\nkey_generation 1\n";
         assert!(*file(&second)? == *expected);
 
@@ -707,7 +724,8 @@ mod tests {
         let Err((EBUSY, first)) = first.close() else {
             return Err(EINVAL);
         };
-        let expected = c"len 64\nremote_read 1\nremote_write 0\nuncached 0\npersistent 0\n\
+        let expected =
+            c"len 64\nremote_read 1\nremote_write 0\nuncached 0\ndevice 0\npersistent 0\n\
             flush_responder 0\nkey_index 0\nkey_generation 0\n";
         assert!(*file(&first)? == *expected);
         Ok(())

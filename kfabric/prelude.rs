@@ -23,8 +23,10 @@ pub use crate::op::{
 };
 pub use crate::provider::registry::unplug;
 pub use crate::sys::autoload::load_provider;
+pub use crate::sys::bar::{DeviceMemory, Lender};
 pub use crate::sys::chardev::{CharDevice, Extent, Registration as CharDeviceRegistration};
 pub use crate::sys::context::in_softirq;
 pub use crate::sys::pmem::Pmem;
 pub use crate::sys::random::u64 as random;
+pub use crate::sys::shelf::Shelf;
 pub use crate::sys::work::WorkQueue;

@@ -91,7 +91,8 @@ pub trait Domain: Send + Sync + 'static {
 #[vtable]
 pub trait Endpoint: Send + Sync + 'static {
     /// Whether a device stores in this host's memory what arrives, on its own. Else the CPUs do, by
-    /// [`Port::access`] and [`Match::execute`], which heed the hints of regions.
+    /// [`Port::access`] and [`Match::execute`], which heed the hints of regions
+    /// and know every kind of memory.
     const STORED_BY_DEVICE: bool = false;
 
     /// The name by which peers reach it.
@@ -187,8 +188,11 @@ pub fn caps<E: Endpoint>() -> Caps {
     if E::HAS_WRITE && E::HAS_COMMIT {
         caps |= Caps::COMMIT;
     }
-    if !E::STORED_BY_DEVICE && around::is_possible() {
-        caps |= Caps::UNCACHED;
+    if !E::STORED_BY_DEVICE {
+        caps |= Caps::HMEM;
+        if around::is_possible() {
+            caps |= Caps::UNCACHED;
+        }
     }
     caps
 }

@@ -122,6 +122,8 @@ pub(crate) struct TargetStats {
     pub(crate) misaligned: Count,
     /// Commits of volatile regions.
     pub(crate) volatile: Count,
+    /// Accesses that met memory of a device that is gone, on either side.
+    pub(crate) device_gone: Count,
     /// Operations of others than the peer of a connected endpoint, or on a passive one.
     pub(crate) strangers: Count,
     /// Bytes made durable.
@@ -139,6 +141,7 @@ impl TargetStats {
             ("no_right", self.no_right.value()),
             ("misaligned", self.misaligned.value()),
             ("volatile", self.volatile.value()),
+            ("device_gone", self.device_gone.value()),
             ("strangers", self.strangers.value()),
             ("committed_bytes", self.committed.value()),
         ];
@@ -193,13 +196,14 @@ mod tests {
             &stats.no_right,
             &stats.misaligned,
             &stats.volatile,
+            &stats.device_gone,
             &stats.strangers,
             &stats.committed,
         ]) {
             count.add(n);
         }
         let expected = c"executed 1\nunknown_key 2\nstale_key 3\nguessed_key 4\n\
-            out_of_range 5\nno_right 6\nmisaligned 7\nvolatile 8\nstrangers 9\ncommitted_bytes 10\n";
+            out_of_range 5\nno_right 6\nmisaligned 7\nvolatile 8\ndevice_gone 9\nstrangers 10\ncommitted_bytes 11\n";
         assert!(*text(|f| stats.show(f))? == *expected);
         Ok(())
     }

@@ -24,6 +24,7 @@ pub(crate) mod bindings {
 
 pub(crate) mod around;
 pub mod autoload;
+pub mod bar;
 pub mod chardev;
 pub mod chunks;
 pub mod context;
@@ -38,6 +39,7 @@ pub mod pieces;
 pub mod pmem;
 pub mod random;
 pub mod rcu;
+pub mod shelf;
 pub mod slot;
 pub(crate) mod stamp;
 pub(crate) mod trace;

@@ -12,6 +12,7 @@ mod cntr;
 mod commit;
 mod context;
 mod cq;
+mod device;
 mod domain;
 mod endpoint;
 mod fence;
@@ -50,6 +51,7 @@ pub(crate) const ALL: &[&[Case]] = &[
     cntr::CASES,
     memory::CASES,
     hints::CASES,
+    device::CASES,
     inject::CASES,
     cm::CASES,
     load::CASES,

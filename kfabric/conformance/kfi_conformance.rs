@@ -17,6 +17,7 @@
 //! | `runner` | runs cases and prints how they ended |
 //! | `rig` | a pair of connected endpoints with all that they need |
 //! | `ops` | operations of A on B's regions, and how they ended |
+//! | `bar` | the driver of a device that lends its memory |
 //! | `close` | closes that must succeed, and those that must be refused |
 //! | `forge` | descriptors that lie |
 //! | `crew` | threads that do one job |
@@ -29,6 +30,7 @@
 
 use kernel::prelude::*;
 
+mod bar;
 mod cases;
 mod close;
 mod crew;

@@ -4,7 +4,7 @@
 
 use super::{Exposed, Kind};
 use crate::sys::copy::Window;
-use kernel::prelude::*;
+use kernel::{prelude::*, sync::Arc};
 
 impl Exposed {
     /// Copies `len` bytes from `src_offset` of `src` to `dst_offset` of `dst`, which may overlap.
@@ -39,8 +39,8 @@ impl Exposed {
         src_offset: usize,
         len: usize,
     ) -> Result {
-        match (&dst.0, &src.0) {
-            (Kind::Pieces(_), _) | (_, Kind::Pieces(_)) => {
+        match (&dst.kind, &src.kind) {
+            (Kind::Pieces(_) | Kind::Device(_), _) | (_, Kind::Pieces(_) | Kind::Device(_)) => {
                 Self::copy_pieces(dst, dst_offset, src, src_offset, len)
             }
             _ => dst.with(dst_offset, len, |to| {
@@ -64,10 +64,10 @@ impl Exposed {
                 return Err(EINVAL);
             }
         }
-        // Towards the end of the same memory, the last bytes first, by no more than they move: so
-        // none is overwritten before it was copied. No other memory in pieces has them in common.
-        let step = match dst_offset.checked_sub(src_offset) {
-            Some(step) if step > 0 && core::ptr::eq(dst, src) => step,
+        // Towards the end of the same bytes, the last of them first, by no more than they move: so
+        // none is overwritten before it was copied.
+        let step = match Self::ahead(dst, dst_offset, src, src_offset) {
+            Some(step) if step > 0 => step,
             _ => len,
         };
         let mut left = len;
@@ -79,6 +79,18 @@ impl Exposed {
             if left == 0 {
                 return Ok(());
             }
+        }
+    }
+
+    /// How far `dst` is towards the end, if both are of the same bytes: of one memory, or of ranges
+    /// of one device. No other memory that is copied in parts has bytes in common.
+    fn ahead(dst: &Exposed, dst_offset: usize, src: &Exposed, src_offset: usize) -> Option<usize> {
+        match (&dst.kind, &src.kind) {
+            (Kind::Device(to), Kind::Device(from)) if Arc::ptr_eq(&to.device, &from.device) => {
+                (to.offset + dst_offset).checked_sub(from.offset + src_offset)
+            }
+            _ if core::ptr::eq(dst, src) => dst_offset.checked_sub(src_offset),
+            _ => None,
         }
     }
 

@@ -54,6 +54,7 @@ impl Exposed {
             Kind::Volatile(bytes) => Kind::Volatile(bytes.into_vec()),
             Kind::Pieces(pieces) => Kind::Pieces(pieces),
             Kind::Persistent(range) => Kind::Persistent(range),
+            Kind::Device(range) => Kind::Device(range),
         })
     }
 
@@ -63,6 +64,7 @@ impl Exposed {
             Kind::Volatile(bytes) => bytes.len(),
             Kind::Pieces(pieces) => pieces.len(),
             Kind::Persistent(range) => range.len,
+            Kind::Device(range) => range.len,
         }
     }
 
@@ -76,10 +78,15 @@ impl Exposed {
         matches!(self.kind, Kind::Persistent(_))
     }
 
+    /// Returns whether it is a device's own memory.
+    pub fn is_device(&self) -> bool {
+        matches!(self.kind, Kind::Device(_))
+    }
+
     /// Returns the device that persistent memory is on.
     pub fn device(&self) -> Option<&Arc<Pmem>> {
         match &self.kind {
-            Kind::Volatile(_) | Kind::Pieces(_) => None,
+            Kind::Volatile(_) | Kind::Pieces(_) | Kind::Device(_) => None,
             Kind::Persistent(range) => Some(&range.device),
         }
     }
@@ -105,6 +112,7 @@ impl Exposed {
             Kind::Volatile(bytes) => f(self.marked(bytes.window().sub(offset, len)?)),
             Kind::Pieces(pieces) => pieces.with(offset, len, |window| f(self.marked(window))),
             Kind::Persistent(range) => range.with(offset, len, |window| f(self.marked(window))),
+            Kind::Device(range) => range.with(offset, len, |window| f(self.marked(window))),
         }
     }
 
@@ -120,6 +128,9 @@ impl Exposed {
             Kind::Pieces(pieces) => {
                 pieces.each(offset, len, |before, window| f(before, self.marked(window)))
             }
+            Kind::Device(range) => {
+                range.each(offset, len, |before, window| f(before, self.marked(window)))
+            }
             _ => self.with(offset, len, |window| f(0, window)),
         }
     }
@@ -130,7 +141,9 @@ impl Exposed {
     /// As [`Memory::read_at`].
     pub fn read_at(&self, offset: usize, to: &mut [u8]) -> Result {
         match &self.kind {
-            Kind::Pieces(_) => self.each(offset, to.len(), |at, window| copy::read(window, at, to)),
+            Kind::Pieces(_) | Kind::Device(_) => {
+                self.each(offset, to.len(), |at, window| copy::read(window, at, to))
+            }
             _ => self.with(offset, to.len(), |window| window.read(to)),
         }
     }
@@ -141,7 +154,7 @@ impl Exposed {
     /// As [`Memory::write_at`].
     pub fn write_at(&self, offset: usize, from: &[u8]) -> Result {
         match &self.kind {
-            Kind::Pieces(_) => self.each(offset, from.len(), |at, window| {
+            Kind::Pieces(_) | Kind::Device(_) => self.each(offset, from.len(), |at, window| {
                 copy::write(window, at, from)
             }),
             _ => self.with(offset, from.len(), |window| window.write(from)),
@@ -154,7 +167,8 @@ impl Exposed {
     ///
     /// # Errors
     /// - `EINVAL`: out of bounds, not aligned to the word's size, or in two pieces.
-    /// - `ENODEV`: the persistent device is gone.
+    /// - `ENODEV`: the device is gone.
+    /// - `EOPNOTSUPP`: it is in a device that is not on the memory bus.
     pub fn load<T: Word>(&self, offset: usize) -> Result<T> {
         self.with(offset, size_of::<T>(), |window| window.load(0))
     }
@@ -213,12 +227,12 @@ impl Exposed {
     ///
     /// # Errors
     /// - `EINVAL`: out of bounds.
-    /// - `EOPNOTSUPP`: the memory is volatile.
+    /// - `EOPNOTSUPP`: the memory is volatile, or a device's.
     /// - `ENODEV`: the device is gone, and nothing is known of the bytes.
     /// - `EIO` and others of the device: the bytes may not be durable.
     pub fn commit(&self, offset: usize, len: usize) -> Result {
         match &self.kind {
-            Kind::Volatile(_) | Kind::Pieces(_) => Err(EOPNOTSUPP),
+            Kind::Volatile(_) | Kind::Pieces(_) | Kind::Device(_) => Err(EOPNOTSUPP),
             Kind::Persistent(range) => {
                 let offset = range.locate(offset, len)?;
                 match self.uncached {

@@ -71,7 +71,12 @@ impl Port {
         if commits && !memory.is_persistent() {
             return Err(self.refuse(op, EOPNOTSUPP, &stats.volatile));
         }
-        place(memory, offset).map_err(Failure::unknown)?;
+        place(memory, offset).map_err(|error| {
+            if error == ENODEV {
+                stats.device_gone.add(1);
+            }
+            Failure::unknown(error)
+        })?;
         if commits {
             self.commit(op, remote, memory)?;
         }

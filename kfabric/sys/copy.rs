@@ -5,7 +5,7 @@
 //! Neither type here ever forms a reference to the bytes: they are copied in C, where a race is
 //! merely unordered, or read and written one word at a time, atomically.
 
-use super::{around, bindings};
+use super::{around, bar, bindings};
 use crate::proto::atomic::Datatype;
 use core::{marker::PhantomData, mem::size_of, ptr::NonNull};
 use kernel::{
@@ -82,6 +82,8 @@ pub(super) enum Source {
     Memory,
     /// On a medium whose errors are to be caught when it is read.
     Medium,
+    /// In a device: I/O memory.
+    Device,
 }
 
 /// Where what is stored through a window may stay.
@@ -97,8 +99,8 @@ enum Stores {
 ///
 /// # Invariants
 ///
-/// `len` bytes from `ptr` are mapped, readable and writable for `'a`, and no reference to any of
-/// them exists in that time.
+/// `len` bytes from `ptr` are mapped, readable and writable for `'a`, as I/O memory if `source` is
+/// [`Source::Device`], and no reference to any of them exists in that time.
 #[derive(Clone, Copy)]
 pub(crate) struct Window<'a> {
     ptr: NonNull<u8>,
@@ -113,7 +115,8 @@ impl<'a> Window<'a> {
     ///
     /// # Safety
     ///
-    /// For `'a`, the bytes are mapped, readable and writable, and no reference to them exists.
+    /// For `'a`, the bytes are mapped, readable and writable, of the kind that `source` tells, and no
+    /// reference to them exists.
     pub(super) unsafe fn new(ptr: NonNull<u8>, len: usize, source: Source) -> Window<'a> {
         // INVARIANT: As the caller guarantees.
         Window {
@@ -163,6 +166,11 @@ impl<'a> Window<'a> {
         self.len
     }
 
+    /// Returns where they are.
+    pub(super) fn source(self) -> Source {
+        self.source
+    }
+
     /// Returns whether some byte is in both.
     fn overlaps(self, other: Window<'_>) -> bool {
         let (a, b) = (self.ptr.addr().get(), other.ptr.addr().get());
@@ -183,6 +191,9 @@ impl<'a> Window<'a> {
         }
         let (to, from) = (dst.as_ptr().cast(), src.as_ptr().cast());
 
+        if dst.source == Source::Device || src.source == Source::Device {
+            return bar::copy(dst, src);
+        }
         if dst.stores == Stores::Around && src.source == Source::Memory {
             // SAFETY: By the type invariants `len` bytes are mapped on both sides, and no reference
             // to them exists.
@@ -208,7 +219,7 @@ impl<'a> Window<'a> {
 
     /// Takes what was just stored in the cache out of it, if it must not stay there.
     #[inline]
-    fn settle(self) {
+    pub(super) fn settle(self) {
         if self.stores == Stores::Around {
             // SAFETY: By the type invariant the bytes are mapped.
             unsafe { around::settle(self.as_ptr(), self.len) };
@@ -236,6 +247,12 @@ impl<'a> Window<'a> {
         if from.len() != self.len {
             return Err(EINVAL);
         }
+        if self.source == Source::Device {
+            // SAFETY: The slice is mapped for the call; the window is only read from.
+            let src =
+                unsafe { Window::new(NonNull::from(from).cast(), from.len(), Source::Memory) };
+            return bar::copy(self, src);
+        }
         if self.stores == Stores::Around {
             // SAFETY: By the type invariant `len` bytes are mapped here, and no reference to them
             // exists; `from` has as many and is only read.
@@ -252,6 +269,9 @@ impl<'a> Window<'a> {
     fn word<T: Word>(self, offset: usize) -> Result<*mut T> {
         let ptr = self.sub(offset, size_of::<T>())?.as_ptr();
 
+        if self.source == Source::Device {
+            return Err(EOPNOTSUPP);
+        }
         if ptr.addr() % size_of::<T>() != 0 {
             return Err(EINVAL);
         }
@@ -262,6 +282,7 @@ impl<'a> Window<'a> {
     ///
     /// # Errors
     /// - `EINVAL`: out of bounds, or not aligned to the word's size.
+    /// - `EOPNOTSUPP`: in a device, which promises nothing to be done at once.
     pub(crate) fn load<T: Word>(self, offset: usize) -> Result<T> {
         let ptr = self.word::<T>(offset)?;
 
