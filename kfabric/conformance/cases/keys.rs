@@ -239,7 +239,7 @@ fn refusal_leaves_the_endpoint_as_it_was(info: &Info, seed: u64) -> Result {
 }
 
 fn no_key_is_given_out_twice(info: &Info, _seed: u64) -> Result {
-    const CYCLES: usize = 5000;
+    const CYCLES: usize = 1000;
     let rig = Rig::new(info)?;
     let (live, _) = rig.region(8, Access::READ)?;
     let mut seen = RBTree::new();

@@ -299,7 +299,7 @@ fn close_under_the_writes_of_a_peer_is_not_refused(info: &Info, _seed: u64) -> R
     // Long, so that one is under way when the peer closes.
     const LEN: usize = 200_000;
     let a = Arc::new(End::new(info, None)?, GFP_KERNEL)?;
-    for _ in 0..100 {
+    for _ in 0..25 {
         let b = End::new(info, None)?;
         let region = register(&b.domain, Memory::zeroed(LEN)?, Access::WRITE)?;
         let slice = RemoteRegion::parse(&region.descriptor()?)?.slice(0, LEN as u64)?;
