@@ -34,8 +34,10 @@ use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::{new_mutex, new_spinlock_irq, Arc, Mutex, SpinLockIrq};
 use kfabric::prelude::*;
 
-/// More than the first key table has room for.
-const REGIONS: usize = 70;
+/// So many regions are held, and so many are registered then: more than the first part of a key
+/// table has room for.
+const CROWD: usize = 52;
+const REGIONS: usize = 16;
 /// More than the first address vector has room for.
 const ADDRESSES: usize = 20;
 /// How often `posts` does everything.
@@ -241,6 +243,8 @@ struct Held {
     echo: Option<Echo>,
     volatile: (MemoryRegion, RemoteRegion),
     lasting: Option<(MemoryRegion, RemoteRegion)>,
+    /// Others, so that few more need a larger key table.
+    crowd: KVec<MemoryRegion>,
     /// In pieces.
     local: MemoryRegion,
     out: Buffer,
@@ -257,7 +261,12 @@ impl Held {
                 .map(|device| rig.persistent(&device, 1 << 20, LONG)),
             false => None,
         };
+        let mut crowd = KVec::with_capacity(CROWD, GFP_KERNEL)?;
+        for _ in 0..CROWD {
+            crowd.push(rig.region(8, Access::READ)?.0, GFP_KERNEL)?;
+        }
         Ok(Held {
+            crowd,
             echo: match info.caps.contains(Caps::RMA) {
                 true => Some(Echo::new(info)?),
                 false => None,
@@ -274,6 +283,9 @@ impl Held {
     fn close(self) -> Result {
         for region in [Some(self.volatile), self.lasting].into_iter().flatten() {
             drop(closed(region.0.close())?);
+        }
+        for region in self.crowd {
+            drop(closed(region.close())?);
         }
         drop(closed(self.local.close())?);
         self.echo.map_or(Ok(()), Echo::close)?;
