@@ -8,7 +8,7 @@ use super::Level;
 ///
 /// By default it completes when the bytes are visible at the peer, and waits for nothing. Source:
 /// the flags of fi_sendmsg(3), fi_writemsg(3) and fi_atomicmsg(3).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// What the completion promises.
     pub level: Level,
@@ -33,4 +33,21 @@ pub struct Options {
     ///
     /// A hint; after a refusal of the post that follows, too, another must follow. Source: FI_MORE.
     pub more: bool,
+}
+
+impl Options {
+    /// The default, for constants.
+    pub const NONE: Options = Options {
+        level: Level::Delivered,
+        data: None,
+        fence: false,
+        silent: false,
+        more: false,
+    };
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::NONE
+    }
 }

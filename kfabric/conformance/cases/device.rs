@@ -27,14 +27,6 @@ cases! {
     device_memory_is_what_the_host_finds: Caps::HMEM.union(Caps::RMA).union(Caps::MSG),
 }
 
-const NONE: Options = Options {
-    level: Level::Delivered,
-    data: None,
-    fence: false,
-    silent: false,
-    more: false,
-};
-
 /// The bytes from here on are for the host to find.
 const HOST: u64 = 512 << 10;
 
@@ -70,7 +62,7 @@ fn device_memory_is_a_region(info: &Info, seed: u64) -> Result {
     ] {
         fill(&region, 0xee)?;
         let slice = remote.slice(offset as u64, len as u64)?;
-        rig.written(pattern(len, seed)?, slice, NONE)?;
+        rig.written(pattern(len, seed)?, slice, Options::NONE)?;
         check_filled_at(&region, 0, offset, 0xee)?;
         check_region(&region, offset, len, seed)?;
         check_filled_at(&region, offset + len, (LEN - offset - len).min(300), 0xee)?;
@@ -81,7 +73,7 @@ fn device_memory_is_a_region(info: &Info, seed: u64) -> Result {
     let slice = remote.slice(7, 21)?;
     rig.a
         .ep
-        .inject_write(&[0x77; 21], rig.to_b, slice, NONE, 1)?;
+        .inject_write(&[0x77; 21], rig.to_b, slice, Options::NONE, 1)?;
     check_eq!(ended(&rig.a.next()?), (Kind::Write, 1, Ok(21)));
     check_filled_at(&region, 7, 21, 0x77)?;
     check!(closed(region.close())?.is_device());
@@ -100,12 +92,12 @@ fn device_memory_is_a_local_buffer(info: &Info, seed: u64) -> Result {
         let local = register(&rig.b.domain, at(100_001)?, Access::NONE)?;
 
         rig.b.ep.recv(local.slice(0, len)?, 1)?;
-        rig.a.ep.send(bytes, rig.to_b, NONE, 2)?;
+        rig.a.ep.send(bytes, rig.to_b, Options::NONE, 2)?;
         rig.passed(1, 2, Ok(len))?;
         check_region(&local, 0, len, seed)?;
 
         let slice = remote.slice(1, len as u64)?;
-        rig.written(at(100_001)?, slice, NONE)?;
+        rig.written(at(100_001)?, slice, Options::NONE)?;
         check_region(&region, 1, len, seed)?;
         let done = rig.read(at(200_000)?, slice)?;
         check_eq!(error(&done), None);
@@ -156,7 +148,9 @@ fn device_memory_takes_no_atomics(info: &Info, _seed: u64) -> Result {
     let mut operand = Memory::device(device.memory(), 8, 8)?;
     operand.write_at(0, &5u64.to_ne_bytes())?;
     let slice = remote.slice(0, 8)?;
-    rig.a.ep.atomic(operand, rig.to_b, slice, sum, NONE, 1)?;
+    rig.a
+        .ep
+        .atomic(operand, rig.to_b, slice, sum, Options::NONE, 1)?;
     check_eq!(ended(&rig.a.next()?), (Kind::Atomic, 1, Ok(8)));
     check_eq!(words.load_u64(0)?, 5);
     drop(closed(words.close())?);
@@ -169,7 +163,10 @@ fn device_memory_is_not_committed(info: &Info, _seed: u64) -> Result {
     let (region, remote) = region_on(&rig, device.memory(), 0, 64)?;
     check_eq!(region.commit(0, 64), Err(EOPNOTSUPP));
     check!(remote.persistence().is_none());
-    let posted = rig.a.ep.commit(rig.to_b, remote.slice(0, 1)?, NONE, 1);
+    let posted = rig
+        .a
+        .ep
+        .commit(rig.to_b, remote.slice(0, 1)?, Options::NONE, 1);
     drop(check_refused(posted, EOPNOTSUPP, 1)?);
     let memory = Memory::device(device.memory(), 0, 64)?;
     let refused = rig.b.domain.register_persistent(memory, Access::READ);
@@ -186,7 +183,7 @@ fn device_memory_moves_onto_itself(info: &Info, seed: u64) -> Result {
         let (region, remote) = region_on(&rig, device.memory(), to, LEN)?;
         let mut bytes = Memory::device(device.memory(), from, LEN)?;
         bytes.write_at(0, pattern(LEN, seed)?.as_slice().ok_or(EINVAL)?)?;
-        rig.written(bytes, remote.slice(0, LEN as u64)?, NONE)?;
+        rig.written(bytes, remote.slice(0, LEN as u64)?, Options::NONE)?;
         check_region(&region, 0, LEN, seed)?;
         drop(closed(region.close())?);
     }
@@ -207,20 +204,25 @@ fn removed_device_is_enodev(info: &Info, _seed: u64) -> Result {
     for len in [1, 64, 100_000] {
         let slice = remote.slice(0, len as u64)?;
         check_eq!(
-            error(&rig.write(Memory::zeroed(len)?, slice, NONE)?),
+            error(&rig.write(Memory::zeroed(len)?, slice, Options::NONE)?),
             Some(ENODEV)
         );
         check_eq!(error(&rig.read(Memory::zeroed(len)?, slice)?), Some(ENODEV));
     }
     // The message meets a receive in memory that is gone: both ends are told.
-    rig.a.ep.send(Memory::zeroed(64)?, rig.to_b, NONE, 2)?;
+    rig.a
+        .ep
+        .send(Memory::zeroed(64)?, rig.to_b, Options::NONE, 2)?;
     rig.passed(1, 2, Err(ENODEV))?;
     let mut byte = [0];
     check_eq!(owned.read_at(0, &mut byte), Err(ENODEV));
     check_eq!(owned.write_at(0, &byte), Err(ENODEV));
     check_eq!(region.write_at(0, &byte), Err(ENODEV));
     let slice = place.slice(0, 64)?;
-    check_eq!(error(&rig.write(owned, slice, NONE)?), Some(ENODEV));
+    check_eq!(
+        error(&rig.write(owned, slice, Options::NONE)?),
+        Some(ENODEV)
+    );
     check_eq!(Memory::device(&memory, 0, 1).err(), Some(ENODEV));
     // Bound again it is another loan: the old region stays dead.
     let device = Bound::new()?;
@@ -266,7 +268,7 @@ fn device_is_removed_under_load(info: &Info, _seed: u64) -> Result {
     let (mut device, mut seen) = (Some(device), 0);
     let slice = remote.slice(0, LEN as u64)?;
     for round in 0..1000 {
-        let done = rig.write(Memory::zeroed(LEN)?, slice, NONE)?;
+        let done = rig.write(Memory::zeroed(LEN)?, slice, Options::NONE)?;
         match error(&done) {
             None => check!(device.is_some()),
             Some(failure) => {
@@ -281,7 +283,7 @@ fn device_is_removed_under_load(info: &Info, _seed: u64) -> Result {
             // While the operation just posted is under way at a worker.
             rig.a
                 .ep
-                .write(Memory::zeroed(LEN)?, rig.to_b, slice, NONE, 9)?;
+                .write(Memory::zeroed(LEN)?, rig.to_b, slice, Options::NONE, 9)?;
             drop(device.take());
             let last = rig.a.next()?;
             check!(matches!(error(&last), None | Some(ENODEV)));
@@ -312,9 +314,15 @@ fn device_memory_is_what_the_host_finds(info: &Info, _seed: u64) -> Result {
     };
     let (region, remote) = region_on(&rig, device.memory(), HOST, 256 << 10)?;
     fill(&region, 0)?;
-    rig.written(counting(10_000, 7)?, remote.slice(4099, 10_000)?, NONE)?;
+    rig.written(
+        counting(10_000, 7)?,
+        remote.slice(4099, 10_000)?,
+        Options::NONE,
+    )?;
     rig.b.ep.recv(region.slice(32_769, 3000)?, 1)?;
-    rig.a.ep.send(counting(3000, 5)?, rig.to_b, NONE, 2)?;
+    rig.a
+        .ep
+        .send(counting(3000, 5)?, rig.to_b, Options::NONE, 2)?;
     rig.passed(1, 2, Ok(3000))?;
     drop(closed(region.close())?);
     rig.close()

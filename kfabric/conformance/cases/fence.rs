@@ -28,16 +28,8 @@ cases! {
 }
 
 const FENCE: Options = Options {
-    level: Level::Delivered,
-    data: None,
     fence: true,
-    silent: false,
-    more: false,
-};
-
-const NONE: Options = Options {
-    fence: false,
-    ..FENCE
+    ..Options::NONE
 };
 
 fn fences_are_to_be_asked_for(info: &Info, _seed: u64) -> Result {
@@ -60,7 +52,9 @@ fn fence_waits_for_what_was_posted_before(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let (region, remote) = rig.region(100, Access::READ_WRITE)?;
     // Nobody receives it yet.
-    rig.a.ep.send(pattern(8, seed)?, rig.to_b, NONE, 1)?;
+    rig.a
+        .ep
+        .send(pattern(8, seed)?, rig.to_b, Options::NONE, 1)?;
     let slice = remote.slice(0, 100)?;
     rig.a
         .ep
@@ -82,7 +76,9 @@ fn fence_does_not_wait_for_other_peers(info: &Info, seed: u64) -> Result {
     let other = End::new(info, None)?;
     let to_other = rig.a.av.insert(&other.ep.name())?;
     let (region, remote) = rig.region(100, Access::WRITE)?;
-    rig.a.ep.send(pattern(8, seed)?, to_other, NONE, 1)?;
+    rig.a
+        .ep
+        .send(pattern(8, seed)?, to_other, Options::NONE, 1)?;
     let slice = remote.slice(0, 100)?;
     rig.a
         .ep
@@ -99,12 +95,14 @@ fn fence_does_not_wait_for_other_peers(info: &Info, seed: u64) -> Result {
 fn what_follows_a_fence_waits_behind_it(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let (region, remote) = rig.region(100, Access::READ_WRITE)?;
-    rig.a.ep.send(pattern(8, seed)?, rig.to_b, NONE, 1)?;
+    rig.a
+        .ep
+        .send(pattern(8, seed)?, rig.to_b, Options::NONE, 1)?;
     rig.a.ep.send(Buffer::empty(), rig.to_b, FENCE, 2)?;
     let slice = remote.slice(0, 100)?;
     rig.a
         .ep
-        .write(pattern(100, seed)?, rig.to_b, slice, NONE, 3)?;
+        .write(pattern(100, seed)?, rig.to_b, slice, Options::NONE, 3)?;
     fsleep(Delta::from_millis(20));
     check_filled(&region, 0)?;
     rig.b.ep.recv(Memory::zeroed(8)?, 4)?;
@@ -181,11 +179,11 @@ fn cancelled_fence_lets_the_others_go(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let (region, remote) = rig.region(100, Access::READ_WRITE)?;
     let slice = remote.slice(0, 100)?;
-    rig.a.ep.send(Buffer::empty(), rig.to_b, NONE, 1)?;
+    rig.a.ep.send(Buffer::empty(), rig.to_b, Options::NONE, 1)?;
     let fenced = rig.a.ep.send(Buffer::empty(), rig.to_b, FENCE, 2)?;
     rig.a
         .ep
-        .write(pattern(100, seed)?, rig.to_b, slice, NONE, 3)?;
+        .write(pattern(100, seed)?, rig.to_b, slice, Options::NONE, 3)?;
     rig.quiet()?;
     rig.a.ep.cancel(fenced)?;
     check_eq!(rig.a.ep.cancel(fenced), Err(ENOENT));
@@ -214,13 +212,13 @@ fn close_ends_what_waits_at_a_fence(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let (region, remote) = rig.region(100, Access::READ_WRITE)?;
     let slice = remote.slice(0, 100)?;
-    rig.a.ep.send(Buffer::empty(), rig.to_b, NONE, 1)?;
+    rig.a.ep.send(Buffer::empty(), rig.to_b, Options::NONE, 1)?;
     rig.a
         .ep
         .write(pattern(100, seed)?, rig.to_b, slice, FENCE, 2)?;
     rig.a
         .ep
-        .write(pattern(100, seed)?, rig.to_b, slice, NONE, 3)?;
+        .write(pattern(100, seed)?, rig.to_b, slice, Options::NONE, 3)?;
     let (ep, base) = rig.a.split();
     closed(ep.close())?;
     let mut seen = 0;
@@ -242,9 +240,13 @@ fn failure_before_a_fence_lets_it_go(info: &Info, seed: u64) -> Result {
     drop(closed(gone.close())?);
     let (slice, nowhere) = (remote.slice(0, 100)?, nowhere.slice(0, 100_000)?);
     for n in 0..20 {
-        rig.a
-            .ep
-            .write(Memory::zeroed(100_000)?, rig.to_b, nowhere, NONE, 1)?;
+        rig.a.ep.write(
+            Memory::zeroed(100_000)?,
+            rig.to_b,
+            nowhere,
+            Options::NONE,
+            1,
+        )?;
         rig.a
             .ep
             .write(pattern(100, seed + n)?, rig.to_b, slice, FENCE, 2)?;
@@ -259,7 +261,7 @@ fn failure_before_a_fence_lets_it_go(info: &Info, seed: u64) -> Result {
 
 fn slots_are_used_up_by_what_waits_too(info: &Info, _seed: u64) -> Result {
     let rig = Rig::sized(info, 4)?;
-    rig.a.ep.send(Buffer::empty(), rig.to_b, NONE, 0)?;
+    rig.a.ep.send(Buffer::empty(), rig.to_b, Options::NONE, 0)?;
     for context in 1..4 {
         rig.a.ep.send(Buffer::empty(), rig.to_b, FENCE, context)?;
     }

@@ -21,14 +21,6 @@ cases! {
     uncached_persistent_region_is_committed: Caps::UNCACHED.union(Caps::RMA).union(Caps::COMMIT),
 }
 
-const NONE: Options = Options {
-    level: Level::Delivered,
-    data: None,
-    fence: false,
-    silent: false,
-    more: false,
-};
-
 /// Uncached, for peers with `access`.
 fn uncached(access: Access) -> RegionAttributes {
     RegionAttributes {
@@ -84,7 +76,7 @@ fn uncached_region_takes_writes_and_gives_reads(info: &Info, seed: u64) -> Resul
         for len in [0, 1, 2, 3, 4, 5, 7, 8, 9, 12, 31, 33, 64, 65, 4097, 50_000] {
             fill(&region, 0xee)?;
             let slice = remote.slice(offset as u64, len as u64)?;
-            rig.written(pattern(len, seed)?, slice, NONE)?;
+            rig.written(pattern(len, seed)?, slice, Options::NONE)?;
             check_filled_at(&region, 0, offset, 0xee)?;
             check_region(&region, offset, len, seed)?;
             check_filled_at(&region, offset + len, (LEN - offset - len).min(200), 0xee)?;
@@ -95,7 +87,9 @@ fn uncached_region_takes_writes_and_gives_reads(info: &Info, seed: u64) -> Resul
     let bytes = pattern(21, !seed)?;
     let bytes = bytes.as_slice().ok_or(EINVAL)?;
     let slice = remote.slice(5, 21)?;
-    rig.a.ep.inject_write(bytes, rig.to_b, slice, NONE, 1)?;
+    rig.a
+        .ep
+        .inject_write(bytes, rig.to_b, slice, Options::NONE, 1)?;
     check_eq!(ended(&rig.a.next()?), (Kind::Write, 1, Ok(21)));
     check_region(&region, 5, 21, !seed)?;
     drop(closed(region.close())?);
@@ -108,7 +102,9 @@ fn uncached_region_takes_messages(info: &Info, seed: u64) -> Result {
     for (offset, len) in [(0, 0), (1, 1), (7, 100), (64, 4096), (3, 50_000)] {
         fill(&region, 0)?;
         rig.b.ep.recv(region.slice(offset, len)?, 1)?;
-        rig.a.ep.send(pattern(len, seed)?, rig.to_b, NONE, 2)?;
+        rig.a
+            .ep
+            .send(pattern(len, seed)?, rig.to_b, Options::NONE, 2)?;
         rig.passed(1, 2, Ok(len))?;
         check_region(&region, offset, len, seed)?;
         check_filled_at(&region, offset + len, 100, 0)?;
@@ -127,7 +123,9 @@ fn uncached_region_takes_atomics(info: &Info, _seed: u64) -> Result {
             word.copy_from_slice(&n.to_ne_bytes());
         }
         let slice = remote.slice(0, 64)?;
-        rig.a.ep.atomic(local, rig.to_b, slice, sum, NONE, 1)?;
+        rig.a
+            .ep
+            .atomic(local, rig.to_b, slice, sum, Options::NONE, 1)?;
         check_eq!(ended(&rig.a.next()?), (Kind::Atomic, 1, Ok(64)));
     }
     region.store_u64(8, 7)?;
@@ -150,7 +148,7 @@ fn uncached_region_copies_onto_itself(info: &Info, seed: u64) -> Result {
         // A's own domain does not have the region: B writes to itself.
         let to_itself = rig.b.av.insert(&rig.b.ep.name())?;
         let (local, slice) = (region.slice(from, 4000)?, remote.slice(to, 4000)?);
-        rig.b.ep.write(local, to_itself, slice, NONE, 1)?;
+        rig.b.ep.write(local, to_itself, slice, Options::NONE, 1)?;
         check_eq!(ended(&rig.b.next()?), (Kind::Write, 1, Ok(4000)));
         check_region(&region, to as usize, 4000, seed)?;
     }

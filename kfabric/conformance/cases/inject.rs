@@ -20,14 +20,6 @@ cases! {
     refused_injection_has_no_effect: Caps::MSG.union(Caps::RMA),
 }
 
-const NONE: Options = Options {
-    level: Level::Delivered,
-    data: None,
-    fence: false,
-    silent: false,
-    more: false,
-};
-
 fn injected_bytes_arrive_up_to_the_limit(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let most = info.limits.inject_size;
@@ -37,10 +29,13 @@ fn injected_bytes_arrive_up_to_the_limit(info: &Info, seed: u64) -> Result {
     for len in [0, 1, most, most + 1] {
         let (bytes, slice) = (&all[..len], remote.slice(1, len as u64)?);
         fill(&region, 0xa5)?;
-        let posted = rig.a.ep.inject_write(bytes, rig.to_b, slice, NONE, 1);
+        let posted = rig
+            .a
+            .ep
+            .inject_write(bytes, rig.to_b, slice, Options::NONE, 1);
         if len > most {
             check_eq!(check_refused(posted, EMSGSIZE, 1)?.len(), 0);
-            let posted = rig.a.ep.inject(bytes, rig.to_b, NONE, 2);
+            let posted = rig.a.ep.inject(bytes, rig.to_b, Options::NONE, 2);
             check_eq!(check_refused(posted, EMSGSIZE, 2)?.len(), 0);
             continue;
         }
@@ -53,7 +48,7 @@ fn injected_bytes_arrive_up_to_the_limit(info: &Info, seed: u64) -> Result {
         check_region(&region, 1, len, seed)?;
         check_filled_at(&region, 1 + len, 1, 0xa5)?;
         rig.b.ep.recv(Memory::zeroed(len + 3)?, 3)?;
-        rig.a.ep.inject(bytes, rig.to_b, NONE, 2)?;
+        rig.a.ep.inject(bytes, rig.to_b, Options::NONE, 2)?;
         let received = rig.b.next()?;
         check_eq!(ended(&received), (Kind::Recv, 3, Ok(len)));
         check_buffer(received.buffer, len, seed)?;
@@ -70,9 +65,11 @@ fn injected_bytes_may_be_overwritten_at_once(info: &Info, _seed: u64) -> Result 
     // Messages wait in their slots, each with bytes of its own.
     for n in 0..32u8 {
         bytes.fill(n);
-        rig.a.ep.inject(&bytes, rig.to_b, NONE, n.into())?;
+        rig.a.ep.inject(&bytes, rig.to_b, Options::NONE, n.into())?;
         let slice = remote.slice(u64::from(n) * 8, 8)?;
-        rig.a.ep.inject_write(&bytes, rig.to_b, slice, NONE, 99)?;
+        rig.a
+            .ep
+            .inject_write(&bytes, rig.to_b, slice, Options::NONE, 99)?;
         bytes.fill(0xff);
         check_eq!(ended(&rig.a.next()?), (Kind::Write, 99, Ok(8)));
     }
@@ -93,7 +90,7 @@ fn injected_bytes_need_no_completion(info: &Info, _seed: u64) -> Result {
     let (region, remote) = rig.region(8, Access::READ_WRITE)?;
     let silent = Options {
         silent: true,
-        ..NONE
+        ..Options::NONE
     };
     let slice = remote.slice(0, 8)?;
     for n in 0..200u64 {
@@ -126,10 +123,10 @@ fn injection_without_a_slot_is_refused(info: &Info, _seed: u64) -> Result {
     let cq = CompletionQueue::<Counted>::new(&rig.a.domain, 5, None)?;
     let ep = rig.a.endpoint(&with_sizes(info, 4, 1), &cq)?;
     for n in 0..4u8 {
-        let posted = ep.inject(&[n; 5], rig.to_b, NONE, Counted::new(&contexts));
+        let posted = ep.inject(&[n; 5], rig.to_b, Options::NONE, Counted::new(&contexts));
         posted.map_err(|refused| refused.error)?;
     }
-    let Err(refused) = ep.inject(&[9; 5], rig.to_b, NONE, Counted::new(&contexts)) else {
+    let Err(refused) = ep.inject(&[9; 5], rig.to_b, Options::NONE, Counted::new(&contexts)) else {
         return Err(EINVAL);
     };
     check_eq!((refused.error, refused.buffer.len()), (EAGAIN, 0));
@@ -139,7 +136,7 @@ fn injection_without_a_slot_is_refused(info: &Info, _seed: u64) -> Result {
     // What was taken is whole, and a slot that comes back is good again.
     for n in [0, 1, 2, 3, 8u8] {
         if n == 8 {
-            let posted = ep.inject(&[n; 3], rig.to_b, NONE, Counted::new(&contexts));
+            let posted = ep.inject(&[n; 3], rig.to_b, Options::NONE, Counted::new(&contexts));
             posted.map_err(|refused| refused.error)?;
         }
         let len = if n == 8 { 3 } else { 5 };
@@ -164,12 +161,15 @@ fn refused_injection_has_no_effect(info: &Info, _seed: u64) -> Result {
     let slice = remote.slice(0, 8)?;
     let committed = Options {
         level: Level::Committed,
-        ..NONE
+        ..Options::NONE
     };
     for (posted, expected) in [
-        (ep.inject(&bytes, nobody, NONE, 1), EHOSTUNREACH),
+        (ep.inject(&bytes, nobody, Options::NONE, 1), EHOSTUNREACH),
         (ep.inject(&bytes, rig.to_b, committed, 1), EOPNOTSUPP),
-        (ep.inject_write(&bytes, rig.to_b, slice, NONE, 1), EACCES),
+        (
+            ep.inject_write(&bytes, rig.to_b, slice, Options::NONE, 1),
+            EACCES,
+        ),
     ] {
         check_eq!(check_refused(posted, expected, 1)?.len(), 0);
     }
@@ -177,8 +177,8 @@ fn refused_injection_has_no_effect(info: &Info, _seed: u64) -> Result {
     let (region, remote) = rig.region(8, Access::READ_WRITE)?;
     let slice = remote.slice(0, 8)?;
     for (bytes, to, options, expected) in [
-        (&bytes[..7], rig.to_b, NONE, EINVAL),
-        (&bytes, nobody, NONE, EHOSTUNREACH),
+        (&bytes[..7], rig.to_b, Options::NONE, EINVAL),
+        (&bytes, nobody, Options::NONE, EHOSTUNREACH),
         (&bytes, rig.to_b, committed, EOPNOTSUPP),
     ] {
         let posted = ep.inject_write(bytes, to, slice, options, 1);

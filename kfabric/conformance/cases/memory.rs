@@ -32,14 +32,6 @@ cases! {
     persistent_memory_meets_pieces: Caps::RMA.union(Caps::COMMIT),
 }
 
-const NONE: Options = Options {
-    level: Level::Delivered,
-    data: None,
-    fence: false,
-    silent: false,
-    more: false,
-};
-
 /// What memory is made of.
 #[derive(Clone, Copy, Debug)]
 enum Source {
@@ -151,7 +143,7 @@ fn each_source_is_sent_and_received(info: &Info, seed: u64) -> Result {
             for len in LENGTHS {
                 rig.b.ep.recv(made_of(to, len)?, 1)?;
                 let sent = patterned(from, len, seed)?;
-                rig.a.ep.send(sent, rig.to_b, NONE, 2)?;
+                rig.a.ep.send(sent, rig.to_b, Options::NONE, 2)?;
                 let received = rig.b.next()?;
                 check_eq!(ended(&received), (Kind::Recv, 1, Ok(len)));
                 check_memory(&memory_of(received.buffer)?, 0, len, seed)?;
@@ -169,7 +161,7 @@ fn each_source_is_written_from(info: &Info, seed: u64) -> Result {
         for len in LENGTHS {
             fill(&region, 0xa5)?;
             let slice = remote.slice(333, len as u64)?;
-            let done = rig.write(patterned(source, len, seed)?, slice, NONE)?;
+            let done = rig.write(patterned(source, len, seed)?, slice, Options::NONE)?;
             check_eq!(reached(&done), Ok((len, Level::Delivered)));
             check_region(&region, 333, len, seed)?;
             check_filled_at(&region, 0, 333, 0xa5)?;
@@ -204,7 +196,7 @@ fn each_source_is_a_region(info: &Info, seed: u64) -> Result {
             for (offset, len) in [(0, SIZE), (1, 7), (95, 10), (4000, 20_000), (SIZE - 1, 1)] {
                 let seed = seed ^ (offset + len) as u64;
                 let slice = remote.slice(offset as u64, len as u64)?;
-                rig.written(patterned(source, len, seed)?, slice, NONE)?;
+                rig.written(patterned(source, len, seed)?, slice, Options::NONE)?;
                 check_region(&region, offset, len, seed)?;
                 let done = rig.read(made_of(source, len)?, slice)?;
                 check_eq!(error(&done), None);
@@ -223,7 +215,11 @@ fn region_in_pieces_is_a_local_buffer(info: &Info, seed: u64) -> Result {
     for source in SOURCES {
         let memory = patterned(source, 10_000, seed)?;
         let local = register(&rig.a.domain, memory, Access::NONE)?;
-        rig.written(local.slice(0, 10_000)?, remote.slice(0, 10_000)?, NONE)?;
+        rig.written(
+            local.slice(0, 10_000)?,
+            remote.slice(0, 10_000)?,
+            Options::NONE,
+        )?;
         check_region(&region, 0, 10_000, seed)?;
         fill(&local, 0)?;
         let done = rig.read(local.slice(3, 9_000)?, remote.slice(0, 9_000)?)?;
@@ -255,7 +251,7 @@ fn pieces_come_back_as_they_went(info: &Info, _seed: u64) -> Result {
 
     let given = vecs([100, 0, 200, 300].into_iter())?;
     let expected = places(&given)?;
-    let done = rig.write(closed(Memory::from_vecs(given))?, slice, NONE)?;
+    let done = rig.write(closed(Memory::from_vecs(given))?, slice, Options::NONE)?;
     let Ok(back) = memory_of(done.buffer)?.into_vecs() else {
         return Err(EINVAL);
     };
@@ -289,7 +285,10 @@ fn pieces_come_back_as_they_went(info: &Info, _seed: u64) -> Result {
     check_eq!((list.entries(), list.len()), (2, 600));
     let memory = closed(Memory::from_scatterlist(list))?;
     // Refused, too.
-    let posted = rig.a.ep.send(memory, Address::from_raw(u64::MAX), NONE, 1);
+    let posted = rig
+        .a
+        .ep
+        .send(memory, Address::from_raw(u64::MAX), Options::NONE, 1);
     let memory = memory_of(check_refused(posted, EHOSTUNREACH, 1)?)?;
     let local = register(&rig.a.domain, memory, Access::NONE)?;
     let memory = closed(local.close())?;
@@ -314,7 +313,7 @@ fn pieces_are_at_most_256(info: &Info, seed: u64) -> Result {
         let bytes = pattern(3 * count, seed)?;
         memory.write_at(0, bytes.as_slice().ok_or(EINVAL)?)?;
         let slice = remote.slice(0, 3 * count as u64)?;
-        rig.written(memory, slice, NONE)?;
+        rig.written(memory, slice, Options::NONE)?;
         check_region(&region, 0, 3 * count, seed)?;
     }
     let vecs = given_back(Memory::from_vecs(vecs((0..257).map(|_| 3))?), EINVAL)?;
@@ -350,10 +349,10 @@ fn pieces_without_bytes_are_passed_over(info: &Info, seed: u64) -> Result {
     let (region, remote) = region_of(&rig, of_vecs(&lens)?, Access::READ_WRITE)?;
     let mut local = of_vecs(&[0, 0, 1, 0, 11, 0])?;
     local.write_at(0, pattern(12, seed)?.as_slice().ok_or(EINVAL)?)?;
-    rig.written(local, remote.slice(0, 12)?, NONE)?;
+    rig.written(local, remote.slice(0, 12)?, Options::NONE)?;
     check_region(&region, 0, 12, seed)?;
-    rig.written(of_vecs(&[0, 0])?, remote.slice(12, 0)?, NONE)?;
-    rig.written(of_vecs(&[])?, remote.slice(5, 0)?, NONE)?;
+    rig.written(of_vecs(&[0, 0])?, remote.slice(12, 0)?, Options::NONE)?;
+    rig.written(of_vecs(&[])?, remote.slice(5, 0)?, Options::NONE)?;
     // Memory of no bytes at all is no region.
     let refused = rig.b.domain.register(of_vecs(&[0, 0])?, Access::READ);
     check_eq!(given_back(refused, EINVAL)?.len(), 0);
@@ -369,7 +368,7 @@ fn pieces_of_one_byte_are_put_together(info: &Info, seed: u64) -> Result {
         let bytes = pattern(len, seed)?;
         local.write_at(0, bytes.as_slice().ok_or(EINVAL)?)?;
         let slice = remote.slice(offset, len as u64)?;
-        rig.written(local, slice, NONE)?;
+        rig.written(local, slice, Options::NONE)?;
         check_region(&region, offset as usize, len, seed)?;
         let done = rig.read(of_vecs(&[1; 256][..len])?, slice)?;
         check_memory(&memory_of(done.buffer)?, 0, len, seed)?;
@@ -393,7 +392,7 @@ fn write_touches_no_piece_beside_it(info: &Info, seed: u64) -> Result {
             };
             fill(&region, 0xa5)?;
             let slice = remote.slice(range as u64, (from + to) as u64)?;
-            rig.written(pattern(from + to, seed)?, slice, NONE)?;
+            rig.written(pattern(from + to, seed)?, slice, Options::NONE)?;
             check_filled_at(&region, 0, range, 0xa5)?;
             check_region(&region, range, from + to, seed)?;
             check_filled_at(&region, ends + to, size - ends - to, 0xa5)?;
@@ -432,7 +431,7 @@ fn any_split_meets_any_other(info: &Info, seed: u64) -> Result {
         let Ok(part) = Buffer::from(local).range(skip, len) else {
             return Err(EINVAL);
         };
-        rig.written(part, slice, NONE)?;
+        rig.written(part, slice, Options::NONE)?;
         check_region(&region, at, len, seed)?;
         let room = Buffer::from(random_pieces(&mut rng, len + 200)?);
         let Ok(part) = room.range(skip, len) else {
@@ -445,7 +444,7 @@ fn any_split_meets_any_other(info: &Info, seed: u64) -> Result {
         let Ok(part) = Buffer::from(back).range(skip, len) else {
             return Err(EINVAL);
         };
-        rig.a.ep.send(part, rig.to_b, NONE, 2)?;
+        rig.a.ep.send(part, rig.to_b, Options::NONE, 2)?;
         let received = rig.b.next()?;
         check_eq!(ended(&received), (Kind::Recv, 1, Ok(len)));
         check_memory(&memory_of(received.buffer)?, 0, len, seed)?;
@@ -459,7 +458,9 @@ fn message_longer_than_all_pieces_is_not_moved(info: &Info, seed: u64) -> Result
     let rig = Rig::new(info)?;
     for (len, good) in [(29, true), (30, true), (31, false)] {
         rig.b.ep.recv(of_vecs(&[10, 0, 20])?, 1)?;
-        rig.a.ep.send(pattern(len, seed)?, rig.to_b, NONE, 2)?;
+        rig.a
+            .ep
+            .send(pattern(len, seed)?, rig.to_b, Options::NONE, 2)?;
         let received = rig.b.next()?;
         let how = if good { Ok(len) } else { Err(EMSGSIZE) };
         check_eq!(ended(&received), (Kind::Recv, 1, how));
@@ -491,7 +492,7 @@ fn region_in_pieces_copies_onto_itself(info: &Info, seed: u64) -> Result {
     ] {
         region.write_at(from, pattern(len, seed)?.as_slice().ok_or(EINVAL)?)?;
         let (local, slice) = (region.slice(from, len)?, remote.slice(to, len as u64)?);
-        rig.a.ep.write(local, to_itself, slice, NONE, 1)?;
+        rig.a.ep.write(local, to_itself, slice, Options::NONE, 1)?;
         check_eq!(ended(&rig.a.next()?), (Kind::Write, 1, Ok(len)));
         check_region(&region, to as usize, len, seed)?;
     }
@@ -523,11 +524,13 @@ fn gibibyte_in_256_pieces_is_one_operation(info: &Info, seed: u64) -> Result {
         region.write_at(at, bytes.as_slice().ok_or(EINVAL)?)?;
     }
     let slice = remote.slice(SHIFT as u64, len as u64)?;
-    rig.a.ep.write(down()?, to_itself, slice, NONE, 1)?;
+    rig.a
+        .ep
+        .write(down()?, to_itself, slice, Options::NONE, 1)?;
     check_eq!(ended(&rig.a.next()?), (Kind::Write, 1, Ok(len)));
     is_at(SHIFT)?;
     rig.a.ep.recv(down()?, 2)?;
-    rig.a.ep.send(up()?, to_itself, NONE, 2)?;
+    rig.a.ep.send(up()?, to_itself, Options::NONE, 2)?;
     for _ in 0..2 {
         let (_, context, result) = ended(&rig.a.next()?);
         check_eq!((context, result), (2, Ok(len)));
@@ -578,7 +581,9 @@ fn atomics_reach_each_piece(info: &Info, _seed: u64) -> Result {
         local.write_at(word as usize * 8, &(word + 1).to_ne_bytes())?;
     }
     let slice = remote.slice(0, 32)?;
-    rig.a.ep.atomic(local, rig.to_b, slice, sum, NONE, 1)?;
+    rig.a
+        .ep
+        .atomic(local, rig.to_b, slice, sum, Options::NONE, 1)?;
     let done = rig.a.next()?;
     check_eq!(ended(&done), (Kind::Atomic, 1, Ok(32)));
     let local = memory_of(done.buffer)?;
@@ -599,7 +604,10 @@ fn pieces_are_persistent_nowhere(info: &Info, _seed: u64) -> Result {
         check!(!memory.is_persistent());
         let (region, remote) = region_of(&rig, memory, Access::READ_WRITE)?;
         check_eq!(region.commit(0, 100), Err(EOPNOTSUPP));
-        let posted = rig.a.ep.commit(rig.to_b, remote.slice(0, 1)?, NONE, 1);
+        let posted = rig
+            .a
+            .ep
+            .commit(rig.to_b, remote.slice(0, 1)?, Options::NONE, 1);
         drop(check_refused(posted, EOPNOTSUPP, 1)?);
         drop(closed(region.close())?);
     }
@@ -614,7 +622,7 @@ fn persistent_memory_meets_pieces(info: &Info, seed: u64) -> Result {
     let slice = remote.slice(0, LEN as u64)?;
     let committed = Options {
         level: Level::Committed,
-        ..NONE
+        ..Options::NONE
     };
     for (n, source) in SOURCES.into_iter().enumerate() {
         let seed = seed ^ n as u64;
@@ -626,7 +634,7 @@ fn persistent_memory_meets_pieces(info: &Info, seed: u64) -> Result {
 
         let (volatile, place) = region_of(&rig, made_of(source, LEN)?, Access::READ_WRITE)?;
         let range = Memory::persistent(&device, 123, LEN)?;
-        let done = rig.write(range, place.slice(0, LEN as u64)?, NONE)?;
+        let done = rig.write(range, place.slice(0, LEN as u64)?, Options::NONE)?;
         check_eq!(reached(&done), Ok((LEN, Level::Delivered)));
         check_region(&volatile, 0, LEN, seed)?;
         volatile.write_at(0, pattern(LEN, !seed)?.as_slice().ok_or(EINVAL)?)?;
