@@ -7,149 +7,55 @@
 //!
 //! | file | noun |
 //! |---|---|
+//! | `kind` | what an operation does |
+//! | `options` | how it is to be done |
+//! | `buffer` | its local side |
 //! | `atomic` | what is done to words |
-//! | `buffer` | the local side of an operation |
-//! | `options` | how an operation is to be done |
-//! | `status` | how an operation ends |
+//! | `request` | what is posted: all of that |
+//! | `refused` | a post that was refused |
+//! | `id` | its number |
+//! | `origin` | where it comes from and returns to |
+//! | `status` | how it ends |
+//! | `end` | the way to its queue |
 
 use crate::av::Name;
-use crate::cntr::{Counters, Counts};
 use crate::cq::Queue;
-use crate::debugfs;
 use crate::info::Effect;
 use crate::memory::Exposed;
 use crate::mr::RemoteSlice;
 use crate::proto::fence::Ticket;
-use crate::rdm::fence::Fence;
-use crate::stats::Stats;
 use crate::sys::slot;
-use crate::trace;
-use kernel::fmt;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
 mod atomic;
 mod buffer;
+mod end;
+mod id;
+mod kind;
 mod options;
+mod origin;
+mod refused;
+mod request;
 mod status;
+#[cfg(CONFIG_KUNIT = "y")]
+pub(crate) mod testing;
 
 pub use crate::sys::slot::{Chain, Operation};
 pub use atomic::{Action, AtomicAction, AtomicOp, Datatype};
 pub use buffer::Buffer;
+pub use id::OpId;
+pub use kind::Kind;
 pub use options::Options;
+pub(crate) use origin::Origin;
+pub use refused::Refused;
+pub(crate) use request::Request;
 pub use status::{Failure, Level, Outcome, Status, Success};
 
 /// The most bytes that an operation holds itself, so that nobody's memory is needed.
 ///
 /// An [`Info`](crate::info::Info) may offer less. Source: inject_size of fi_endpoint(3).
 pub const INJECT_SIZE: usize = 64;
-
-/// What an operation does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Kind {
-    /// Sends a message. Source: fi_msg(3).
-    Send,
-    /// Receives a message, or the remote CQ data of a write.
-    Recv,
-    /// Writes to a peer's region. Source: fi_rma(3).
-    Write,
-    /// Reads from a peer's region.
-    Read,
-    /// Makes a range of a peer's region durable.
-    Commit,
-    /// Changes words of a peer's region, each at once. Source: fi_atomic(3).
-    Atomic,
-    /// A completion only: a receive that a peer's write or commit with remote CQ data consumed. Its
-    /// length is theirs; the receive's buffer is untouched. Source: FI_REMOTE_WRITE of fi_cq(3).
-    RemoteWrite,
-}
-
-impl Kind {
-    /// The name in statistics and messages.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Kind::Send => "send",
-            Kind::Recv => "recv",
-            Kind::Write => "write",
-            Kind::Read => "read",
-            Kind::Commit => "commit",
-            Kind::Atomic => "atomic",
-            Kind::RemoteWrite => "remote_write",
-        }
-    }
-}
-
-/// Names an operation in flight, for [`Endpoint::cancel`](crate::endpoint::Endpoint::cancel).
-///
-/// A number of an operation that has ended names nothing, also after its slot has been used again,
-/// and at another endpoint it names nothing either.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OpId {
-    pub(crate) endpoint: u64,
-    pub(crate) receive: bool,
-    pub(crate) index: u32,
-    pub(crate) use_count: u64,
-}
-
-/// Where the operations of one direction of an endpoint come from and return to.
-pub(crate) struct Origin {
-    /// Which endpoint.
-    pub(crate) endpoint: u64,
-    /// Where they complete.
-    pub(crate) queue: Arc<Queue>,
-    /// Where they are counted.
-    pub(crate) stats: Arc<Stats>,
-    /// Who else counts them.
-    counters: Option<Arc<Counters>>,
-    /// What they wait for, where posts may have fences.
-    fence: Option<Arc<Fence>>,
-    /// How many slots there are.
-    size: usize,
-}
-
-impl Origin {
-    pub(crate) fn new(
-        endpoint: u64,
-        queue: Arc<Queue>,
-        stats: Arc<Stats>,
-        counters: Option<Arc<Counters>>,
-        fence: Option<Arc<Fence>>,
-        size: usize,
-    ) -> Result<Arc<Self>> {
-        Ok(Arc::new(
-            Origin {
-                endpoint,
-                queue,
-                stats,
-                counters,
-                fence,
-                size,
-            },
-            GFP_KERNEL,
-        )?)
-    }
-
-    /// Counts how one ended, for its counter if it has one.
-    #[inline]
-    pub(crate) fn count(&self, counts: Counts, well: bool) {
-        if let Some(counters) = &self.counters {
-            counters.count(counts, well);
-        }
-    }
-
-    /// How many operations have been posted and are not in the completion queue yet.
-    pub(crate) fn in_flight(&self) -> u64 {
-        self.stats.in_flight()
-    }
-
-    /// Writes what it counts.
-    pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.stats.show(f)?;
-        let rows = [("in_flight", self.in_flight()), ("size", self.size as u64)];
-        debugfs::rows(f, &rows)
-    }
-}
 
 /// A posted operation, as whoever executes it sees it.
 pub struct Op {
@@ -425,321 +331,5 @@ impl Op {
             self.buffer = Buffer::empty();
         }
         (kind, core::mem::take(&mut self.buffer), self.status)
-    }
-}
-
-/// What is posted.
-pub(crate) struct Request {
-    pub(crate) kind: Kind,
-    pub(crate) options: Options,
-    pub(crate) peer: Name,
-    pub(crate) remote: Option<RemoteSlice>,
-    pub(crate) atomic: Option<AtomicAction>,
-    pub(crate) buffer: Buffer,
-}
-
-impl Operation {
-    /// Ends the operation: it goes to its completion queue.
-    ///
-    /// Never sleeps; any context but hardirq, and without a lock that the consumer's callback or
-    /// post could take.
-    #[inline]
-    pub fn complete(mut self, status: Status) {
-        let weaker = matches!(&status, Ok(success) if success.level < self.options.level);
-        self.op().end(status);
-        if weaker {
-            self.op().weakened();
-        }
-        trace::complete(&self);
-        match self.ticket {
-            Some(_) => self.deliver_fenced(),
-            None => self.hand_over(),
-        }
-    }
-
-    /// Lets those go, afterwards, that waited for it.
-    #[cold]
-    fn deliver_fenced(mut self) {
-        let fence = self.origin.fence.clone();
-        let (ticket, hash) = (self.op().ticket.take(), self.peer.hash());
-        self.hand_over();
-        if let (Some(fence), Some(ticket)) = (fence, ticket) {
-            fence.ended(ticket, hash);
-        }
-    }
-
-    /// Counts it, and puts it into its queue, unless nobody wants to see it.
-    #[inline]
-    fn hand_over(self) {
-        if self.options.silent && self.is_success() {
-            return self.hand_over_silently();
-        }
-        if self.origin.counters.is_some() {
-            // Before it can be read.
-            self.count();
-        }
-        self.deliver();
-    }
-
-    /// Counts one whose completion nobody wants to see.
-    #[inline(never)]
-    fn hand_over_silently(self) {
-        let counts = match self.origin.counters {
-            Some(_) => self.counts(),
-            None => Counts::NONE,
-        };
-        self.origin.queue.clone().pass(self, counts);
-    }
-
-    /// Counts how it ended, for its counter.
-    #[inline(never)]
-    fn count(&self) {
-        self.origin.count(self.counts(), self.is_success());
-    }
-
-    /// Ends an operation that was not posted, but carries an event.
-    pub(crate) fn announce(mut self) {
-        self.op().end(Ok(Success {
-            len: 0,
-            data: None,
-            level: Level::Delivered,
-        }));
-        self.deliver();
-    }
-
-    /// Ends the operation that somebody dropped.
-    pub(crate) fn abandon(self) {
-        self.complete(Err(Failure::unknown(ECANCELED)));
-    }
-
-    /// Counts one that a provider handed back: it is not in flight any more.
-    #[cold]
-    pub(crate) fn refused(&mut self) {
-        self.origin.stats.handed_back();
-        if let (Some(fence), Some(ticket)) = (self.origin.fence.clone(), self.op().ticket.take()) {
-            fence.ended(ticket, self.peer.hash());
-        }
-    }
-}
-
-/// A post that was refused: nothing happens, and everything is here again.
-#[must_use = "it holds the buffer and the context that were to be posted"]
-pub struct Refused<C> {
-    /// The reason.
-    pub error: Error,
-    /// The local side.
-    pub buffer: Buffer,
-    /// The consumer's context.
-    pub context: C,
-}
-
-impl<C> From<Refused<C>> for Error {
-    fn from(refused: Refused<C>) -> Error {
-        refused.error
-    }
-}
-
-/// Operations of no endpoint, for tests.
-#[cfg(CONFIG_KUNIT = "y")]
-pub(crate) mod testing {
-    use super::*;
-    use crate::cq::{Completion, Notify, Reader};
-    use crate::sys::slot::Pool;
-    use kernel::sync::atomic::{self, Relaxed, Release};
-
-    /// A request to nobody, of no bytes, without options.
-    pub(crate) fn request(kind: Kind) -> Request {
-        Request {
-            kind,
-            options: Options::default(),
-            peer: Name::NONE,
-            remote: None,
-            atomic: None,
-            buffer: Buffer::empty(),
-        }
-    }
-
-    /// A context that is counted while it exists.
-    pub(crate) struct Counted(Arc<atomic::Atomic<i32>>);
-
-    impl Counted {
-        pub(crate) fn new(count: &Arc<atomic::Atomic<i32>>) -> Self {
-            count.add(1, Relaxed);
-            Counted(count.clone())
-        }
-    }
-
-    impl Drop for Counted {
-        fn drop(&mut self) {
-            self.0.fetch_sub(1, Release);
-        }
-    }
-
-    /// Slots, and the queue where they complete.
-    pub(crate) struct Bench<C: Send + 'static> {
-        pub(crate) queue: Arc<Queue>,
-        pub(crate) origin: Arc<Origin>,
-        pub(crate) pool: Pool<C>,
-    }
-
-    impl<C: Send + 'static> Drop for Bench<C> {
-        fn drop(&mut self) {
-            self.queue.shut();
-        }
-    }
-
-    impl<C: Send + 'static> Bench<C> {
-        pub(crate) fn new(slots: usize, callback: Option<Arc<dyn Notify>>) -> Result<Self> {
-            let queue = Queue::new(slots, callback)?;
-            let stats = Arc::new(Stats::default(), GFP_KERNEL)?;
-            let origin = Origin::new(7, queue.clone(), stats, None, None, slots)?;
-            Ok(Bench {
-                pool: Pool::new(slots, |index| Op::idle(&origin, index))?,
-                queue,
-                origin,
-            })
-        }
-
-        /// Posts to nobody: the operation is the caller's. `EAGAIN`: no slot is free.
-        pub(crate) fn post(
-            &self,
-            kind: Kind,
-            buffer: Buffer,
-            context: C,
-        ) -> Result<(OpId, Operation)> {
-            let request = Request {
-                buffer,
-                ..request(kind)
-            };
-            self.post_request(request, context)
-        }
-
-        /// The same with all of a request.
-        pub(crate) fn post_request(
-            &self,
-            request: Request,
-            context: C,
-        ) -> Result<(OpId, Operation)> {
-            let mut slot = self.pool.take().ok_or(EAGAIN)?;
-            let id = slot.op().fill(request);
-            Ok((id, slot.arm(context)))
-        }
-
-        pub(crate) fn read(&self) -> Option<Completion<C>> {
-            Reader::new(&self.queue).read()
-        }
-    }
-}
-
-#[kunit_tests(kfabric_op)]
-mod tests {
-    use super::testing::{request, Bench};
-    use super::*;
-    use crate::memory::Memory;
-
-    fn done(len: usize) -> Status {
-        Ok(Success {
-            len,
-            data: None,
-            level: Level::Delivered,
-        })
-    }
-
-    #[test]
-    fn completion_brings_back_what_was_posted() -> Result {
-        let bench = Bench::<u64>::new(1, None)?;
-        let (id, op) = bench.post(Kind::Send, Memory::zeroed(5)?.into(), 9)?;
-        assert!(op.id() == id && op.endpoint() == 7 && op.len() == 5 && !op.is_complete());
-        assert_eq!(bench.origin.in_flight(), 1);
-        op.complete(done(5));
-        assert_eq!(bench.origin.in_flight(), 0);
-        let read = bench.read().ok_or(EINVAL)?;
-        assert_eq!(
-            (read.kind, read.context, read.result),
-            (Kind::Send, 9, done(5))
-        );
-        assert!(read
-            .buffer
-            .into_memory()
-            .is_ok_and(|memory| memory.len() == 5));
-        assert!(bench.read().is_none());
-        Ok(())
-    }
-
-    #[test]
-    fn dropped_operation_completes_as_cancelled() -> Result {
-        let bench = Bench::<u64>::new(1, None)?;
-        drop(bench.post(Kind::Write, Buffer::empty(), 9)?);
-        let read = bench.read().ok_or(EINVAL)?;
-        assert_eq!(read.result, Err(Failure::unknown(ECANCELED)));
-        assert!(bench.read().is_none());
-        assert_eq!(bench.origin.in_flight(), 0);
-        Ok(())
-    }
-
-    #[test]
-    fn completion_below_the_level_that_was_asked_for_is_a_failure() -> Result {
-        use Level::{Committed, Delivered, Transmit};
-        let bench = Bench::<u64>::new(1, None)?;
-        for asked in [Transmit, Delivered, Committed] {
-            for level in [Transmit, Delivered, Committed] {
-                let options = Options {
-                    level: asked,
-                    ..Options::default()
-                };
-                let request = Request {
-                    options,
-                    ..request(Kind::Write)
-                };
-                let (_, op) = bench.post_request(request, 0)?;
-                let (len, data) = (0, None);
-                let success = Success { len, data, level };
-                op.complete(Ok(success));
-                let expected = match level >= asked {
-                    true => Ok(success),
-                    false => Err(Failure::after(level, EPROTO)),
-                };
-                assert_eq!(bench.read().map(|done| done.result), Some(expected));
-            }
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn number_names_one_use_of_one_slot() -> Result {
-        let (bench, other) = (Bench::<u64>::new(2, None)?, Bench::<u64>::new(1, None)?);
-        let (first, op) = bench.post(Kind::Recv, Buffer::empty(), 1)?;
-        let (second, _waits) = bench.post(Kind::Recv, Buffer::empty(), 2)?;
-        assert!(first != second);
-        op.complete(done(0));
-        drop(bench.read());
-        let (again, op) = bench.post(Kind::Recv, Buffer::empty(), 3)?;
-        assert!(again != first && again.index == first.index);
-        op.complete(done(0));
-        drop(bench.read());
-        let (send, _op) = bench.post(Kind::Send, Buffer::empty(), 4)?;
-        assert!(!send.receive && again.receive);
-        // All alike but the endpoint.
-        let (mut anothers, _op) = other.post(Kind::Recv, Buffer::empty(), 1)?;
-        anothers.endpoint = 8;
-        assert!(anothers != first);
-        Ok(())
-    }
-
-    #[test]
-    fn refusal_is_not_in_flight() -> Result {
-        let bench = Bench::<u64>::new(1, None)?;
-        let (_, mut op) = bench.post(Kind::Send, Memory::zeroed(5)?.into(), 9)?;
-        op.refused();
-        assert_eq!(bench.origin.in_flight(), 0);
-        let Ok((mut slot, context)) = op.claim::<u64>() else {
-            return Err(EINVAL);
-        };
-        let (_, buffer, _) = slot.op().finish();
-        assert_eq!((context, buffer.len()), (9, 5));
-        drop(slot);
-        assert!(bench.read().is_none());
-        drop(bench.post(Kind::Send, Buffer::empty(), 1)?);
-        Ok(())
     }
 }

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The number of an operation.
+
+use kernel::prelude::*;
+
+/// Names an operation in flight, for [`Endpoint::cancel`](crate::endpoint::Endpoint::cancel).
+///
+/// A number of an operation that has ended names nothing, also after its slot has been used again,
+/// and at another endpoint it names nothing either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpId {
+    pub(crate) endpoint: u64,
+    pub(crate) receive: bool,
+    pub(crate) index: u32,
+    pub(crate) use_count: u64,
+}
+
+#[kunit_tests(kfabric_op_id)]
+mod tests {
+    use crate::op::testing::{done, Bench};
+    use crate::op::{Buffer, Kind};
+    use kernel::prelude::*;
+
+    #[test]
+    fn number_names_one_use_of_one_slot() -> Result {
+        let (bench, other) = (Bench::<u64>::new(2, None)?, Bench::<u64>::new(1, None)?);
+        let (first, op) = bench.post(Kind::Recv, Buffer::empty(), 1)?;
+        let (second, _waits) = bench.post(Kind::Recv, Buffer::empty(), 2)?;
+        assert!(first != second);
+        op.complete(done(0));
+        drop(bench.read());
+        let (again, op) = bench.post(Kind::Recv, Buffer::empty(), 3)?;
+        assert!(again != first && again.index == first.index);
+        op.complete(done(0));
+        drop(bench.read());
+        let (send, _op) = bench.post(Kind::Send, Buffer::empty(), 4)?;
+        assert!(!send.receive && again.receive);
+        // All alike but the endpoint.
+        let (mut anothers, _op) = other.post(Kind::Recv, Buffer::empty(), 1)?;
+        anothers.endpoint = 8;
+        assert!(anothers != first);
+        Ok(())
+    }
+}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where operations come from and return to.
+
+use crate::cntr::{Counters, Counts};
+use crate::cq::Queue;
+use crate::debugfs;
+use crate::rdm::fence::Fence;
+use crate::stats::Stats;
+use kernel::fmt;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+/// Where the operations of one direction of an endpoint come from and return to.
+pub(crate) struct Origin {
+    /// Which endpoint.
+    pub(crate) endpoint: u64,
+    /// Where they complete.
+    pub(crate) queue: Arc<Queue>,
+    /// Where they are counted.
+    pub(crate) stats: Arc<Stats>,
+    /// Who else counts them.
+    pub(super) counters: Option<Arc<Counters>>,
+    /// What they wait for, where posts may have fences.
+    pub(super) fence: Option<Arc<Fence>>,
+    /// How many slots there are.
+    size: usize,
+}
+
+impl Origin {
+    pub(crate) fn new(
+        endpoint: u64,
+        queue: Arc<Queue>,
+        stats: Arc<Stats>,
+        counters: Option<Arc<Counters>>,
+        fence: Option<Arc<Fence>>,
+        size: usize,
+    ) -> Result<Arc<Self>> {
+        Ok(Arc::new(
+            Origin {
+                endpoint,
+                queue,
+                stats,
+                counters,
+                fence,
+                size,
+            },
+            GFP_KERNEL,
+        )?)
+    }
+
+    /// Counts how one ended, for its counter if it has one.
+    #[inline]
+    pub(crate) fn count(&self, counts: Counts, well: bool) {
+        if let Some(counters) = &self.counters {
+            counters.count(counts, well);
+        }
+    }
+
+    /// How many operations have been posted and are not in the completion queue yet.
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.stats.in_flight()
+    }
+
+    /// Writes what it counts.
+    pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.stats.show(f)?;
+        let rows = [("in_flight", self.in_flight()), ("size", self.size as u64)];
+        debugfs::rows(f, &rows)
+    }
+}

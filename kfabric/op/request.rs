@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is posted.
+
+use super::{AtomicAction, Buffer, Kind, Options};
+use crate::av::Name;
+use crate::mr::RemoteSlice;
+
+/// What is posted.
+pub(crate) struct Request {
+    pub(crate) kind: Kind,
+    pub(crate) options: Options,
+    pub(crate) peer: Name,
+    pub(crate) remote: Option<RemoteSlice>,
+    pub(crate) atomic: Option<AtomicAction>,
+    pub(crate) buffer: Buffer,
+}
