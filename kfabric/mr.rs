@@ -4,146 +4,48 @@
 //!
 //! The local side and the remote side are different types: a [`LocalSlice`] gives access to bytes
 //! of this host, a [`RemoteSlice`] names bytes of a peer. See Documentation/memory.rst and
-//! Documentation/keys.rst. Source: fi_mr(3).
+//! Documentation/keys.rst.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `attributes` | what memory is registered for |
+//! | `region` | what a key stands for |
+//! | `sheet` | what is told of a region in its file |
+//! | `local` | bytes of a region of this host |
+//! | `remote` | a peer's region, as its descriptor tells |
+//! | `target` | bytes of a peer's region |
+//!
+//! Source: fi_mr(3).
 
 use crate::debugfs::{self, Shown};
 use crate::domain::{Child, Class, Domain};
 use crate::info::Caps;
-use crate::memory::{Exposed, Memory};
+use crate::memory::Memory;
 use crate::op::AtomicAction;
-use crate::proto::descriptor::{self, Descriptor, Flush, Persistence};
+use crate::proto::descriptor::{self, Descriptor};
 use crate::proto::key::Key;
 use crate::proto::range::Range;
-use crate::sys::lease::{Lease, Owner};
-use kernel::fmt;
+use crate::sys::lease::Owner;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::{rcu, Arc};
 
+mod attributes;
+mod local;
+mod region;
+mod remote;
+mod sheet;
+mod target;
+
 pub use crate::proto::access::Access;
+pub use attributes::Attributes;
+pub use local::LocalSlice;
+pub(crate) use region::Region;
+pub use remote::RemoteRegion;
+pub(crate) use sheet::Sheet;
+pub use target::RemoteSlice;
 
 static NEXT_ID: Atomic<u64> = Atomic::new(1);
-
-/// What memory is registered for.
-///
-/// An [`Access`] is one without hints.
-///
-/// Source: `struct fi_mr_attr` of fi_mr(3).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Attributes {
-    /// What peers may do to it.
-    pub access: Access,
-    /// A hint that its bytes are not going to be read soon: whatever is stored in the region, by
-    /// peers, by its owner or by a receive, goes around the cache.
-    ///
-    /// So it displaces nothing there, and a commit has nothing to write back. Needs
-    /// [`Caps::UNCACHED`].
-    pub uncached: bool,
-}
-
-impl From<Access> for Attributes {
-    fn from(access: Access) -> Self {
-        Attributes {
-            access,
-            uncached: false,
-        }
-    }
-}
-
-/// What a key stands for: the memory and the rights of peers.
-pub(crate) struct Region {
-    memory: Exposed,
-    access: Access,
-    key: Key,
-}
-
-impl Region {
-    /// What stands behind `key`, which nobody else has.
-    pub(crate) fn new(memory: Memory, attributes: impl Into<Attributes>, key: Key) -> Self {
-        let Attributes { access, uncached } = attributes.into();
-        let memory = memory.expose();
-        Region {
-            memory: if uncached { memory.uncached() } else { memory },
-            access,
-            key,
-        }
-    }
-
-    /// The key under which it is, or was, found.
-    #[inline]
-    pub(crate) fn key(&self) -> Key {
-        self.key
-    }
-
-    #[inline]
-    pub(crate) fn memory(&self) -> &Exposed {
-        &self.memory
-    }
-
-    #[inline]
-    pub(crate) fn access(&self) -> Access {
-        self.access
-    }
-
-    /// How its bytes become durable, if they do.
-    fn persistence(&self) -> Option<Persistence> {
-        self.memory
-            .is_persistent()
-            .then(|| Persistence::byte_granular(Flush::Responder))
-    }
-}
-
-/// What is told of a region in its file. Nothing in it keeps the region, or gives its key away.
-pub(crate) struct Sheet {
-    len: usize,
-    access: Access,
-    uncached: bool,
-    device: bool,
-    persistence: Option<Persistence>,
-    /// Index and generation of the key; 0 without one.
-    key: Atomic<u64>,
-}
-
-impl Sheet {
-    fn new(region: &Region) -> Self {
-        Sheet {
-            len: region.memory.len(),
-            access: region.access,
-            uncached: region.memory.is_uncached(),
-            device: region.memory.is_device(),
-            persistence: region.persistence(),
-            key: Atomic::new(Self::shown(region.key)),
-        }
-    }
-
-    fn shown(key: Key) -> u64 {
-        u64::from(key.index()) << 32 | u64::from(key.generation())
-    }
-
-    /// Writes what it tells.
-    pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let key = self.key.load(Relaxed);
-        let flush = self.persistence.map(|persistence| persistence.flush());
-        let rows = [
-            ("len", self.len as u64),
-            ("remote_read", u64::from(self.access.contains(Access::READ))),
-            (
-                "remote_write",
-                u64::from(self.access.contains(Access::WRITE)),
-            ),
-            ("uncached", u64::from(self.uncached)),
-            ("device", u64::from(self.device)),
-            ("persistent", u64::from(self.persistence.is_some())),
-            (
-                "flush_responder",
-                u64::from(flush == Some(Flush::Responder)),
-            ),
-            ("key_index", key >> 32),
-            ("key_generation", u64::from(key as u32)),
-        ];
-        debugfs::rows(f, &rows)
-    }
-}
 
 /// Registered memory. Its owner gets the memory back from [`MemoryRegion::close`].
 ///
@@ -397,137 +299,6 @@ impl Drop for MemoryRegion {
     }
 }
 
-/// Bytes of a region of this host, for operations: the local descriptor.
-///
-/// While it exists the region can't be reclaimed.
-pub struct LocalSlice {
-    region: Lease<Region>,
-    offset: usize,
-    len: usize,
-}
-
-impl LocalSlice {
-    /// The first byte, counted from the region's start.
-    pub fn offset(&self) -> usize {
-        self.offset
-    }
-
-    /// Length in bytes.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether it has no byte.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    #[inline]
-    pub(crate) fn memory(&self) -> &Exposed {
-        &self.region.memory
-    }
-}
-
-/// A peer's region, as its descriptor tells. What it tells is checked again by the peer.
-#[derive(Clone, Copy)]
-pub struct RemoteRegion {
-    descriptor: Descriptor,
-}
-
-impl RemoteRegion {
-    /// Reads what a peer sent. `EBADMSG`: not a descriptor of a version that is known here.
-    pub fn parse(bytes: &[u8]) -> Result<Self> {
-        Descriptor::parse(bytes)
-            .map(|descriptor| RemoteRegion { descriptor })
-            .map_err(|_| EBADMSG)
-    }
-
-    /// Length in bytes.
-    pub fn len(&self) -> u64 {
-        self.descriptor.len()
-    }
-
-    /// Whether it has no byte.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// What peers may do to it.
-    pub fn access(&self) -> Access {
-        self.descriptor.access()
-    }
-
-    /// How it is persistent: granularity and flush method; `None` if it is volatile.
-    pub fn persistence(&self) -> Option<Persistence> {
-        self.descriptor.persistence()
-    }
-
-    /// `len` bytes from `offset`. `EINVAL`: out of the region.
-    pub fn slice(&self, offset: u64, len: u64) -> Result<RemoteSlice> {
-        let range = Range::new(offset, len);
-        if !range.within(self.descriptor.len()) {
-            return Err(EINVAL);
-        }
-        Ok(RemoteSlice {
-            key: self.descriptor.key(),
-            range,
-            access: self.descriptor.access(),
-            persistent: self.descriptor.persistence().is_some(),
-        })
-    }
-}
-
-/// Bytes of a peer's region: what RMA is aimed at.
-#[derive(Clone, Copy)]
-pub struct RemoteSlice {
-    key: Key,
-    range: Range,
-    access: Access,
-    persistent: bool,
-}
-
-impl RemoteSlice {
-    /// The first byte, counted from the region's start.
-    pub fn offset(&self) -> u64 {
-        self.range.offset
-    }
-
-    /// Length in bytes.
-    pub fn len(&self) -> u64 {
-        self.range.len
-    }
-
-    /// Whether it has no byte.
-    pub fn is_empty(&self) -> bool {
-        self.range.is_empty()
-    }
-
-    /// Whether its bytes can be made durable.
-    pub fn is_persistent(&self) -> bool {
-        self.persistent
-    }
-
-    /// Whether its first word of `size` bytes is aligned in the region.
-    pub(crate) fn is_aligned(&self, size: usize) -> bool {
-        self.range.offset % size as u64 == 0
-    }
-
-    #[inline]
-    pub(crate) fn key(&self) -> Key {
-        self.key
-    }
-
-    #[inline]
-    pub(crate) fn range(&self) -> Range {
-        self.range
-    }
-
-    #[inline]
-    pub(crate) fn access(&self) -> Access {
-        self.access
-    }
-}
-
 #[kunit_tests(kfabric_mr)]
 mod tests {
     use super::*;
@@ -535,7 +306,6 @@ mod tests {
     use crate::provider::registry::unplug;
     use crate::provider::testing::Opened;
     use crate::sys::pmem::testing::Device;
-    use kernel::str::CString;
 
     const LEN: usize = 64;
     const MAX: u64 = u64::MAX;
@@ -558,11 +328,6 @@ mod tests {
     fn register(opened: &Opened, access: Access) -> Result<MemoryRegion> {
         let registered = opened.domain.register(Memory::zeroed(LEN)?, access);
         registered.map_err(|(error, _)| error)
-    }
-
-    /// What the region's file shows.
-    fn file(region: &MemoryRegion) -> Result<CString> {
-        CString::try_from_fmt(fmt!("{}", Shown::Region(region.sheet.clone())))
     }
 
     #[test]
@@ -664,23 +429,6 @@ mod tests {
     }
 
     #[test]
-    fn peers_are_told_what_they_may_do() -> Result {
-        let opened = Opened::new()?;
-        for access in [Access::READ, Access::WRITE, Access::READ_WRITE] {
-            let region = register(&opened, access)?;
-            let told = RemoteRegion::parse(&region.descriptor()?)?;
-            assert_eq!((told.len(), told.access()), (LEN as u64, access));
-            let slice = told.slice(0, 1)?;
-            assert!(told.persistence().is_none() && !slice.is_persistent());
-            assert_eq!((slice.key(), slice.access()), (region.key, access));
-        }
-        let local = register(&opened, Access::NONE)?;
-        assert_eq!(local.descriptor(), Err(EACCES));
-        assert_eq!(RemoteRegion::parse(&[]).err(), Some(EBADMSG));
-        Ok(())
-    }
-
-    #[test]
     fn persistent_region_is_committed_until_its_device_is_unbound() -> Result {
         let opened = Opened::new()?;
         let device = Device::new(4096)?;
@@ -698,36 +446,6 @@ mod tests {
             assert_eq!(region.commit(offset, len), Err(ENODEV));
         }
         assert_eq!(region.load_u64(7), Err(ENODEV));
-        Ok(())
-    }
-
-    #[test]
-    fn file_tells_the_state_and_not_the_key() -> Result {
-        let opened = Opened::new()?;
-        let first = register(&opened, Access::READ)?;
-        let expected =
-            c"len 64\nremote_read 1\nremote_write 0\nuncached 0\ndevice 0\npersistent 0\n\
-            flush_responder 0\nkey_index 0\nkey_generation 1\n";
-        assert!(*file(&first)? == *expected);
-
-        let device = Device::new(4096)?;
-        let memory = Memory::persistent(&device, 0, 4096)?;
-        let registered = opened.domain.register(memory, Access::WRITE);
-        let second = registered.map_err(|(error, _)| error)?;
-        let expected =
-            c"len 4096\nremote_read 0\nremote_write 1\nuncached 0\ndevice 0\npersistent 1\n\
-            flush_responder 1\nkey_index 1\nkey_generation 1\n";
-        assert!(*file(&second)? == *expected);
-
-        // One whose close found it in use has no key any more.
-        let _slice = first.slice(0, 1)?;
-        let Err((EBUSY, first)) = first.close() else {
-            return Err(EINVAL);
-        };
-        let expected =
-            c"len 64\nremote_read 1\nremote_write 0\nuncached 0\ndevice 0\npersistent 0\n\
-            flush_responder 0\nkey_index 0\nkey_generation 0\n";
-        assert!(*file(&first)? == *expected);
         Ok(())
     }
 }
