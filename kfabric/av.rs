@@ -20,6 +20,10 @@ use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::{new_spinlock_irq, Arc, SpinLockIrq};
 use kernel::transmute::AsBytes;
 
+mod bound;
+
+pub(crate) use bound::Peers;
+
 /// An endpoint's name, in its provider's format.
 // In words, so that it is copied by words: its length, which is one byte, and its bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -28,6 +28,10 @@ use kernel::sync::{
 use kernel::time::{msecs_to_jiffies, Jiffies, Msecs};
 use kernel::workqueue::{self, impl_has_work, new_work, Work, WorkItem};
 
+mod bound;
+
+pub(crate) use bound::Bound;
+
 /// What a consumer wants to be told of a completion queue.
 pub trait Callback<C: Send + 'static>: Send + Sync + 'static {
     /// The queue has completions.

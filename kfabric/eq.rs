@@ -12,10 +12,9 @@
 
 use crate::av::Name;
 use crate::cm::{ConnectionRequest, PrivateData};
-use crate::cq::{self, Notify, Queue};
+use crate::cq::{self, Bound, Notify, Queue};
 use crate::debugfs::{self, Shown};
 use crate::domain::{Child, Class, Domain};
-use crate::endpoint::Bound;
 use crate::op::{Buffer, Kind, Op, Options, Origin, Request};
 use crate::stats::Stats;
 use crate::sys::slot::Pool;

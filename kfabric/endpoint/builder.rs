@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What an endpoint is made from.
+
+use super::direction::Direction;
+use super::live::Live;
+use super::reach::Reach;
+use super::{next_id, Endpoint};
+use crate::av::AddressVector;
+use crate::cntr::{self, Chosen, Counter, Counts};
+use crate::cq::CompletionQueue;
+use crate::debugfs::{self, Shown};
+use crate::domain::{Child, Class, Domain};
+use crate::eq::EventQueue;
+use crate::info::{Caps, Info};
+use crate::provider::Port;
+use crate::rdm::fence::Fence;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+/// What an endpoint is made from.
+#[must_use = "nothing is opened before `enable`"]
+pub struct Builder<'a, C: Send + 'static> {
+    pub(super) domain: &'a Domain,
+    pub(super) info: &'a Info,
+    pub(super) tx: Option<&'a CompletionQueue<C>>,
+    pub(super) rx: Option<&'a CompletionQueue<C>>,
+    pub(super) av: Option<&'a AddressVector>,
+    pub(super) counters: Chosen<'a>,
+    pub(super) eq: Option<&'a EventQueue>,
+}
+
+impl<'a, C: Send + 'static> Builder<'a, C> {
+    /// The queue for all completions.
+    pub fn cq(self, cq: &'a CompletionQueue<C>) -> Self {
+        self.tx_cq(cq).rx_cq(cq)
+    }
+
+    /// The queue for completions of sends, reads, writes and commits.
+    pub fn tx_cq(mut self, cq: &'a CompletionQueue<C>) -> Self {
+        self.tx = Some(cq);
+        self
+    }
+
+    /// The queue for completions of receives.
+    pub fn rx_cq(mut self, cq: &'a CompletionQueue<C>) -> Self {
+        self.rx = Some(cq);
+        self
+    }
+
+    /// The addresses of the peers, for an endpoint of type [`EndpointType::Rdm`].
+    pub fn av(mut self, av: &'a AddressVector) -> Self {
+        self.av = Some(av);
+        self
+    }
+
+    /// The counter for operations of these kinds; for each, the last that was chosen.
+    ///
+    /// It counts what ends, also what leaves no completion, and no later than the completion is in
+    /// its queue. Source: fi_ep_bind() in fi_endpoint(3).
+    pub fn counter(mut self, counts: Counts, cntr: &'a Counter) -> Self {
+        for kind in counts.kinds() {
+            self.counters[kind] = Some(cntr);
+        }
+        self
+    }
+
+    /// Where events of the connection go, for an endpoint of type [`EndpointType::Msg`].
+    pub fn eq(mut self, eq: &'a EventQueue) -> Self {
+        self.eq = Some(eq);
+        self
+    }
+
+    /// Opens the endpoint and reserves its slots: `tx_size` and `rx_size` of the info's limits.
+    ///
+    /// Sleeps; process context.
+    ///
+    /// # Errors
+    /// - `EINVAL`: a queue is missing, or what the endpoint's type needs: an address vector or an
+    ///   event queue, and not both; one of them, or a counter, is of another domain; a limit is 0,
+    ///   or beyond what the domain offers; the info is of another domain.
+    /// - `ENOSPC`: a completion queue is too small for the slots bound to it, or the event queue.
+    /// - `EOPNOTSUPP`: the info advertises what the provider's endpoints can't do.
+    /// - `ENODEV`: the provider is gone.
+    /// - `ENOMEM`.
+    ///
+    /// Source: fi_enable(3).
+    pub fn enable(self) -> Result<Endpoint<C>> {
+        let (Some(tx), Some(rx)) = (self.tx, self.rx) else {
+            return Err(EINVAL);
+        };
+        let limits = self.info.limits;
+        if limits.tx_size == 0 || limits.rx_size == 0 {
+            return Err(EINVAL);
+        }
+        let domain = self.domain.child(Class::Endpoint)?;
+        domain.check(self.info)?;
+        let here = |other: &Child| Arc::ptr_eq(other.core(), domain.core());
+        if !(here(tx.domain()) && here(rx.domain())) {
+            return Err(EINVAL);
+        }
+        let bound = cntr::Bound::new(&self.counters, domain.core())?;
+        let counters = bound.as_ref().map(|bound| bound.counters().clone());
+        let id = next_id();
+        let reach = Reach::new(&domain, self.info, id, self.av, self.eq)?;
+        let fence = match self.info.caps.contains(Caps::FENCE) {
+            true => Some(Fence::new(limits.tx_size)?),
+            false => None,
+        };
+        let tx = Direction::new(id, tx, counters.clone(), fence.clone(), limits.tx_size)?;
+        let rx = Direction::new(id, rx, counters.clone(), None, limits.rx_size)?;
+        let dir = debugfs::dir(self.domain.dir(), fmt!("endpoint-{id}"))?;
+        let files = [
+            debugfs::file(&dir, fmt!("tx"), Shown::Direction(tx.origin.clone()))?,
+            debugfs::file(&dir, fmt!("rx"), Shown::Direction(rx.origin.clone()))?,
+        ];
+        let port = Port::new(id, domain.core().clone(), counters, reach.role())?;
+        let live = Live::open(&domain, port, fence.clone(), self.info)?;
+        let endpoint = Endpoint {
+            _files: files,
+            live,
+            tx,
+            rx,
+            reach,
+            limits,
+            fences: fence.is_some(),
+            _counters: bound,
+            domain,
+        };
+        if !endpoint.live.transport.caps().contains(self.info.caps) {
+            return Err(EOPNOTSUPP);
+        }
+        if let Some(fence) = &fence {
+            fence.open(&endpoint.live);
+        }
+        endpoint.reach.open(&endpoint.live)?;
+        endpoint.domain.entry().enlist(&endpoint.live)?;
+        Ok(endpoint)
+    }
+}
+
+#[kunit_tests(kfabric_endpoint_builder)]
+mod tests {
+    use super::*;
+    use crate::provider::testing::{Bench, Desk};
+    use kernel::sync::atomic::Relaxed;
+
+    #[test]
+    fn post_that_the_provider_lacks_is_refused() -> Result {
+        let bench = Bench::new()?;
+        let mut info = Desk::info()?;
+        assert_eq!(info.caps, Caps::MSG);
+        info.caps = Caps::MSG | Caps::READ;
+        let ep = Endpoint::<u64>::builder(&bench.opened.domain, &info)
+            .cq(&bench.cq)
+            .av(&bench.av);
+        assert_eq!(ep.enable().err(), Some(ENOSPC));
+        let cq = CompletionQueue::<u64>::new(&bench.opened.domain, 8, None)?;
+        let ep = Endpoint::<u64>::builder(&bench.opened.domain, &info)
+            .cq(&cq)
+            .av(&bench.av);
+        assert_eq!(ep.enable().err(), Some(EOPNOTSUPP));
+        // The provider's endpoint, which was made already, was ended.
+        assert_eq!(bench.opened.desk.shutdowns.load(Relaxed), 1);
+        assert!(cq.close().is_ok());
+        Ok(())
+    }
+}

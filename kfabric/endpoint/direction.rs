@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One direction of an endpoint.
+
+use crate::cntr::Counters;
+use crate::cq::{Bound, CompletionQueue};
+use crate::op::{Op, Origin};
+use crate::rdm::fence::Fence;
+use crate::stats::Stats;
+use crate::sys::slot::Pool;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+/// One direction of an endpoint: its slots, and where they complete.
+pub(super) struct Direction<C: Send + 'static> {
+    pub(super) pool: Pool<C>,
+    pub(super) origin: Arc<Origin>,
+    _bound: Bound,
+}
+
+impl<C: Send + 'static> Direction<C> {
+    pub(super) fn new(
+        endpoint: u64,
+        cq: &CompletionQueue<C>,
+        counters: Option<Arc<Counters>>,
+        fence: Option<Arc<Fence>>,
+        slots: usize,
+    ) -> Result<Self> {
+        let bound = Bound::new(cq.queue(), slots)?;
+        let stats = Arc::new(Stats::default(), GFP_KERNEL)?;
+        let queue = cq.queue().clone();
+        let origin = Origin::new(endpoint, queue, stats, counters, fence, slots)?;
+        Ok(Direction {
+            pool: Pool::new(slots, |index| Op::idle(&origin, index))?,
+            origin,
+            _bound: bound,
+        })
+    }
+}
