@@ -48,6 +48,7 @@ static NEXT_ID: Atomic<u64> = Atomic::new(1);
 /// What a domain shares with what is opened in it.
 #[pin_data]
 pub(crate) struct Core {
+    id: u64,
     provider: Arc<dyn AnyDomain>,
     #[pin]
     keys: Keys,
@@ -61,6 +62,12 @@ pub(crate) struct Core {
 }
 
 impl Core {
+    /// Its number; no other domain ever has it.
+    #[inline]
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
     pub(crate) fn keys(&self) -> &Keys {
         &self.keys
     }
@@ -90,8 +97,11 @@ impl Core {
         )
     }
 
-    /// Whether endpoints of `info` can be opened here. `EINVAL`: it is of another domain, or its
-    /// limits or its order are beyond what is offered.
+    /// Whether endpoints of `info` can be opened here.
+    ///
+    /// # Errors
+    /// - `EINVAL`: it is of another domain, or its limits or its order are beyond what is offered.
+    /// - `EOPNOTSUPP`: its capabilities are.
     pub(crate) fn check(&self, info: &Info) -> Result {
         let (most, wanted) = (&self.offer.limits, &info.limits);
         if !self.offer.is_same_domain(info)
@@ -103,7 +113,10 @@ impl Core {
         {
             return Err(EINVAL);
         }
-        Ok(())
+        match self.offer.caps.contains(info.caps) {
+            true => Ok(()),
+            false => Err(EOPNOTSUPP),
+        }
     }
 }
 
@@ -117,6 +130,11 @@ pub(crate) struct Child {
 impl Child {
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.core
+    }
+
+    /// Whether both are holds on one domain.
+    pub(crate) fn is_beside(&self, other: &Child) -> bool {
+        Arc::ptr_eq(&self.core, &other.core)
     }
 }
 
@@ -148,8 +166,10 @@ impl Domain {
         let offer = fabric.entry().offer(|offer| offer.is_same_domain(info))?;
         let provider = fabric.entry().provider().open(info)?;
         let uncounted = fabric.core().clone();
+        let id = NEXT_ID.fetch_add(1, Relaxed);
         let core = Arc::pin_init(
             pin_init!(Core {
+                id,
                 provider,
                 keys <- Keys::new(),
                 target_stats: TargetStats::default(),
@@ -159,7 +179,6 @@ impl Domain {
             }),
             GFP_KERNEL,
         )?;
-        let id = NEXT_ID.fetch_add(1, Relaxed);
         let dir = debugfs::dir(&core.entry().dir()?, fmt!("domain-{id}"))?;
         let faults = debugfs::faults(&dir, core.provider().faults(), core.fabric.entry())?;
         Ok(Domain {
@@ -211,8 +230,10 @@ impl Domain {
     /// Sleeps; process context.
     ///
     /// # Errors
-    /// - `EINVAL`: it is empty; or peers may do atomics, and its words are not aligned.
-    /// - `EOPNOTSUPP`: a hint that the domain does not know ([`Caps::UNCACHED`]).
+    /// - `EINVAL`: it is empty; or peers may do atomics, and it does not begin at a multiple of 8
+    ///   bytes, or is in pieces that do not all begin and end at one.
+    /// - `EOPNOTSUPP`: a hint that the domain does not know ([`Caps::UNCACHED`]); a device's own
+    ///   memory where it does not know that ([`Caps::HMEM`]), or for atomics of peers.
     /// - `ENODEV`: the provider is gone, or the device that the memory is on.
     /// - `ENOSPC`: no more keys in this domain.
     /// - `ENOMEM`.
@@ -336,6 +357,14 @@ mod tests {
             (usize::MAX, 1, 1, 0, Err(EINVAL)),
         ] {
             assert_eq!(check(msg, tx, rx, inject), expected);
+        }
+        for (caps, expected) in [
+            (Caps::NONE, Ok(())),
+            (info.caps, Ok(())),
+            (info.caps | Caps::FENCE, Ok(())),
+            (info.caps | Caps::WRITE, Err(EOPNOTSUPP)),
+        ] {
+            assert_eq!(opened.domain.core.check(&Info { caps, ..info }), expected);
         }
         let domain = Label::new("domai")?;
         let other = Info { domain, ..info };

@@ -27,7 +27,7 @@ use crate::av::Name;
 use crate::cntr::{self, Chosen};
 use crate::debugfs;
 use crate::domain::{Child, Domain};
-use crate::info::{Info, Limits};
+use crate::info::{Caps, Info, Limits};
 use crate::op::{Failure, OpId};
 use direction::Direction;
 use kernel::prelude::*;
@@ -71,8 +71,8 @@ pub struct Endpoint<C: Send + 'static> {
     rx: Direction<C>,
     reach: Reach,
     limits: Limits,
-    /// Whether posts may have fences.
-    fences: bool,
+    /// What it was enabled for.
+    caps: Caps,
     _counters: Option<cntr::Bound>,
     // Last: it holds the provider's module.
     domain: Child,
@@ -203,7 +203,6 @@ impl<C: Send + 'static> Drop for Endpoint<C> {
 #[kunit_tests(kfabric_endpoint)]
 mod tests {
     use super::*;
-    use crate::info::Caps;
     use crate::memory::Memory;
     use crate::op::{Buffer, Kind, Options};
     use crate::provider::registry::unplug;

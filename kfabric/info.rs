@@ -201,6 +201,16 @@ pub struct Limits {
     pub inject_size: usize,
 }
 
+/// Who does the atomics on a region: peers' and its owner's alike, for two agents lose updates of
+/// each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AtomicAgent {
+    /// The CPUs of the region's host.
+    #[default]
+    Cpus,
+}
+
 /// Something that can be had: a provider's domain and what its endpoints can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Info {
@@ -218,6 +228,8 @@ pub struct Info {
     pub net: Namespace,
     /// What its endpoints keep in order; an offer: what they can.
     pub order: Order,
+    /// Who does the atomics on its regions, if there are any.
+    pub atomics: AtomicAgent,
     /// How far it goes. What a consumer wants less of, it may lower before opening an endpoint.
     pub limits: Limits,
 }
@@ -352,6 +364,7 @@ mod tests {
             endpoint_type: EndpointType::Rdm,
             net: Namespace::initial(),
             order: Order::WAW,
+            atomics: AtomicAgent::Cpus,
             limits: Limits {
                 max_msg_size: 4096,
                 tx_size: 64,

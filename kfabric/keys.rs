@@ -13,39 +13,21 @@ use crate::proto::key::{Entry, Full, Key, KeyTable, Refusal, Room};
 use crate::sys::chunks::Chunks;
 use crate::sys::lease::{Lease, Offer};
 use crate::sys::random;
-use core::ops::{Deref, DerefMut};
 use kernel::prelude::*;
 use kernel::sync::{new_spinlock_irq, rcu, SpinLockIrq};
-
-/// The table's storage.
-struct Storage(KVVec<Entry<()>>);
-
-impl Deref for Storage {
-    type Target = [Entry<()>];
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
-    }
-}
-
-impl DerefMut for Storage {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.0
-    }
-}
 
 /// The keys of a domain.
 #[pin_data]
 pub(crate) struct Keys {
     #[pin]
-    table: SpinLockIrq<KeyTable<Storage>>,
+    table: SpinLockIrq<KeyTable<KVVec<Entry<()>>>>,
     regions: Chunks<Offer<Region>>,
 }
 
 impl Keys {
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Keys {
-            table <- new_spinlock_irq!(KeyTable::new(Storage(KVVec::new())), "kfi_keys"),
+            table <- new_spinlock_irq!(KeyTable::new(KVVec::new()), "kfi_keys"),
             regions: Chunks::new(),
         })
     }
@@ -62,7 +44,7 @@ impl Keys {
                     larger.push(Entry::vacant(), GFP_KERNEL)?;
                 }
                 // The old storage, or the new if another was faster, goes without the lock.
-                let unused = self.table.lock().replace_storage(Storage(larger));
+                let unused = self.table.lock().replace_storage(larger);
                 drop(unused);
             }
             let random = random::u32();
@@ -131,7 +113,7 @@ mod tests {
     /// A region of so many bytes that peers find.
     fn region(keys: &Keys, len: usize) -> Result<(Key, Owner<Region>)> {
         let key = keys.reserve()?;
-        let region = Region::new(Memory::zeroed(len)?, Access::READ, key);
+        let region = Region::new(Memory::zeroed(len)?, Access::READ, key, 1);
         let owner = Owner::new(region).map_err(|_| ENOMEM)?;
         keys.open(owner.lease());
         Ok((key, owner))

@@ -55,26 +55,14 @@ static NEXT_ID: Atomic<u64> = Atomic::new(1);
 pub struct MemoryRegion {
     _file: debugfs::File,
     sheet: Arc<Sheet>,
-    // Before `domain`, so that no memory outlives the provider's module.
+    // Before `domain`, in whose table of keys it is.
     region: Option<Owner<Region>>,
     key: Key,
     domain: Child,
 }
 
 impl MemoryRegion {
-    /// Registers `memory`, for peers with access; none means local use only.
-    ///
-    /// Sleeps; process context.
-    ///
-    /// # Errors
-    /// The memory comes back with
-    /// - `EINVAL`: it is empty; or peers may do atomics, and it does not begin at a multiple of 8
-    ///   bytes, or is in pieces that do not all begin and end at one.
-    /// - `EOPNOTSUPP`: a hint that the domain does not know; a device's own memory where it does not
-    ///   know that ([`Caps::HMEM`]), or for atomics of peers.
-    /// - `ENODEV`: the provider is gone, or the device that the memory is on.
-    /// - `ENOSPC`: no more keys in this domain.
-    /// - `ENOMEM`.
+    /// Registers `memory`; see [`Domain::register`].
     pub(crate) fn register(
         domain: &Domain,
         memory: Memory,
@@ -109,7 +97,7 @@ impl MemoryRegion {
             Ok(key) => key,
             Err(error) => return Err((error, memory)),
         };
-        let region = Region::new(memory, attributes, key);
+        let region = Region::new(memory, attributes, key, child.id());
         let failed = |error, region: Region| {
             child.keys().remove(key);
             Err((error, region.memory.into_memory()))

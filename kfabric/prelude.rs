@@ -11,7 +11,7 @@ pub use crate::endpoint::{Builder, Endpoint};
 pub use crate::eq::{Callback as EventCallback, Event, EventQueue, Reader as EventReader};
 pub use crate::fabric::Fabric;
 pub use crate::info::{
-    getinfo, Caps, Effect, EndpointType, Hints, Info, Label, Limits, Namespace, Order,
+    getinfo, AtomicAgent, Caps, Effect, EndpointType, Hints, Info, Label, Limits, Namespace, Order,
 };
 pub use crate::memory::{BioVec, Memory, ScatterList};
 pub use crate::mr::{

@@ -11,7 +11,7 @@ use crate::cm::Role;
 use crate::cntr::Counters;
 use crate::domain;
 use crate::info::{Caps, Info};
-use crate::op::{Kind, Level, Op, OpId, Operation};
+use crate::op::{Kind, Op, OpId, Operation};
 use crate::rdm::matching::Matching;
 use crate::sys::around;
 use crate::trace;
@@ -86,13 +86,14 @@ pub trait Domain: Send + Sync + 'static {
 /// A provider's endpoint: it executes operations.
 ///
 /// Each operation that it takes ends in exactly one [`Operation::complete`]: before
-/// [`Endpoint::shutdown`] returns, or, where a peer is just executing it, soon afterwards. The methods for operations may be called in process and softirq
-/// context, at the same time on several CPUs, and never sleep or allocate.
+/// [`Endpoint::shutdown`] returns, or, where a peer is just executing it, soon afterwards. The
+/// methods for operations may be called in process and softirq context, at the same time on several
+/// CPUs, and never sleep or allocate.
 #[vtable]
 pub trait Endpoint: Send + Sync + 'static {
     /// Whether a device stores in this host's memory what arrives, on its own. Else the CPUs do, by
-    /// [`Port::access`] and [`Match::execute`], which heed the hints of regions
-    /// and know every kind of memory.
+    /// [`Port::access`] and [`Match::execute`], which heed the hints of regions, know every kind of
+    /// memory, and do all atomics.
     const STORED_BY_DEVICE: bool = false;
 
     /// The name by which peers reach it.
@@ -182,7 +183,8 @@ pub fn caps<E: Endpoint>() -> Caps {
         // By the core, see rdm/fence.rs.
         caps |= Caps::FENCE;
     }
-    if E::HAS_ATOMIC {
+    if E::HAS_ATOMIC && !E::STORED_BY_DEVICE {
+        // All atomics on a region are done by one agent, and this host's owners use its CPUs.
         caps |= Caps::ATOMIC;
     }
     if E::HAS_WRITE && E::HAS_COMMIT {
@@ -290,25 +292,6 @@ impl Port {
 }
 
 impl Op {
-    /// What a provider must be able to do for it.
-    #[inline]
-    pub(crate) fn needs(&self) -> Caps {
-        let mut needs = match self.kind() {
-            Kind::Send | Kind::Recv | Kind::RemoteWrite => Caps::MSG,
-            Kind::Write => Caps::WRITE,
-            Kind::Read => Caps::READ,
-            Kind::Commit => Caps::COMMIT,
-            Kind::Atomic => Caps::ATOMIC,
-        };
-        if self.level() == Level::Committed {
-            needs |= Caps::COMMIT;
-        }
-        if self.notifies() {
-            needs |= Caps::REMOTE_CQ_DATA;
-        }
-        needs
-    }
-
     /// Whether the peer is to be told in its completion queue, once the bytes are there.
     #[inline]
     pub fn notifies(&self) -> bool {
@@ -320,8 +303,6 @@ impl Op {
 mod tests {
     use super::testing::Keeper;
     use super::*;
-    use crate::op::testing::{request, Bench};
-    use crate::op::{Options, Request};
 
     #[test]
     fn capabilities_are_what_is_implemented() {
@@ -329,53 +310,32 @@ mod tests {
         assert_eq!(caps::<Keeper>(), Caps::MSG | Caps::FENCE);
     }
 
-    #[test]
-    fn each_operation_needs_what_it_asks_for() -> Result {
-        let bench = Bench::<u64>::new(1, None)?;
-        let write = Caps::WRITE;
-        for (kind, level, data, needed) in [
-            (Kind::Send, Level::Delivered, None, Caps::MSG),
-            (Kind::Send, Level::Delivered, Some(1), Caps::MSG),
-            (Kind::Recv, Level::Delivered, None, Caps::MSG),
-            (Kind::Read, Level::Delivered, None, Caps::READ),
-            (Kind::Write, Level::Transmit, None, write),
-            (Kind::Write, Level::Delivered, None, write),
-            (Kind::Write, Level::Committed, None, write | Caps::COMMIT),
-            (
-                Kind::Write,
-                Level::Delivered,
-                Some(1),
-                write | Caps::REMOTE_CQ_DATA,
-            ),
-            (Kind::Commit, Level::Committed, None, Caps::COMMIT),
-            (
-                Kind::Commit,
-                Level::Committed,
-                Some(1),
-                Caps::COMMIT | Caps::REMOTE_CQ_DATA,
-            ),
-            (Kind::Atomic, Level::Delivered, None, Caps::ATOMIC),
-            (
-                Kind::Atomic,
-                Level::Committed,
-                None,
-                Caps::ATOMIC | Caps::COMMIT,
-            ),
-        ] {
-            let options = Options {
-                level,
-                data,
-                ..Options::default()
-            };
-            let request = Request {
-                options,
-                ..request(kind)
-            };
-            let (_, op) = bench.post_request(request, 0)?;
-            assert_eq!(op.needs(), needed);
-            drop(op);
-            drop(bench.read());
+    /// A device that implements everything, and stores by itself.
+    struct Device;
+
+    #[vtable]
+    impl Endpoint for Device {
+        const STORED_BY_DEVICE: bool = true;
+
+        fn name(&self) -> Name {
+            Name::NONE
         }
-        Ok(())
+
+        fn write(&self, op: Operation) -> Result<(), Rejected> {
+            drop(op);
+            Ok(())
+        }
+
+        fn atomic(&self, op: Operation) -> Result<(), Rejected> {
+            drop(op);
+            Ok(())
+        }
+
+        fn shutdown(&self, _error: Error) {}
+    }
+
+    #[test]
+    fn device_that_stores_advertises_nothing_that_cpus_do() {
+        assert_eq!(caps::<Device>(), Caps::WRITE | Caps::FENCE);
     }
 }

@@ -2,10 +2,11 @@
 
 //! Atomics on peers' regions. Source: fi_atomic(3).
 
+use super::post::Wanted;
 use super::Endpoint;
 use crate::av::Address;
 use crate::mr::{Access, RemoteSlice};
-use crate::op::{AtomicAction, Buffer, Kind, Level, OpId, Options, Refused, Request};
+use crate::op::{AtomicAction, Buffer, Kind, Level, OpId, Options, Refused};
 use kernel::prelude::*;
 
 impl<C: Send + 'static> Endpoint<C> {
@@ -22,10 +23,12 @@ impl<C: Send + 'static> Endpoint<C> {
     /// # Errors
     /// - `EAGAIN`: no free slot; read the queue, then try again.
     /// - `EINVAL`: `local` is not of that length, `remote` is not aligned or not of whole words, or
-    ///   there is remote CQ data, which an atomic does not carry.
+    ///   there is remote CQ data, which an atomic does not carry; the buffer is of a region of
+    ///   another domain; or silent, with owned memory.
     /// - `EMSGSIZE`: too many bytes.
     /// - `EACCES`: peers may not do atomics on the region.
-    /// - `EOPNOTSUPP`: level committed, and the region is volatile; or no atomics here.
+    /// - `EOPNOTSUPP`: level committed, and the region is volatile; no atomics here; a fence or a
+    ///   device's own memory, and the endpoint was not enabled for it.
     /// - `EHOSTUNREACH`: `to` is not in the address vector.
     /// - `ECANCELED`, `ENODEV`: the endpoint is closed; the provider is gone.
     ///
@@ -42,23 +45,15 @@ impl<C: Send + 'static> Endpoint<C> {
         context: C,
     ) -> Result<OpId, Refused<C>> {
         let buffer = local.into();
-        let begun = self
-            .check_atomic(buffer.len(), &remote, atomic, &options)
-            .and_then(|()| self.peer(to, &options, &buffer))
-            .and_then(|peer| Ok((peer, self.begin(&self.tx)?)));
-        let (peer, posting) = match begun {
-            Ok(begun) => begun,
-            Err(error) => return Self::refuse(&self.tx, error, buffer, context),
-        };
-        let request = Request {
+        let checked = self.check_atomic(buffer.len(), &remote, atomic, &options);
+        let wanted = Wanted {
             kind: Kind::Atomic,
+            to,
             options,
-            peer,
             remote: Some(remote),
             atomic: Some(atomic),
-            buffer,
         };
-        self.post(posting, request, context, |live, op| live.submit(op))
+        self.transmit(checked, wanted, buffer, &[], context)
     }
 
     /// What can be known here. The peer checks again.
@@ -75,8 +70,8 @@ impl<C: Send + 'static> Endpoint<C> {
         }
         let size = datatype.size();
         let words = action.words(datatype, len).ok_or(EINVAL)?;
-        let aligned = remote.offset() % size as u64 == 0;
-        if remote.len() != (words * size) as u64 || !aligned || options.data.is_some() {
+        let whole = remote.len() == (words * size) as u64 && remote.is_aligned(size);
+        if !whole || options.data.is_some() {
             return Err(EINVAL);
         }
         if len > self.limits.max_msg_size {

@@ -10,13 +10,12 @@ use crate::av::AddressVector;
 use crate::cntr::{self, Chosen, Counter, Counts};
 use crate::cq::CompletionQueue;
 use crate::debugfs::{self, Shown};
-use crate::domain::{Child, Class, Domain};
+use crate::domain::{Class, Domain};
 use crate::eq::EventQueue;
 use crate::info::{Caps, Info};
 use crate::provider::Port;
 use crate::rdm::fence::Fence;
 use kernel::prelude::*;
-use kernel::sync::Arc;
 
 /// What an endpoint is made from.
 #[must_use = "nothing is opened before `enable`"]
@@ -73,6 +72,8 @@ impl<'a, C: Send + 'static> Builder<'a, C> {
 
     /// Opens the endpoint and reserves its slots: `tx_size` and `rx_size` of the info's limits.
     ///
+    /// It does what the info has the capabilities for, and refuses all other posts.
+    ///
     /// Sleeps; process context.
     ///
     /// # Errors
@@ -80,7 +81,7 @@ impl<'a, C: Send + 'static> Builder<'a, C> {
     ///   event queue, and not both; one of them, or a counter, is of another domain; a limit is 0,
     ///   or beyond what the domain offers; the info is of another domain.
     /// - `ENOSPC`: a completion queue is too small for the slots bound to it, or the event queue.
-    /// - `EOPNOTSUPP`: the info advertises what the provider's endpoints can't do.
+    /// - `EOPNOTSUPP`: the info has a capability that the domain does not offer.
     /// - `ENODEV`: the provider is gone.
     /// - `ENOMEM`.
     ///
@@ -95,8 +96,7 @@ impl<'a, C: Send + 'static> Builder<'a, C> {
         }
         let domain = self.domain.child(Class::Endpoint)?;
         domain.check(self.info)?;
-        let here = |other: &Child| Arc::ptr_eq(other.core(), domain.core());
-        if !(here(tx.domain()) && here(rx.domain())) {
+        if !(domain.is_beside(tx.domain()) && domain.is_beside(rx.domain())) {
             return Err(EINVAL);
         }
         let bound = cntr::Bound::new(&self.counters, domain.core())?;
@@ -123,13 +123,10 @@ impl<'a, C: Send + 'static> Builder<'a, C> {
             rx,
             reach,
             limits,
-            fences: fence.is_some(),
+            caps: self.info.caps,
             _counters: bound,
             domain,
         };
-        if !endpoint.live.transport.caps().contains(self.info.caps) {
-            return Err(EOPNOTSUPP);
-        }
         if let Some(fence) = &fence {
             fence.open(&endpoint.live);
         }
@@ -146,23 +143,37 @@ mod tests {
     use kernel::sync::atomic::Relaxed;
 
     #[test]
-    fn post_that_the_provider_lacks_is_refused() -> Result {
+    fn endpoint_that_the_domain_does_not_offer_is_not_opened() -> Result {
         let bench = Bench::new()?;
         let mut info = Desk::info()?;
         assert_eq!(info.caps, Caps::MSG);
-        info.caps = Caps::MSG | Caps::READ;
-        let ep = Endpoint::<u64>::builder(&bench.opened.domain, &info)
-            .cq(&bench.cq)
-            .av(&bench.av);
-        assert_eq!(ep.enable().err(), Some(ENOSPC));
         let cq = CompletionQueue::<u64>::new(&bench.opened.domain, 8, None)?;
-        let ep = Endpoint::<u64>::builder(&bench.opened.domain, &info)
-            .cq(&cq)
-            .av(&bench.av);
-        assert_eq!(ep.enable().err(), Some(EOPNOTSUPP));
-        // The provider's endpoint, which was made already, was ended.
+        let enable = |info: &Info| {
+            let builder = Endpoint::<u64>::builder(&bench.opened.domain, info);
+            builder.cq(&cq).av(&bench.av).enable()
+        };
+        for cap in [Caps::READ, Caps::ATOMIC, Caps::HMEM] {
+            info.caps = Caps::MSG | cap;
+            assert_eq!(enable(&info).err(), Some(EOPNOTSUPP));
+        }
+        // Nor was the provider asked for one, and nothing is left of it.
+        assert_eq!(bench.opened.desk.shutdowns.load(Relaxed), 0);
+        info.caps = Caps::MSG;
+        assert!(enable(&info)?.close().is_ok());
         assert_eq!(bench.opened.desk.shutdowns.load(Relaxed), 1);
         assert!(cq.close().is_ok());
+        Ok(())
+    }
+
+    #[test]
+    fn endpoint_that_finds_no_room_leaves_nothing() -> Result {
+        let bench = Bench::new()?;
+        let info = Desk::info()?;
+        let builder = Endpoint::<u64>::builder(&bench.opened.domain, &info);
+        // Both directions of the bench's own endpoint are bound to it.
+        let made = builder.cq(&bench.cq).av(&bench.av).enable();
+        assert_eq!(made.err(), Some(ENOSPC));
+        assert_eq!(bench.opened.desk.shutdowns.load(Relaxed), 0);
         Ok(())
     }
 }

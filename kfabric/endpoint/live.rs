@@ -92,6 +92,11 @@ impl Live {
         self.transport.post(op)
     }
 
+    /// The core's side.
+    pub(super) fn port(&self) -> &Port {
+        &self.port
+    }
+
     /// The provider's side.
     pub(crate) fn transport(&self) -> &dyn AnyEndpoint {
         &*self.transport

@@ -2,9 +2,10 @@
 
 //! Messages. Source: fi_msg(3).
 
+use super::post::Wanted;
 use super::Endpoint;
-use crate::av::{Address, Name};
-use crate::op::{Buffer, Kind, Level, OpId, Options, Refused, Request};
+use crate::av::Address;
+use crate::op::{Buffer, Kind, Level, OpId, Options, Refused};
 use kernel::prelude::*;
 
 impl<C: Send + 'static> Endpoint<C> {
@@ -15,7 +16,7 @@ impl<C: Send + 'static> Endpoint<C> {
     /// [`Limits::inject_size`](crate::info::Limits) bytes.
     ///
     /// # Errors
-    /// - `EMSGSIZE`: too many bytes.
+    /// - `EMSGSIZE`: too many bytes; a message's own limit holds as well.
     ///
     /// Source: fi_inject(3), FI_INJECT of fi_sendmsg(3).
     pub fn inject(
@@ -25,21 +26,12 @@ impl<C: Send + 'static> Endpoint<C> {
         options: Options,
         context: C,
     ) -> Result<OpId, Refused<C>> {
-        let buffer = Buffer::injected(bytes.len());
-        let checked = match () {
-            () if bytes.len() > self.inject_size() => Err(EMSGSIZE),
-            () if options.level == Level::Committed => Err(EOPNOTSUPP),
-            () => self.peer(to, &options, &buffer),
+        let checked = match bytes.len() > self.inject_size() {
+            true => Err(EMSGSIZE),
+            false => Ok(()),
         };
-        let request = checked.map(|peer| Request {
-            kind: Kind::Send,
-            options,
-            peer,
-            remote: None,
-            atomic: None,
-            buffer,
-        });
-        self.post_injected(request, bytes, context)
+        let buffer = Buffer::injected(bytes.len());
+        self.message(checked, buffer, bytes, (to, options), context)
     }
 
     /// Sends the bytes of `buffer` to a peer, and completes when they are in its receive buffer.
@@ -51,7 +43,9 @@ impl<C: Send + 'static> Endpoint<C> {
     /// - `EAGAIN`: no free slot; read the queue, then try again.
     /// - `EMSGSIZE`: too many bytes.
     /// - `EHOSTUNREACH`: `to` is not in the address vector.
-    /// - `EOPNOTSUPP`: no messages here; or level committed, which a message never reaches.
+    /// - `EOPNOTSUPP`: no messages here; level committed, which a message never reaches; a fence or
+    ///   a device's own memory, and the endpoint was not enabled for it.
+    /// - `EINVAL`: the buffer is of a region of another domain; or silent, with owned memory.
     /// - `ECANCELED`, `ENODEV`: the endpoint is closed; the provider is gone.
     ///
     /// Those of the completion: `EHOSTUNREACH`: no such peer, or it closed. `EMSGSIZE`: longer
@@ -65,25 +59,34 @@ impl<C: Send + 'static> Endpoint<C> {
         context: C,
     ) -> Result<OpId, Refused<C>> {
         let buffer = buffer.into();
-        let checked = match () {
-            () if buffer.len() > self.limits.max_msg_size => Err(EMSGSIZE),
-            () if options.level == Level::Committed => Err(EOPNOTSUPP),
-            () => self.peer(to, &options, &buffer),
+        let checked = match buffer.len() > self.limits.max_msg_size {
+            true => Err(EMSGSIZE),
+            false => Ok(()),
         };
-        let begun = checked.and_then(|peer| Ok((peer, self.begin(&self.tx)?)));
-        let (peer, posting) = match begun {
-            Ok(begun) => begun,
-            Err(error) => return Self::refuse(&self.tx, error, buffer, context),
+        self.message(checked, buffer, &[], (to, options), context)
+    }
+
+    #[inline(always)]
+    fn message(
+        &self,
+        checked: Result,
+        buffer: Buffer,
+        bytes: &[u8],
+        (to, options): (Address, Options),
+        context: C,
+    ) -> Result<OpId, Refused<C>> {
+        let checked = match options.level {
+            Level::Committed => checked.and(Err(EOPNOTSUPP)),
+            _ => checked,
         };
-        let request = Request {
+        let wanted = Wanted {
             kind: Kind::Send,
+            to,
             options,
-            peer,
             remote: None,
             atomic: None,
-            buffer,
         };
-        self.post(posting, request, context, |live, op| live.submit(op))
+        self.transmit(checked, wanted, buffer, bytes, context)
     }
 
     /// Receives a message into `buffer`, or the remote CQ data of a write.
@@ -93,39 +96,25 @@ impl<C: Send + 'static> Endpoint<C> {
     ///
     /// # Errors
     /// - `EAGAIN`: no free slot.
+    /// - `EOPNOTSUPP`: no messages here; or a device's own memory, and the endpoint was not enabled
+    ///   for it.
+    /// - `EINVAL`: the buffer is of a region of another domain.
     /// - `ECANCELED`, `ENODEV`: the endpoint is closed; the provider is gone.
     ///
     /// Those of the completion: `EMSGSIZE`: the message was longer than the buffer.
     #[inline]
     pub fn recv(&self, buffer: impl Into<Buffer>, context: C) -> Result<OpId, Refused<C>> {
-        let buffer = buffer.into();
-        let posting = match self.begin(&self.rx) {
-            Ok(posting) => posting,
-            Err(error) => return Self::refuse(&self.rx, error, buffer, context),
-        };
-        let request = Request {
-            kind: Kind::Recv,
-            options: Options::default(),
-            peer: Name::NONE,
-            remote: None,
-            atomic: None,
-            buffer,
-        };
-        self.post(posting, request, context, |live, op| {
-            if let Some(pair) = live.port.matching().post(op) {
-                live.transport.matched(pair);
-            }
-            Ok(())
-        })
+        self.receive(buffer.into(), context)
     }
 }
 
 #[kunit_tests(kfabric_endpoint_msg)]
 mod tests {
     use super::*;
+    use crate::cq::CompletionQueue;
     use crate::memory::Memory;
     use crate::op::Op;
-    use crate::provider::testing::Bench;
+    use crate::provider::testing::{Bench, Desk};
 
     #[test]
     fn message_has_a_longest() -> Result {
@@ -141,6 +130,24 @@ mod tests {
         }
         // What was refused has taken no slot.
         assert_eq!(bench.ep.in_flight(), 2);
+        Ok(())
+    }
+
+    #[test]
+    fn injection_is_bounded_by_the_longest_message_too() -> Result {
+        let bench = Bench::new()?;
+        let to = bench.peer()?;
+        let cq = CompletionQueue::<u64>::new(&bench.opened.domain, 16, None)?;
+        for (max_msg_size, inject_size, most) in [(8, 16, 8), (100, 7, 7), (100, 16, 16)] {
+            let mut info = Desk::info()?;
+            info.limits.max_msg_size = max_msg_size;
+            info.limits.inject_size = inject_size;
+            let builder = Endpoint::builder(&bench.opened.domain, &info);
+            let ep = builder.cq(&cq).av(&bench.av).enable()?;
+            let inject = |len: usize| ep.inject(&[0; 17][..len], to, Options::NONE, 1).err();
+            assert!(inject(most).is_none());
+            assert_eq!(inject(most + 1).map(Error::from), Some(EMSGSIZE));
+        }
         Ok(())
     }
 

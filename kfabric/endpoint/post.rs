@@ -7,24 +7,59 @@ use super::live::Live;
 use super::reach::Reach;
 use super::Endpoint;
 use crate::av::{Address, Name};
-use crate::op::{Buffer, OpId, Operation, Options, Refused, Request, INJECT_SIZE};
+use crate::info::Caps;
+use crate::mr::RemoteSlice;
+use crate::op::{
+    AtomicAction, Buffer, Kind, Level, OpId, Operation, Options, Refused, Request, INJECT_SIZE,
+};
 use crate::provider::Rejected;
 use crate::sys::slot::Slot;
 use crate::trace;
 use kernel::prelude::*;
 use kernel::sync::rcu;
 
+/// What is wanted of a peer.
+pub(super) struct Wanted {
+    pub(super) kind: Kind,
+    pub(super) to: Address,
+    pub(super) options: Options,
+    pub(super) remote: Option<RemoteSlice>,
+    pub(super) atomic: Option<AtomicAction>,
+}
+
 /// A post that has begun.
-pub(super) struct Posting<C: Send + 'static> {
+struct Posting<C: Send + 'static> {
     slot: Slot<C>,
     /// Until the provider has taken it or handed it back.
     section: rcu::Guard,
 }
 
+/// What an endpoint must have been enabled for, so that it does such an operation.
+#[inline(always)]
+fn needs(kind: Kind, options: &Options) -> Caps {
+    let mut needs = match kind {
+        Kind::Send | Kind::Recv | Kind::RemoteWrite => Caps::MSG,
+        Kind::Write => Caps::WRITE,
+        Kind::Read => Caps::READ,
+        Kind::Commit => Caps::COMMIT,
+        Kind::Atomic => Caps::ATOMIC,
+    };
+    if options.level == Level::Committed {
+        needs |= Caps::COMMIT;
+    }
+    if matches!(kind, Kind::Write | Kind::Commit) && options.data.is_some() {
+        needs |= Caps::REMOTE_CQ_DATA;
+    }
+    if options.fence {
+        needs |= Caps::FENCE;
+    }
+    needs
+}
+
 impl<C: Send + 'static> Endpoint<C> {
     /// Begins a post: the closed and the full endpoint refuse it.
     #[inline(always)]
-    pub(super) fn begin(&self, direction: &Direction<C>) -> Result<Posting<C>> {
+    fn begin(&self, direction: &Direction<C>) -> Result<Posting<C>> {
         let section = rcu::read_lock();
         if let Some(error) = self.live.refusal() {
             return Err(error);
@@ -35,18 +70,78 @@ impl<C: Send + 'static> Endpoint<C> {
         })
     }
 
+    /// Posts an operation for a peer, or refuses it: for what was `checked` already, or here.
+    ///
+    /// `bytes` are those of an injected buffer, of which the slot takes a copy.
+    // Inlined into each kind of post, for which much of it is known.
+    #[inline(always)]
+    pub(super) fn transmit(
+        &self,
+        checked: Result,
+        wanted: Wanted,
+        buffer: Buffer,
+        bytes: &[u8],
+        context: C,
+    ) -> Result<OpId, Refused<C>> {
+        let begun = checked
+            .and_then(|()| self.allows(wanted.kind, &wanted.options, &buffer))
+            .and_then(|()| self.peer(wanted.to))
+            .and_then(|peer| Ok((peer, self.begin(&self.tx)?)));
+        let (peer, posting) = match begun {
+            Ok(begun) => begun,
+            Err(error) => return Self::refuse(&self.tx, error, buffer.returned(), context),
+        };
+        let request = Request {
+            kind: wanted.kind,
+            options: wanted.options,
+            peer,
+            remote: wanted.remote,
+            atomic: wanted.atomic,
+            buffer,
+        };
+        self.post(posting, request, bytes, context, |live, op| live.submit(op))
+    }
+
+    /// Posts a receive, or refuses it.
+    #[inline(always)]
+    pub(super) fn receive(&self, buffer: Buffer, context: C) -> Result<OpId, Refused<C>> {
+        let begun = self
+            .allows(Kind::Recv, &Options::NONE, &buffer)
+            .and_then(|()| self.begin(&self.rx));
+        let posting = match begun {
+            Ok(posting) => posting,
+            Err(error) => return Self::refuse(&self.rx, error, buffer, context),
+        };
+        let request = Request {
+            kind: Kind::Recv,
+            options: Options::NONE,
+            peer: Name::NONE,
+            remote: None,
+            atomic: None,
+            buffer,
+        };
+        self.post(posting, request, &[], context, |live, op| {
+            if let Some(pair) = live.port().matching().post(op) {
+                live.transport().matched(pair);
+            }
+            Ok(())
+        })
+    }
+
     /// Posts a request to the provider, or a receive to the port.
     // Inlined, so that the request is written into its slot and nowhere else.
     #[inline(always)]
-    pub(super) fn post(
+    fn post(
         &self,
         posting: Posting<C>,
         request: Request,
+        bytes: &[u8],
         context: C,
         execute: impl FnOnce(&Live, Operation) -> Result<(), Rejected>,
     ) -> Result<OpId, Refused<C>> {
         let Posting { mut slot, section } = posting;
         let id = slot.op().fill(request);
+        slot.op().inject(bytes);
         let op = slot.arm(context);
         trace::post(&op);
         let taken = execute(&self.live, op);
@@ -59,29 +154,8 @@ impl<C: Send + 'static> Endpoint<C> {
 
     /// The most bytes that a post takes a copy of.
     pub(super) fn inject_size(&self) -> usize {
-        self.limits.inject_size.min(INJECT_SIZE)
-    }
-
-    /// Posts a request for as many bytes as `bytes`, which its slot takes a copy of; or refuses it.
-    pub(super) fn post_injected(
-        &self,
-        request: Result<Request>,
-        bytes: &[u8],
-        context: C,
-    ) -> Result<OpId, Refused<C>> {
-        let begun = request.and_then(|request| Ok((request, self.begin(&self.tx)?)));
-        let (request, posting) = match begun {
-            Ok(begun) => begun,
-            Err(error) => return Self::refuse(&self.tx, error, Buffer::empty(), context),
-        };
-        let posted = self.post(posting, request, context, |live, mut op| {
-            op.op().inject(bytes);
-            live.submit(op)
-        });
-        posted.map_err(|refused| Refused {
-            buffer: refused.buffer.returned(),
-            ..refused
-        })
+        let most = self.limits.inject_size.min(self.limits.max_msg_size);
+        most.min(INJECT_SIZE)
     }
 
     /// Turns an operation that the provider handed back into a refusal.
@@ -111,7 +185,7 @@ impl<C: Send + 'static> Endpoint<C> {
 
     /// Refuses what has no slot.
     #[cold]
-    pub(super) fn refuse(
+    fn refuse(
         direction: &Direction<C>,
         error: Error,
         buffer: Buffer,
@@ -125,26 +199,39 @@ impl<C: Send + 'static> Endpoint<C> {
         })
     }
 
-    /// The peer behind an address, if an operation with these options may go to it.
+    /// Whether the endpoint does such operations, with such a local side.
+    ///
+    /// # Errors
+    /// - `EOPNOTSUPP`: it was not enabled for them, or not for a device's own memory.
+    /// - `EINVAL`: silent, with owned memory; a slice of a region of another domain.
+    #[inline(always)]
+    fn allows(&self, kind: Kind, options: &Options, buffer: &Buffer) -> Result {
+        let mut needs = needs(kind, options);
+        if let Some(slice) = buffer.slice() {
+            if slice.domain() != self.domain.id() {
+                return Err(EINVAL);
+            }
+        } else if let Some(memory) = buffer.memory() {
+            if options.silent {
+                return Err(EINVAL);
+            }
+            if memory.is_device() {
+                needs |= Caps::HMEM;
+            }
+        }
+        match self.caps.contains(needs) {
+            true => Ok(()),
+            false => Err(EOPNOTSUPP),
+        }
+    }
+
+    /// The peer behind an address.
     ///
     /// # Errors
     /// - `EHOSTUNREACH`: there is none.
     /// - `ENOTCONN`: the endpoint is to be connected first.
-    /// - `EOPNOTSUPP`: a fence, and the endpoint was not enabled for them.
-    /// - `EINVAL`: silent, with owned memory.
     #[inline(always)]
-    pub(super) fn peer(
-        &self,
-        address: Address,
-        options: &Options,
-        buffer: &Buffer,
-    ) -> Result<Name> {
-        if options.fence && !self.fences {
-            return Err(EOPNOTSUPP);
-        }
-        if options.silent && buffer.is_owned() {
-            return Err(EINVAL);
-        }
+    fn peer(&self, address: Address) -> Result<Name> {
         match &self.reach {
             Reach::Peers(peers) => peers.name(address).ok_or(EHOSTUNREACH),
             Reach::Peer { connection, .. } => match address {
@@ -161,10 +248,116 @@ impl<C: Send + 'static> Endpoint<C> {
 #[kunit_tests(kfabric_endpoint_post)]
 mod tests {
     use super::*;
+    use crate::cq::CompletionQueue;
+    use crate::info::Info;
     use crate::memory::Memory;
-    use crate::op::{Level, Success};
-    use crate::provider::testing::Bench;
+    use crate::mr::Access;
+    use crate::op::Success;
+    use crate::provider::testing::{Bench, Desk, Opened};
+    use crate::sys::bar;
     use kernel::sync::atomic::Relaxed;
+
+    #[test]
+    fn each_operation_needs_what_it_asks_for() {
+        let (write, msg) = (Caps::WRITE, Caps::MSG);
+        let (commit, data) = (Caps::COMMIT, Caps::REMOTE_CQ_DATA);
+        use Level::{Committed, Delivered, Transmit};
+        for (kind, level, carried, needed) in [
+            (Kind::Send, Delivered, None, msg),
+            (Kind::Send, Delivered, Some(1), msg),
+            (Kind::Recv, Delivered, None, msg),
+            (Kind::Read, Delivered, None, Caps::READ),
+            (Kind::Write, Transmit, None, write),
+            (Kind::Write, Delivered, None, write),
+            (Kind::Write, Committed, None, write | commit),
+            (Kind::Write, Delivered, Some(1), write | data),
+            (Kind::Commit, Committed, None, commit),
+            (Kind::Commit, Committed, Some(1), commit | data),
+            (Kind::Atomic, Delivered, None, Caps::ATOMIC),
+            (Kind::Atomic, Committed, None, Caps::ATOMIC | commit),
+        ] {
+            let options = Options {
+                level,
+                data: carried,
+                ..Options::NONE
+            };
+            assert_eq!(needs(kind, &options), needed);
+            let fence = Options {
+                fence: true,
+                ..options
+            };
+            assert_eq!(needs(kind, &fence), needed | Caps::FENCE);
+        }
+    }
+
+    /// Why a send of `buffer` and a receive into another are refused.
+    fn refusals(
+        ep: &Endpoint<u64>,
+        to: Address,
+        buffer: impl Fn() -> Result<Buffer>,
+    ) -> Result<[Option<Error>; 2]> {
+        let posts = [
+            ep.send(buffer()?, to, Options::NONE, 1),
+            ep.recv(buffer()?, 2),
+        ];
+        Ok(posts.map(|post| post.err().map(Error::from)))
+    }
+
+    #[test]
+    fn endpoint_does_what_it_was_enabled_for() -> Result {
+        let bench = Bench::new()?;
+        let to = bench.peer()?;
+        let cq = CompletionQueue::<u64>::new(&bench.opened.domain, 16, None)?;
+        let enabled = |caps| {
+            let info = Info {
+                caps,
+                ..Desk::info()?
+            };
+            let builder = Endpoint::builder(&bench.opened.domain, &info);
+            builder.cq(&cq).av(&bench.av).enable()
+        };
+        let nothing = || Ok(Buffer::empty());
+        let refused = [Some(EOPNOTSUPP); 2];
+        assert_eq!(refusals(&enabled(Caps::NONE)?, to, nothing)?, refused);
+        assert_eq!(refusals(&enabled(Caps::MSG)?, to, nothing)?, [None; 2]);
+        let fence = Options {
+            fence: true,
+            ..Options::NONE
+        };
+        let posted = bench.ep.send(Buffer::empty(), to, fence, 3);
+        assert_eq!(posted.err().map(Error::from), Some(EOPNOTSUPP));
+        let fences = enabled(Caps::MSG | Caps::FENCE)?;
+        assert!(fences.send(Buffer::empty(), to, fence, 3).is_ok());
+        Ok(())
+    }
+
+    #[test]
+    fn memory_of_a_device_is_refused_where_the_provider_does_not_know_it() -> Result {
+        let bench = Bench::new()?;
+        let to = bench.peer()?;
+        let lender = bar::testing::lender(64)?;
+        let buffer = || Ok(Memory::device(lender.memory(), 0, 5)?.into());
+        let refused = [Some(EOPNOTSUPP); 2];
+        assert_eq!(refusals(&bench.ep, to, buffer)?, refused);
+        assert_eq!(bench.ep.in_flight(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn slice_of_a_region_of_another_domain_is_refused() -> Result {
+        let bench = Bench::new()?;
+        let to = bench.peer()?;
+        let Opened { domain, fabric, .. } = &bench.opened;
+        let another = fabric.domain(&Desk::info()?)?;
+        let expected = [(domain, [None; 2]), (&another, [Some(EINVAL); 2])];
+        for (domain, expected) in expected {
+            let registered = domain.register(Memory::zeroed(64)?, Access::NONE);
+            let region = registered.map_err(|(error, _)| error)?;
+            let buffer = || Ok(region.slice(0, 5)?.into());
+            assert_eq!(refusals(&bench.ep, to, buffer)?, expected);
+        }
+        Ok(())
+    }
 
     #[test]
     fn post_that_the_provider_hands_back_is_as_it_was() -> Result {

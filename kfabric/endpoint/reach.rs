@@ -34,15 +34,16 @@ impl Reach {
         av: Option<&AddressVector>,
         eq: Option<&EventQueue>,
     ) -> Result<Self> {
-        let here = |other: &Child| Arc::ptr_eq(other.core(), domain.core());
         match (info.endpoint_type, av, eq) {
-            (EndpointType::Rdm, Some(av), None) if here(av.domain()) => {
+            (EndpointType::Rdm, Some(av), None) if domain.is_beside(av.domain()) => {
                 Ok(Reach::Peers(Peers::new(av.table())))
             }
-            (EndpointType::Msg, None, Some(eq)) if here(eq.domain()) => Ok(Reach::Peer {
-                events: Source::new(eq, id, EventQueue::PER_ENDPOINT)?,
-                connection: Connection::new(id)?,
-            }),
+            (EndpointType::Msg, None, Some(eq)) if domain.is_beside(eq.domain()) => {
+                Ok(Reach::Peer {
+                    events: Source::new(eq, id, EventQueue::PER_ENDPOINT)?,
+                    connection: Connection::new(id)?,
+                })
+            }
             _ => Err(EINVAL),
         }
     }

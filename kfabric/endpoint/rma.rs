@@ -2,10 +2,11 @@
 
 //! Reads, writes and commits of peers' regions. Source: fi_rma(3).
 
+use super::post::Wanted;
 use super::Endpoint;
 use crate::av::Address;
 use crate::mr::{Access, RemoteSlice};
-use crate::op::{Buffer, Kind, Level, OpId, Options, Refused, Request};
+use crate::op::{Buffer, Kind, Level, OpId, Options, Refused};
 use kernel::prelude::*;
 
 impl<C: Send + 'static> Endpoint<C> {
@@ -16,10 +17,12 @@ impl<C: Send + 'static> Endpoint<C> {
     ///
     /// # Errors
     /// - `EAGAIN`: no free slot; read the queue, then try again.
-    /// - `EINVAL`: the lengths differ.
+    /// - `EINVAL`: the lengths differ; the buffer is of a region of another domain; or silent, with
+    ///   owned memory.
     /// - `EMSGSIZE`: too many bytes.
     /// - `EACCES`: peers may not write to the region.
-    /// - `EOPNOTSUPP`: level committed, and the region is volatile; or no such operation here.
+    /// - `EOPNOTSUPP`: level committed, and the region is volatile; no such operation here; a fence
+    ///   or a device's own memory, and the endpoint was not enabled for it.
     /// - `EHOSTUNREACH`: `to` is not in the address vector.
     /// - `ECANCELED`, `ENODEV`: the endpoint is closed; the provider is gone.
     ///
@@ -59,19 +62,16 @@ impl<C: Send + 'static> Endpoint<C> {
         let buffer = Buffer::injected(bytes.len());
         let checked = match bytes.len() > self.inject_size() {
             true => Err(EMSGSIZE),
-            false => self
-                .check(Kind::Write, &options, bytes.len(), &remote)
-                .and_then(|()| self.peer(to, &options, &buffer)),
+            false => self.check(Kind::Write, &options, bytes.len(), &remote),
         };
-        let request = checked.map(|peer| Request {
+        let wanted = Wanted {
             kind: Kind::Write,
+            to,
             options,
-            peer,
             remote: Some(remote),
             atomic: None,
-            buffer,
-        });
-        self.post_injected(request, bytes, context)
+        };
+        self.transmit(checked, wanted, buffer, bytes, context)
     }
 
     /// Reads `remote` into `local`. As [`Endpoint::write`].
@@ -109,7 +109,6 @@ impl<C: Send + 'static> Endpoint<C> {
         self.rma(Kind::Commit, options, Buffer::empty(), to, remote, context)
     }
 
-    // Inlined into each of the three, for which much of it is known.
     #[inline(always)]
     fn rma(
         &self,
@@ -120,23 +119,15 @@ impl<C: Send + 'static> Endpoint<C> {
         remote: RemoteSlice,
         context: C,
     ) -> Result<OpId, Refused<C>> {
-        let begun = self
-            .check(kind, &options, buffer.len(), &remote)
-            .and_then(|()| self.peer(to, &options, &buffer))
-            .and_then(|peer| Ok((peer, self.begin(&self.tx)?)));
-        let (peer, posting) = match begun {
-            Ok(begun) => begun,
-            Err(error) => return Self::refuse(&self.tx, error, buffer, context),
-        };
-        let request = Request {
+        let checked = self.check(kind, &options, buffer.len(), &remote);
+        let wanted = Wanted {
             kind,
+            to,
             options,
-            peer,
             remote: Some(remote),
             atomic: None,
-            buffer,
         };
-        self.post(posting, request, context, |live, op| live.submit(op))
+        self.transmit(checked, wanted, buffer, &[], context)
     }
 
     /// What the region's descriptor already forbids. The peer checks again.
@@ -250,7 +241,7 @@ mod tests {
         for (to, write, error) in [
             (to, true, EACCES),
             (nobody, true, EACCES),
-            (nobody, false, EHOSTUNREACH),
+            (nobody, false, EOPNOTSUPP),
             (to, false, EOPNOTSUPP),
         ] {
             let local = Memory::zeroed(5)?;

@@ -31,6 +31,12 @@ impl LocalSlice {
         self.len == 0
     }
 
+    /// The number of its region's domain.
+    #[inline]
+    pub(crate) fn domain(&self) -> u64 {
+        self.region.domain
+    }
+
     #[inline]
     pub(crate) fn memory(&self) -> &Exposed {
         &self.region.memory

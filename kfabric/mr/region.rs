@@ -12,17 +12,25 @@ pub(crate) struct Region {
     pub(super) memory: Exposed,
     pub(super) access: Access,
     key: Key,
+    /// The number of its domain.
+    pub(super) domain: u64,
 }
 
 impl Region {
-    /// What stands behind `key`, which nobody else has.
-    pub(crate) fn new(memory: Memory, attributes: impl Into<Attributes>, key: Key) -> Self {
+    /// What stands behind `key`, which nobody else in this domain has.
+    pub(crate) fn new(
+        memory: Memory,
+        attributes: impl Into<Attributes>,
+        key: Key,
+        domain: u64,
+    ) -> Self {
         let Attributes { access, uncached } = attributes.into();
         let memory = memory.expose();
         Region {
             memory: if uncached { memory.uncached() } else { memory },
             access,
             key,
+            domain,
         }
     }
 

@@ -36,9 +36,10 @@ impl RemoteSlice {
         self.persistent
     }
 
-    /// Whether its first word of `size` bytes is aligned in the region.
+    /// Whether its first word of `size` bytes, a power of 2, is aligned in the region.
+    #[inline(always)]
     pub(crate) fn is_aligned(&self, size: usize) -> bool {
-        self.range.offset % size as u64 == 0
+        self.range.offset.trailing_zeros() >= size.trailing_zeros()
     }
 
     #[inline]

@@ -131,10 +131,13 @@ impl Buffer {
         }
     }
 
-    /// Whether it holds memory of its own.
+    /// The region's slice, if it is one.
     #[inline]
-    pub(crate) fn is_owned(&self) -> bool {
-        matches!(self.source, Source::Owned(_))
+    pub(crate) fn slice(&self) -> Option<&LocalSlice> {
+        match &self.source {
+            Source::Region(slice) => Some(slice),
+            _ => None,
+        }
     }
 
     /// The memory, for whoever moves bytes; `None` if there is none.

@@ -66,7 +66,6 @@ impl<D: Domain> AnyDomain for D {
 /// Any [`Endpoint`].
 pub(crate) trait AnyEndpoint: Send + Sync {
     fn name(&self) -> Name;
-    fn caps(&self) -> Caps;
     fn post(&self, op: Operation) -> Result<(), Rejected>;
     fn matched(&self, pair: Match);
     fn cancel(&self, id: OpId) -> Option<Operation>;
@@ -80,19 +79,15 @@ impl<E: Endpoint> AnyEndpoint for E {
         Endpoint::name(self)
     }
 
-    fn caps(&self) -> Caps {
-        super::caps::<E>()
-    }
-
     #[inline]
     fn post(&self, op: Operation) -> Result<(), Rejected> {
-        let caps = super::caps::<E>();
+        // The endpoint does not post what the provider does not advertise.
         match op.kind() {
             Kind::Send if E::HAS_SEND => self.send(op),
-            Kind::Write if caps.contains(op.needs()) => self.write(op),
+            Kind::Write if E::HAS_WRITE => self.write(op),
             Kind::Read if E::HAS_READ => self.read(op),
-            Kind::Commit if caps.contains(op.needs()) => Endpoint::commit(self, op),
-            Kind::Atomic if caps.contains(op.needs()) => Endpoint::atomic(self, op),
+            Kind::Commit if E::HAS_COMMIT => Endpoint::commit(self, op),
+            Kind::Atomic if E::HAS_ATOMIC => Endpoint::atomic(self, op),
             _ => Err(Rejected {
                 op,
                 error: EOPNOTSUPP,

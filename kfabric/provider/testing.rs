@@ -8,7 +8,7 @@ use crate::av::{Address, AddressVector};
 use crate::cq::CompletionQueue;
 use crate::endpoint;
 use crate::fabric::Fabric;
-use crate::info::{EndpointType, Label, Limits, Namespace, Order};
+use crate::info::{AtomicAgent, EndpointType, Label, Limits, Namespace, Order};
 use crate::op::{Chain, Failure, Status};
 use kernel::module::this_module;
 use kernel::sync::atomic::{Atomic, Relaxed};
@@ -56,6 +56,7 @@ impl Desk {
             endpoint_type: EndpointType::Rdm,
             net: Namespace::initial(),
             order: Order::NONE,
+            atomics: AtomicAgent::Cpus,
             limits: Limits {
                 max_msg_size: 100,
                 tx_size: 4,
@@ -74,7 +75,10 @@ impl Provider for Keeper {
     type Domain = Keeper;
 
     fn offers(&self, offer: &mut dyn FnMut(&Info) -> Result) -> Result {
-        offer(&Desk::info()?)
+        offer(&Info {
+            caps: caps::<Keeper>(),
+            ..Desk::info()?
+        })
     }
 
     fn reaches(&self, _info: &Info, peer: &Name) -> bool {

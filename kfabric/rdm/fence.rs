@@ -13,26 +13,8 @@ use crate::endpoint::Live;
 use crate::op::{Chain, Failure, OpId, Operation};
 use crate::proto::fence::{Fences, Place, Posted, Ticket};
 use crate::provider::Rejected;
-use core::ops::{Deref, DerefMut};
 use kernel::prelude::*;
 use kernel::sync::{new_spinlock_irq, rcu, Arc, SpinLockIrq};
-
-/// The table's storage.
-struct Storage(KVVec<Place<Name>>);
-
-impl Deref for Storage {
-    type Target = [Place<Name>];
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
-    }
-}
-
-impl DerefMut for Storage {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.0
-    }
-}
 
 /// What an endpoint with fences knows of what it has posted.
 #[pin_data]
@@ -42,7 +24,7 @@ pub(crate) struct Fence {
 }
 
 struct State {
-    table: Fences<Storage>,
+    table: Fences<KVVec<Place<Name>>>,
     /// What waits, in the order of the posts.
     waiting: Chain,
     /// What waits no more, and is to be executed.
@@ -80,7 +62,7 @@ impl Fence {
             places.push(Place::vacant(), GFP_KERNEL)?;
         }
         let state = State {
-            table: Fences::new(Storage(places)),
+            table: Fences::new(places),
             waiting: Chain::new(),
             ready: Chain::new(),
             draining: false,
@@ -178,7 +160,7 @@ impl Fence {
         let live = state.live.take();
         let (mut waiting, mut ready) = (state.waiting.take(), state.ready.take());
         // Here, for the last operation that refers to this may go in a context that can't free it.
-        let empty = Fences::new(Storage(KVVec::new()));
+        let empty = Fences::new(KVVec::new());
         let table = core::mem::replace(&mut state.table, empty);
         drop(state);
         drop((live, table));

@@ -17,7 +17,7 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 use kfabric::av::Name;
-use kfabric::info::{EndpointType, Info, Label, Limits, Namespace, Order};
+use kfabric::info::{AtomicAgent, EndpointType, Info, Label, Limits, Namespace, Order};
 use kfabric::op::INJECT_SIZE;
 use kfabric::provider::faults::Faults;
 use kfabric::provider::registry::Registration;
@@ -90,6 +90,7 @@ impl Provider for Loopback {
             endpoint_type: EndpointType::Rdm,
             net: Namespace::initial(),
             order: Order::STRICT,
+            atomics: AtomicAgent::Cpus,
             limits: Limits {
                 max_msg_size: MAX_MSG_SIZE,
                 tx_size: SIZE,

@@ -6,7 +6,7 @@ use crate::bar::Bound;
 use crate::close::{closed, given_back};
 use crate::crew::Crew;
 use crate::ops::{check_filled_at, check_refused, error, fill};
-use crate::rig::{check_buffer, check_region, ended, pattern, register, Rig};
+use crate::rig::{check_buffer, check_region, ended, pattern, register, with_sizes, Rig};
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
@@ -18,6 +18,7 @@ use kfabric::prelude::*;
 cases! {
     device_memory_is_a_region: Caps::HMEM.union(Caps::RMA),
     device_memory_is_a_local_buffer: Caps::HMEM.union(Caps::RMA).union(Caps::MSG),
+    device_memory_needs_its_capability: Caps::HMEM.union(Caps::WRITE).union(Caps::MSG),
     device_memory_lies_within_its_device: Caps::HMEM,
     device_memory_takes_no_atomics: Caps::HMEM.union(Caps::ATOMIC),
     device_memory_is_not_committed: Caps::HMEM.union(Caps::COMMIT),
@@ -107,6 +108,31 @@ fn device_memory_is_a_local_buffer(info: &Info, seed: u64) -> Result {
         drop(closed(read.close())?);
         drop(closed(local.close())?);
     }
+    drop(closed(region.close())?);
+    rig.close()
+}
+
+fn device_memory_needs_its_capability(info: &Info, _seed: u64) -> Result {
+    let (device, rig) = (Bound::new()?, Rig::new(info)?);
+    let (region, remote) = rig.region(8, Access::WRITE)?;
+    let slice = remote.slice(0, 8)?;
+    let cq = CompletionQueue::<u64>::new(&rig.a.domain, 4, None)?;
+    let without = Info {
+        caps: info.caps.without(Caps::HMEM),
+        ..with_sizes(info, 2, 2)
+    };
+    let ep = rig.a.endpoint(&without, &cq)?;
+    let local = || Memory::device(device.memory(), 0, 8);
+    for posted in [
+        ep.send(local()?, rig.to_b, Options::NONE, 1),
+        ep.write(local()?, rig.to_b, slice, Options::NONE, 1),
+        ep.recv(local()?, 1),
+    ] {
+        let memory = check_refused(posted, EOPNOTSUPP, 1)?.into_memory();
+        check!(memory.is_ok_and(|memory| memory.is_device()));
+    }
+    closed(ep.close())?;
+    closed(cq.close())?;
     drop(closed(region.close())?);
     rig.close()
 }

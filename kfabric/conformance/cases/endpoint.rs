@@ -17,6 +17,8 @@ cases! {
     endpoint_wants_queues_and_addresses: Caps::NONE,
     limit_of_nothing_is_refused: Caps::NONE,
     limit_beyond_the_offer_is_refused: Caps::NONE,
+    endpoint_does_what_its_info_has_and_no_more: Caps::MSG.union(Caps::RMA),
+    slice_of_another_domain_is_refused: Caps::MSG.union(Caps::RMA),
     queue_too_small_for_the_slots_is_refused: Caps::NONE,
     names_of_endpoints_differ: Caps::NONE,
     directions_complete_in_queues_of_their_own: Caps::MSG,
@@ -121,6 +123,67 @@ fn limit_beyond_the_offer_is_refused(info: &Info, _seed: u64) -> Result {
     }
     closed(cq.close())?;
     end.close()
+}
+
+fn endpoint_does_what_its_info_has_and_no_more(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let (region, remote) = rig.region(8, Access::READ_WRITE)?;
+    let slice = remote.slice(0, 8)?;
+    let cq = CompletionQueue::<u64>::new(&rig.a.domain, 4, None)?;
+    let caps = [Caps::MSG, Caps::READ, Caps::WRITE];
+    for has in caps {
+        let limited = Info {
+            caps: has,
+            ..with_sizes(info, 2, 2)
+        };
+        let ep = rig.a.endpoint(&limited, &cq)?;
+        for cap in caps {
+            let (local, options) = (pattern(8, seed)?, Options::NONE);
+            let posted = match cap {
+                Caps::MSG => ep.send(local, rig.to_b, options, 1),
+                Caps::READ => ep.read(local, rig.to_b, slice, options, 1),
+                _ => ep.write(local, rig.to_b, slice, options, 1),
+            };
+            if cap != has {
+                check_buffer(check_refused(posted, EOPNOTSUPP, 1)?, 8, seed)?;
+                continue;
+            }
+            posted?;
+            if cap == Caps::MSG {
+                rig.b.ep.recv(Memory::zeroed(8)?, 2)?;
+                check_eq!(ended(&rig.b.next()?), (Kind::Recv, 2, Ok(8)));
+            }
+            check_eq!(cq.read_wait(timeout())?.result.map(|done| done.len), Ok(8));
+        }
+        if has != Caps::MSG {
+            let posted = ep.recv(pattern(8, seed)?, 3);
+            check_buffer(check_refused(posted, EOPNOTSUPP, 3)?, 8, seed)?;
+        }
+        closed(ep.close())?;
+    }
+    closed(cq.close())?;
+    drop(closed(region.close())?);
+    rig.close()
+}
+
+fn slice_of_another_domain_is_refused(info: &Info, _seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let (region, remote) = rig.region(8, Access::READ_WRITE)?;
+    let to = remote.slice(0, 8)?;
+    let (ep, options) = (&rig.a.ep, Options::NONE);
+    // It is B's, and so are its bytes.
+    let slice = || region.slice(0, 8);
+    for posted in [
+        ep.send(slice()?, rig.to_b, options, 1),
+        ep.write(slice()?, rig.to_b, to, options, 1),
+        ep.read(slice()?, rig.to_b, to, options, 1),
+        ep.recv(slice()?, 1),
+    ] {
+        check!(check_refused(posted, EINVAL, 1)?.into_slice().is_ok());
+    }
+    rig.quiet()?;
+    drop(closed(region.close())?);
+    rig.close()
 }
 
 fn queue_too_small_for_the_slots_is_refused(info: &Info, _seed: u64) -> Result {

@@ -14,6 +14,7 @@ use kfabric::prelude::*;
 
 cases! {
     injected_bytes_arrive_up_to_the_limit: Caps::MSG.union(Caps::RMA),
+    injection_is_no_longer_than_a_message: Caps::MSG.union(Caps::WRITE),
     injected_bytes_may_be_overwritten_at_once: Caps::MSG.union(Caps::WRITE) => Order::SAS,
     injected_bytes_need_no_completion: Caps::MSG.union(Caps::WRITE),
     injection_without_a_slot_is_refused: Caps::MSG => Order::SAS,
@@ -54,6 +55,39 @@ fn injected_bytes_arrive_up_to_the_limit(info: &Info, seed: u64) -> Result {
         check_buffer(received.buffer, len, seed)?;
         check_eq!(ended(&rig.a.next()?), (Kind::Send, 2, Ok(len)));
     }
+    drop(closed(region.close())?);
+    rig.close()
+}
+
+fn injection_is_no_longer_than_a_message(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let most = info.limits.inject_size / 2;
+    let (region, remote) = rig.region(most + 1, Access::READ_WRITE)?;
+    let cq = CompletionQueue::<u64>::new(&rig.a.domain, 4, None)?;
+    let mut short = with_sizes(info, 2, 2);
+    short.limits.max_msg_size = most;
+    let ep = rig.a.endpoint(&short, &cq)?;
+    let all = pattern(most + 1, seed)?;
+    let all = all.as_slice().ok_or(EINVAL)?;
+    for len in [most, most + 1] {
+        let (bytes, slice) = (&all[..len], remote.slice(0, len as u64)?);
+        let written = ep.inject_write(bytes, rig.to_b, slice, Options::NONE, 1);
+        if len > most {
+            check_eq!(check_refused(written, EMSGSIZE, 1)?.len(), 0);
+            let sent = ep.inject(bytes, rig.to_b, Options::NONE, 2);
+            check_eq!(check_refused(sent, EMSGSIZE, 2)?.len(), 0);
+            continue;
+        }
+        written?;
+        check_eq!(ended(&cq.read_wait(timeout())?), (Kind::Write, 1, Ok(len)));
+        check_region(&region, 0, len, seed)?;
+        rig.b.ep.recv(Memory::zeroed(len)?, 3)?;
+        ep.inject(bytes, rig.to_b, Options::NONE, 2)?;
+        check_eq!(ended(&cq.read_wait(timeout())?), (Kind::Send, 2, Ok(len)));
+        check_buffer(rig.b.next()?.buffer, len, seed)?;
+    }
+    closed(ep.close())?;
+    closed(cq.close())?;
     drop(closed(region.close())?);
     rig.close()
 }

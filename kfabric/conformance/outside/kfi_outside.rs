@@ -11,7 +11,7 @@
 use kernel::prelude::*;
 use kernel::sync::{new_spinlock_irq, rcu, Arc, SpinLockIrq};
 use kfabric::av::Name;
-use kfabric::info::{EndpointType, Info, Label, Limits, Namespace, Order};
+use kfabric::info::{AtomicAgent, EndpointType, Info, Label, Limits, Namespace, Order};
 use kfabric::op::{Failure, OpId, Operation, INJECT_SIZE};
 use kfabric::provider::registry::{self, Registration};
 use kfabric::provider::{self, Port, Provider, Rejected};
@@ -63,6 +63,7 @@ impl Provider for Outside {
             endpoint_type: EndpointType::Rdm,
             net: Namespace::initial(),
             order: Order::NONE,
+            atomics: AtomicAgent::Cpus,
             limits: Limits {
                 max_msg_size: 1 << 30,
                 tx_size: 4096,
