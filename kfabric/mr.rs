@@ -29,6 +29,8 @@ use crate::sys::lease::Owner;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::{rcu, Arc};
+use kernel::time::delay::fsleep;
+use kernel::time::{Delta, Instant, Monotonic, Msecs};
 
 mod attributes;
 mod local;
@@ -266,6 +268,29 @@ impl MemoryRegion {
         }
     }
 
+    /// As [`MemoryRegion::close`], but waits until nothing uses the region, at most `timeout`
+    /// milliseconds.
+    ///
+    /// For whoever has read the completions of all operations, while a peer's last access is just
+    /// ending. It looks each millisecond. Sleeps; process context.
+    ///
+    /// # Errors
+    /// - `EBUSY`, and the region again: it is still used.
+    pub fn close_wait(self, timeout: Msecs) -> Result<Memory, (Error, Self)> {
+        let (begin, timeout) = (
+            Instant::<Monotonic>::now(),
+            Delta::from_millis(timeout.into()),
+        );
+        let mut open = self;
+        loop {
+            open = match open.close() {
+                Err((EBUSY, region)) if begin.elapsed() < timeout => region,
+                closed => return closed,
+            };
+            fsleep(Delta::from_millis(1));
+        }
+    }
+
     /// Takes the key out of use, once.
     fn retire(&mut self) {
         let key = core::mem::replace(&mut self.key, Key::NONE);
@@ -358,6 +383,21 @@ mod tests {
         let bytes = memory.as_slice().ok_or(EINVAL)?;
         assert_eq!(bytes.iter().position(|byte| *byte == 0xa5), Some(3));
         assert!(opened.domain.close().is_ok());
+        Ok(())
+    }
+
+    #[test]
+    fn close_waits_for_a_slice_as_long_as_it_is_told() -> Result {
+        let opened = Opened::new()?;
+        let region = register(&opened, Access::READ)?;
+        let slice = region.slice(0, 1)?;
+        let begin = Instant::<Monotonic>::now();
+        let Err((EBUSY, region)) = region.close_wait(5) else {
+            return Err(EINVAL);
+        };
+        assert!(begin.elapsed() >= Delta::from_millis(5));
+        drop(slice);
+        assert!(region.close_wait(0).is_ok_and(|memory| memory.len() == LEN));
         Ok(())
     }
 

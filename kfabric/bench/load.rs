@@ -6,12 +6,11 @@ use crate::copies::Copies;
 use crate::rig::Rig;
 use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
-use kernel::time::delay::fsleep;
-use kernel::time::Delta;
 use kfabric::prelude::*;
 
-/// How often a region that is busy is asked for its memory, with a millisecond between.
-const TRIES: usize = 1000;
+/// How long a region may be busy, in milliseconds: the worker that made the last access may be on
+/// its way out of it.
+const TIMEOUT: u32 = 1000;
 
 /// So many buffers, each at the start of a page, on the near side, A's, and on the far side, B's.
 pub(crate) struct Load<'a> {
@@ -127,7 +126,8 @@ impl<'a> Load<'a> {
             far.push(buffer.into_memory().map_err(|_| EINVAL)?, GFP_KERNEL)?;
         }
         for region in self.regions {
-            far.push(reclaim(region)?, GFP_KERNEL)?;
+            let memory = region.close_wait(TIMEOUT).map_err(|(error, _)| error)?;
+            far.push(memory, GFP_KERNEL)?;
         }
         Ok(match self.kind {
             Kind::Read => Copies::new(far, near, self.len),
@@ -153,16 +153,4 @@ fn pair(len: usize) -> Result<(Memory, Memory)> {
 /// `len` bytes of some memory.
 fn part(memory: Memory, len: usize) -> Result<Buffer> {
     Buffer::from(memory).range(0, len).map_err(|_| EINVAL)
-}
-
-/// A region's memory. The worker that made the last access may be on its way out of it.
-fn reclaim(mut region: MemoryRegion) -> Result<Memory> {
-    for _ in 0..TRIES {
-        region = match region.close() {
-            Ok(memory) => return Ok(memory),
-            Err((_, region)) => region,
-        };
-        fsleep(Delta::from_millis(1));
-    }
-    Err(EBUSY)
 }

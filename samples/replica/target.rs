@@ -9,12 +9,11 @@ use super::{
     config::Settings,
     link::{closed, limited},
 };
-use kernel::{prelude::*, time::delay::fsleep, time::Delta};
+use kernel::prelude::*;
 use kfabric::prelude::*;
 
-/// How often, and after how many milliseconds, a region is asked to close.
-const CLOSE_TRIES: usize = 1000;
-const CLOSE_PAUSE: i64 = 1;
+/// How many milliseconds the close of a region waits for a peer's access.
+const CLOSE_TIMEOUT: u32 = 1000;
 
 /// Memory of a device, open to peers.
 pub(crate) struct Target {
@@ -69,17 +68,8 @@ impl Target {
     /// Closes it; the device is free afterwards.
     pub(crate) fn close(self, label: &CStr) {
         closed(label, "the peer's endpoint", self.endpoint.close());
-        let mut closing = self.region.close();
-        for _ in 0..CLOSE_TRIES {
-            // A peer's access is just ending.
-            match closing {
-                Err((EBUSY, region)) => {
-                    fsleep(Delta::from_millis(CLOSE_PAUSE));
-                    closing = region.close();
-                }
-                _ => break,
-            }
-        }
+        // A peer's access may be just ending.
+        let closing = self.region.close_wait(CLOSE_TIMEOUT);
         closed(label, "the peer's region", closing.map(drop));
         closed(label, "the peer's queue", self.cq.close());
         closed(label, "the peer's addresses", self.av.close());

@@ -5,8 +5,8 @@
 use crate::close::closed;
 use crate::ops::{check_not_executed, check_refused};
 use crate::rig::{
-    check_buffer, check_region, count, ended, pattern, placed, register, until, with_sizes,
-    Counted, Rig, DEPTH,
+    check_buffer, check_region, count, ended, pattern, placed, register, timeout, until,
+    with_sizes, Counted, Rig, DEPTH,
 };
 use crate::{cases, check_eq};
 use kernel::prelude::*;
@@ -152,20 +152,11 @@ fn context_of_a_silent_operation_is_dropped(info: &Info, _seed: u64) -> Result {
 fn region_lent_to_a_silent_operation_comes_back(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let (region, remote) = rig.region(200_000, Access::READ_WRITE)?;
-    let mut local = register(&rig.a.domain, pattern(200_000, seed)?, Access::NONE)?;
+    let local = register(&rig.a.domain, pattern(200_000, seed)?, Access::NONE)?;
     let (from, to) = (local.slice(0, 200_000)?, remote.slice(0, 200_000)?);
     rig.a.ep.write(from, rig.to_b, to, SILENT, 1)?;
     // EBUSY until the operation has let go of it.
-    let memory = loop {
-        match local.close() {
-            Ok(memory) => break memory,
-            Err((error, region)) => {
-                check_eq!(error, EBUSY);
-                local = region;
-                kernel::time::delay::fsleep(kernel::time::Delta::from_micros(100));
-            }
-        }
-    };
+    let memory = closed(local.close_wait(timeout()))?;
     check_eq!(memory.len(), 200_000);
     check_region(&region, 0, 200_000, seed)?;
     drop(closed(region.close())?);
