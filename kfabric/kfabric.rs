@@ -5,7 +5,8 @@
 //! | layer | files | what it is |
 //! |---|---|---|
 //! | consumers | [`prelude`] | what they see |
-//! | objects | [`info`], [`fabric`], [`domain`], [`mr`], [`memory`], [`endpoint`], [`cm`], [`av`], [`cq`], [`eq`], [`cntr`], [`op`] | discovery, and the things that are opened |
+//! | objects | [`info`], [`fabric`], [`domain`], [`mr`], [`memory`] | discovery, what is opened |
+//! | | [`endpoint`], [`cm`], [`av`], [`cq`], [`eq`], [`cntr`], [`op`] | the ways of operations |
 //! | engine | [`rdm`] | what every reliable-datagram endpoint needs, written once |
 //! | protocol | [`proto`] | pure rules and state machines: no kernel, no I/O |
 //! | seam | [`provider`] | what a provider implements, and the registry |

@@ -289,6 +289,7 @@ impl Memory {
         }
     }
 }
+
 #[kunit_tests(kfabric_memory)]
 mod tests {
     use super::testing::*;

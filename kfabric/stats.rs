@@ -203,7 +203,8 @@ mod tests {
             count.add(n);
         }
         let expected = c"executed 1\nunknown_key 2\nstale_key 3\nguessed_key 4\n\
-            out_of_range 5\nno_right 6\nmisaligned 7\nvolatile 8\ndevice_gone 9\nstrangers 10\ncommitted_bytes 11\n";
+            out_of_range 5\nno_right 6\nmisaligned 7\nvolatile 8\ndevice_gone 9\nstrangers 10\n\
+            committed_bytes 11\n";
         assert!(*text(|f| stats.show(f))? == *expected);
         Ok(())
     }

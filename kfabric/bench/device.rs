@@ -2,11 +2,12 @@
 
 //! `/dev/kfi_bench`: a question is written, and its answer read, by who has the file open.
 //!
-//! | question | answer |
-//! |---|---|
-//! | `time KIND LEN DEPTH TIMES` | nanoseconds of TIMES rounds of DEPTH operations, and of as many copies |
-//! | `parts KIND LEN BATCHES` | how many operations a batch has; of a batch, the nanoseconds of the clock, posts, completions and copies |
-//! | `keep endpoint SLOTS`, `keep regions HOW-MANY`, `keep addresses ENTRIES` | nothing; what was made is there until the file is closed |
+//! - `time KIND LEN DEPTH TIMES`: the nanoseconds of TIMES rounds of DEPTH operations, and of as
+//!   many copies.
+//! - `parts KIND LEN BATCHES`: how many operations a batch has; of a batch, the nanoseconds of the
+//!   clock, posts, completions and copies.
+//! - `keep endpoint SLOTS`, `keep regions HOW-MANY`, `keep addresses ENTRIES`: nothing; what was
+//!   made is there until the file is closed.
 //!
 //! KIND is `write`, `read` or `send`. A question that can't be answered fails the write.
 

@@ -19,7 +19,7 @@
 //! | `register` | registers memory in what is held until the key table has grown; closes |
 //! | `pieces` | makes memory in pieces, of each kind |
 //! | `pmem` | opens the persistent memory, registers some in what is held; closes |
-//! | `posts` | posts operations of each kind on what is held and reads their completions, in this context, in softirqs and in the provider's workers |
+//! | `posts` | posts operations of each kind on what is held and reads their completions, anywhere |
 
 use crate::close::closed;
 use crate::ops::{data, error, level, pmem};

@@ -23,6 +23,7 @@ pub struct Exposed {
     /// Whether what is stored stays in no cache.
     pub(super) uncached: bool,
 }
+
 impl Exposed {
     pub(super) fn new(kind: Kind<SharedBytes>) -> Exposed {
         Exposed {
