@@ -6,7 +6,7 @@ use crate::debugfs;
 use crate::sys::once;
 use kernel::fmt;
 use kernel::prelude::*;
-use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
+use kernel::sync::atomic::{Acquire, Atomic, Relaxed};
 
 /// A count that only grows.
 pub(crate) struct Count(Atomic<u64>);
@@ -20,7 +20,7 @@ impl Default for Count {
 impl Count {
     #[inline]
     pub(crate) fn add(&self, n: u64) {
-        self.0.add(n, Relaxed);
+        once::add(&self.0, n);
     }
 
     pub(crate) fn value(&self) -> u64 {
@@ -37,7 +37,7 @@ impl Tally {
     #[inline]
     fn add(&self, n: u64) {
         let count = &self.0 .0;
-        count.store(once::read(count).wrapping_add(n), Release);
+        once::release(count, once::read(count).wrapping_add(n));
     }
 
     fn value(&self) -> u64 {

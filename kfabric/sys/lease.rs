@@ -10,7 +10,7 @@
 //! late: then the count has gone to zero, and what is left is the memory of the count, which is freed
 //! after a grace period.
 
-use super::{bindings as door, rcu};
+use super::{bindings as door, once, rcu};
 use core::cell::UnsafeCell;
 use core::mem::ManuallyDrop;
 use core::ops::Deref;
@@ -63,7 +63,18 @@ unsafe fn users<'a, T>(inner: NonNull<Inner<T>>) -> &'a Refcount {
 }
 
 /// Drops a use of `inner`, and the value with the last.
+#[inline]
 fn put<T>(inner: NonNull<Inner<T>>) {
+    // SAFETY: The caller's use is counted until here.
+    if !once::use_less(unsafe { users(inner) }) {
+        put_last(inner);
+    }
+}
+
+/// Drops a use of `inner` that may be the last.
+#[cold]
+#[inline(never)]
+fn put_last<T>(inner: NonNull<Inner<T>>) {
     // SAFETY: The caller's use is counted until here.
     if unsafe { users(inner) }.dec_and_test() {
         // SAFETY: That was the last use, and there will be no other.
@@ -168,6 +179,7 @@ impl<T> Drop for Owner<T> {
 }
 
 impl<T> Drop for Lease<T> {
+    #[inline]
     fn drop(&mut self) {
         put(self.0);
     }
@@ -223,7 +235,8 @@ fn try_lend<T>(inner: NonNull<Inner<T>>, _section: &Guard) -> Option<Lease<T>> {
     // SAFETY: It was seen in this read section.
     let users = unsafe { users(inner) };
     // SAFETY: A `Refcount` is a `refcount_t`, which is there for the whole section.
-    let used = unsafe { door::kfi_lent_use(ptr::from_ref(users).cast_mut().cast()) };
+    let try_last = || unsafe { door::kfi_lent_use(ptr::from_ref(users).cast_mut().cast()) };
+    let used = once::use_again(users) || try_last();
     // Not made unless it was counted: a lease that goes gives its use up.
     used.then(|| Lease(inner))
 }

@@ -21,7 +21,7 @@ use core::ops::Deref;
 use core::ptr::NonNull;
 use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
-use kernel::sync::atomic::{Acquire, Atomic, Full, Release};
+use kernel::sync::atomic::{Atomic, Full};
 
 /// The part of a cell that does not depend on the context.
 // Its fields are always reached one by one: `below` is read while another owns the rest.
@@ -127,7 +127,7 @@ impl<C: Send + 'static> Shared<C> {
             let cell = self.cell(top.number())?;
             let taken = top.taken(Self::below(cell));
             // Acquire: what was done to the cell before it came back is seen.
-            match self.top.cmpxchg(top.0, taken.0, Acquire) {
+            match once::replace_acquire(&self.top, top.0, taken.0) {
                 Ok(_) => return Some(cell),
                 Err(now) => top = Top(now),
             }
@@ -155,7 +155,7 @@ impl<C: Send + 'static> Shared<C> {
             // SAFETY: As above.
             once::write(unsafe { &(*header.as_ptr()).below }, top.number());
             // Release: who takes the cell sees what was done to it. The pool may go after this.
-            match shared.top.cmpxchg(top.0, top.with(number).0, Release) {
+            match once::replace_release(&shared.top, top.0, top.with(number).0) {
                 Ok(_) => return,
                 Err(now) => top = Top(now),
             }

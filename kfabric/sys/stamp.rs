@@ -6,11 +6,11 @@
 //! try: it looks at the stamp, copies the value, and looks again. If the stamp is not the one that it
 //! wants, before or after, that use is over.
 
+use super::once;
 use core::array;
 use core::cell::UnsafeCell;
 use kernel::prelude::*;
-use kernel::sync::atomic::{Acquire, Atomic, Full, Relaxed, Release};
-use kernel::sync::barrier::{smp_mb, Read};
+use kernel::sync::atomic::{Atomic, Full, Relaxed, Release};
 
 /// The stamp while a value is written.
 const BUSY: u64 = u64::MAX;
@@ -47,7 +47,7 @@ impl<const N: usize> Stamped<N> {
     /// The value, if it is that of `stamp`. Never waits; any context.
     #[inline]
     pub(crate) fn read(&self, stamp: u64) -> Option<[u64; N]> {
-        if self.stamp.load(Acquire) != stamp {
+        if once::acquire(&self.stamp) != stamp {
             return None;
         }
         let words = array::from_fn(|at| {
@@ -55,8 +55,8 @@ impl<const N: usize> Stamped<N> {
             unsafe { self.words[at].get().read_volatile() }
         });
         // If one of these is of a later use, so is the stamp that is loaded next.
-        smp_mb(Read);
-        (self.stamp.load(Relaxed) == stamp).then_some(words)
+        once::barrier_of_loads();
+        (once::read(&self.stamp) == stamp).then_some(words)
     }
 
     /// Puts a value under stamp `to` in the place of that under `from`; `false`: that is not there.
