@@ -14,7 +14,8 @@ use crate::sys::chunks::Chunks;
 use crate::sys::lease::{Lease, Offer};
 use crate::sys::random;
 use kernel::prelude::*;
-use kernel::sync::{new_spinlock_irq, rcu, SpinLockIrq};
+use kernel::sync::rcu::{self, Guard};
+use kernel::sync::{new_spinlock_irq, SpinLockIrq};
 
 /// The keys of a domain.
 #[pin_data]
@@ -70,11 +71,14 @@ impl Keys {
     /// The region behind a key that a peer used. Any context but hardirq.
     #[inline]
     pub(crate) fn lookup(&self, key: Key) -> Result<Lease<Region>, Refusal> {
-        let section = rcu::read_lock();
+        self.lookup_in(key, &rcu::read_lock())
+    }
+
+    /// As [`Keys::lookup`], in a read section.
+    #[inline]
+    pub(crate) fn lookup_in(&self, key: Key, section: &Guard) -> Result<Lease<Region>, Refusal> {
         let place = self.regions.get(key.index());
-        let found = place.and_then(|place| place.lease(&section));
-        drop(section);
-        match found {
+        match place.and_then(|place| place.lease(section)) {
             // The whole key at once: no part is right on its own.
             Some(region) if region.key() == key => Ok(region),
             _ => Err(self.refusal(key)),

@@ -18,6 +18,7 @@ use crate::trace;
 use faults::Faults;
 use kernel::error::VTABLE_DEFAULT_ERROR;
 use kernel::prelude::*;
+use kernel::sync::rcu::Guard;
 use kernel::sync::Arc;
 
 mod erase;
@@ -88,7 +89,8 @@ pub trait Domain: Send + Sync + 'static {
 /// Each operation that it takes ends in exactly one [`Operation::complete`]: before
 /// [`Endpoint::shutdown`] returns, or, where a peer is just executing it, soon afterwards. The
 /// methods for operations may be called in process and softirq context, at the same time on several
-/// CPUs, and never sleep or allocate.
+/// CPUs, and never sleep or allocate. Those that take one are called in the RCU read section that they
+/// are given.
 #[vtable]
 pub trait Endpoint: Send + Sync + 'static {
     /// Whether a device stores in this host's memory what arrives, on its own. Else the CPUs do, by
@@ -100,26 +102,26 @@ pub trait Endpoint: Send + Sync + 'static {
     fn name(&self) -> Name;
 
     /// Sends a message to `op.peer()`: it is offered to the peer's port ([`Port::offer`]).
-    fn send(&self, op: Operation) -> Result<(), Rejected> {
-        let _ = op;
+    fn send(&self, op: Operation, section: &Guard) -> Result<(), Rejected> {
+        let _ = (op, section);
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
     /// Writes to `op.remote()`; with `op.data()` it is offered to the peer's port afterwards.
-    fn write(&self, op: Operation) -> Result<(), Rejected> {
-        let _ = op;
+    fn write(&self, op: Operation, section: &Guard) -> Result<(), Rejected> {
+        let _ = (op, section);
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
     /// Reads from `op.remote()`.
-    fn read(&self, op: Operation) -> Result<(), Rejected> {
-        let _ = op;
+    fn read(&self, op: Operation, section: &Guard) -> Result<(), Rejected> {
+        let _ = (op, section);
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
     /// Makes `op.remote()` durable.
-    fn commit(&self, op: Operation) -> Result<(), Rejected> {
-        let _ = op;
+    fn commit(&self, op: Operation, section: &Guard) -> Result<(), Rejected> {
+        let _ = (op, section);
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
@@ -131,8 +133,8 @@ pub trait Endpoint: Send + Sync + 'static {
     }
 
     /// Does `op.atomic()` to the words of `op.remote()`.
-    fn atomic(&self, op: Operation) -> Result<(), Rejected> {
-        let _ = op;
+    fn atomic(&self, op: Operation, section: &Guard) -> Result<(), Rejected> {
+        let _ = (op, section);
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
@@ -321,12 +323,12 @@ mod tests {
             Name::NONE
         }
 
-        fn write(&self, op: Operation) -> Result<(), Rejected> {
+        fn write(&self, op: Operation, _section: &Guard) -> Result<(), Rejected> {
             drop(op);
             Ok(())
         }
 
-        fn atomic(&self, op: Operation) -> Result<(), Rejected> {
+        fn atomic(&self, op: Operation, _section: &Guard) -> Result<(), Rejected> {
             drop(op);
             Ok(())
         }

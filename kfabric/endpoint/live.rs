@@ -14,6 +14,7 @@ use crate::rdm::fence::Fence;
 use crate::sys::once;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Full};
+use kernel::sync::rcu::Guard;
 use kernel::sync::{new_mutex, rcu, Arc, Mutex, UniqueArc};
 use kernel::time::Msecs;
 use kernel::workqueue::{self, impl_has_work, new_work, Work, WorkItem};
@@ -76,11 +77,11 @@ impl Live {
 
     /// Hands a post to the provider, or has it wait for those before it.
     #[inline]
-    pub(super) fn submit(&self, op: Operation) -> Result<(), Rejected> {
+    pub(super) fn submit(&self, op: Operation, section: &Guard) -> Result<(), Rejected> {
         match &self.fence {
-            None => self.execute(op),
+            None => self.execute(op, section),
             Some(fence) => match fence.admit(op) {
-                Some(op) => self.execute(op),
+                Some(op) => self.execute(op, section),
                 None => Ok(()),
             },
         }
@@ -88,8 +89,8 @@ impl Live {
 
     /// Hands an operation to the provider.
     #[inline]
-    pub(crate) fn execute(&self, op: Operation) -> Result<(), Rejected> {
-        self.transport.post(op)
+    pub(crate) fn execute(&self, op: Operation, section: &Guard) -> Result<(), Rejected> {
+        self.transport.post(op, section)
     }
 
     /// The core's side.

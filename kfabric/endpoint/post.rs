@@ -16,7 +16,7 @@ use crate::provider::Rejected;
 use crate::sys::slot::Slot;
 use crate::trace;
 use kernel::prelude::*;
-use kernel::sync::rcu;
+use kernel::sync::rcu::{self, Guard};
 
 /// What is wanted of a peer.
 pub(super) struct Wanted {
@@ -31,7 +31,7 @@ pub(super) struct Wanted {
 struct Posting<C: Send + 'static> {
     slot: Slot<C>,
     /// Until the provider has taken it or handed it back.
-    section: rcu::Guard,
+    section: Guard,
 }
 
 /// What an endpoint must have been enabled for, so that it does such an operation.
@@ -99,7 +99,9 @@ impl<C: Send + 'static> Endpoint<C> {
             atomic: wanted.atomic,
             buffer,
         };
-        self.post(posting, request, bytes, context, |live, op| live.submit(op))
+        self.post(posting, request, bytes, context, |live, op, section| {
+            live.submit(op, section)
+        })
     }
 
     /// Posts a receive, or refuses it.
@@ -120,7 +122,7 @@ impl<C: Send + 'static> Endpoint<C> {
             atomic: None,
             buffer,
         };
-        self.post(posting, request, &[], context, |live, op| {
+        self.post(posting, request, &[], context, |live, op, _| {
             if let Some(pair) = live.port().matching().post(op) {
                 live.transport().matched(pair);
             }
@@ -137,14 +139,14 @@ impl<C: Send + 'static> Endpoint<C> {
         request: Request,
         bytes: &[u8],
         context: C,
-        execute: impl FnOnce(&Live, Operation) -> Result<(), Rejected>,
+        execute: impl FnOnce(&Live, Operation, &Guard) -> Result<(), Rejected>,
     ) -> Result<OpId, Refused<C>> {
         let Posting { mut slot, section } = posting;
         let id = slot.op().fill(request);
         slot.op().inject(bytes);
         let op = slot.arm(context);
         trace::post(&op);
-        let taken = execute(&self.live, op);
+        let taken = execute(&self.live, op, &section);
         drop(section);
         match taken {
             Ok(()) => Ok(id),

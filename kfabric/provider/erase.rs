@@ -9,6 +9,7 @@ use crate::cm::Message;
 use crate::info::{Caps, Info};
 use crate::op::{Kind, OpId, Operation};
 use kernel::prelude::*;
+use kernel::sync::rcu::Guard;
 use kernel::sync::Arc;
 
 /// Any [`Provider`].
@@ -66,7 +67,7 @@ impl<D: Domain> AnyDomain for D {
 /// Any [`Endpoint`].
 pub(crate) trait AnyEndpoint: Send + Sync {
     fn name(&self) -> Name;
-    fn post(&self, op: Operation) -> Result<(), Rejected>;
+    fn post(&self, op: Operation, section: &Guard) -> Result<(), Rejected>;
     fn matched(&self, pair: Match);
     fn cancel(&self, id: OpId) -> Option<Operation>;
     fn connects(&self) -> bool;
@@ -80,14 +81,14 @@ impl<E: Endpoint> AnyEndpoint for E {
     }
 
     #[inline]
-    fn post(&self, op: Operation) -> Result<(), Rejected> {
+    fn post(&self, op: Operation, section: &Guard) -> Result<(), Rejected> {
         // The endpoint does not post what the provider does not advertise.
         match op.kind() {
-            Kind::Send if E::HAS_SEND => self.send(op),
-            Kind::Write if E::HAS_WRITE => self.write(op),
-            Kind::Read if E::HAS_READ => self.read(op),
-            Kind::Commit if E::HAS_COMMIT => Endpoint::commit(self, op),
-            Kind::Atomic if E::HAS_ATOMIC => Endpoint::atomic(self, op),
+            Kind::Send if E::HAS_SEND => self.send(op, section),
+            Kind::Write if E::HAS_WRITE => self.write(op, section),
+            Kind::Read if E::HAS_READ => self.read(op, section),
+            Kind::Commit if E::HAS_COMMIT => Endpoint::commit(self, op, section),
+            Kind::Atomic if E::HAS_ATOMIC => Endpoint::atomic(self, op, section),
             _ => Err(Rejected {
                 op,
                 error: EOPNOTSUPP,
@@ -126,6 +127,7 @@ mod tests {
     use crate::op::Buffer;
     use crate::provider::testing::{Desk, Keeper};
     use kernel::sync::atomic::{Atomic, Relaxed};
+    use kernel::sync::rcu;
 
     /// Takes each operation, and notes which method it came by.
     struct Notes(Atomic<i32>);
@@ -144,19 +146,19 @@ mod tests {
             Name::NONE
         }
 
-        fn send(&self, op: Operation) -> Result<(), Rejected> {
+        fn send(&self, op: Operation, _section: &Guard) -> Result<(), Rejected> {
             self.note(1, op)
         }
 
-        fn write(&self, op: Operation) -> Result<(), Rejected> {
+        fn write(&self, op: Operation, _section: &Guard) -> Result<(), Rejected> {
             self.note(2, op)
         }
 
-        fn read(&self, op: Operation) -> Result<(), Rejected> {
+        fn read(&self, op: Operation, _section: &Guard) -> Result<(), Rejected> {
             self.note(3, op)
         }
 
-        fn commit(&self, op: Operation) -> Result<(), Rejected> {
+        fn commit(&self, op: Operation, _section: &Guard) -> Result<(), Rejected> {
             self.note(4, op)
         }
 
@@ -169,7 +171,7 @@ mod tests {
         let bench = Bench::<u64>::new(1, None)?;
         for (method, kind) in (1..).zip([Kind::Send, Kind::Write, Kind::Read, Kind::Commit]) {
             let (_, op) = bench.post(kind, Buffer::empty(), 0)?;
-            assert!(AnyEndpoint::post(&notes, op).is_ok());
+            assert!(AnyEndpoint::post(&notes, op, &rcu::read_lock()).is_ok());
             assert_eq!(notes.0.load(Relaxed), method);
             drop(bench.read());
         }
@@ -182,7 +184,8 @@ mod tests {
         let bench = Bench::<u64>::new(1, None)?;
         for kind in [Kind::Write, Kind::Read, Kind::Commit, Kind::Recv] {
             let (id, op) = bench.post(kind, Buffer::empty(), 0)?;
-            let Err(Rejected { op, error }) = AnyEndpoint::post(&keeper, op) else {
+            let Err(Rejected { op, error }) = AnyEndpoint::post(&keeper, op, &rcu::read_lock())
+            else {
                 return Err(EINVAL);
             };
             assert_eq!((op.id(), error), (id, EOPNOTSUPP));

@@ -107,7 +107,7 @@ impl Endpoint for Keeper {
         Name::new(b"keeper").unwrap_or(Name::NONE)
     }
 
-    fn send(&self, op: Operation) -> Result<(), Rejected> {
+    fn send(&self, op: Operation, _section: &Guard) -> Result<(), Rejected> {
         match self.0.reject.load(Relaxed) {
             0 => self.0.kept.lock().push(op),
             errno => {

@@ -178,7 +178,7 @@ fn execute(live: Option<&Live>, op: Operation) {
     let posts = rcu::read_lock();
     let refused = match live {
         Some(live) => match live.refusal() {
-            None => live.execute(op),
+            None => live.execute(op, &posts),
             Some(error) => Err(Rejected { op, error }),
         },
         None => Err(Rejected {

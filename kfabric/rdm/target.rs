@@ -7,13 +7,15 @@
 
 use super::atomic;
 use crate::memory::Exposed;
-use crate::mr::{Access, RemoteSlice};
+use crate::mr::{Access, Region, RemoteSlice};
 use crate::op::{Failure, Kind, Level, Op, Status, Success};
-use crate::proto::key::Refusal;
+use crate::proto::key::{Key, Refusal};
 use crate::provider::Port;
 use crate::stats::{Count, TargetStats};
+use crate::sys::lease::Lease;
 use crate::trace;
 use kernel::prelude::*;
+use kernel::sync::rcu::Guard;
 
 impl Port {
     /// Carries out a peer's write, read or commit on this endpoint's domain.
@@ -21,14 +23,37 @@ impl Port {
     /// Returns how it went, for the initiator's completion. Sleeps if the operation commits, see
     /// [`Op::needs_process_context`]; else any context but hardirq.
     pub fn access(&self, op: &Op) -> Status {
+        let find = |key| self.domain().keys().lookup(key);
         let status = match op.kind() {
-            Kind::Write => self.carry_out(op, Access::WRITE, |to, at| op.copy_out(to, at)),
-            Kind::Read => self.carry_out(op, Access::READ, |from, at| op.copy_in(from, at)),
-            Kind::Atomic => self.carry_out(op, Access::ATOMIC, |words, at| {
+            Kind::Write => self.carry_out(op, Access::WRITE, find, |to, at| op.copy_out(to, at)),
+            Kind::Read => self.carry_out(op, Access::READ, find, |from, at| op.copy_in(from, at)),
+            Kind::Atomic => self.carry_out(op, Access::ATOMIC, find, |words, at| {
                 atomic::execute(words, at, op)
             }),
-            _ => self.carry_out(op, Access::WRITE, |_, _| Ok(())),
+            _ => self.carry_out(op, Access::WRITE, find, |_, _| Ok(())),
         };
+        self.count_access(op, status)
+    }
+
+    /// As [`Port::access`], but in a read section already, as a post is: for an operation that needs
+    /// no process context.
+    pub fn access_in(&self, op: &Op, section: &Guard) -> Status {
+        // What it is not for sleeps here, as it would there.
+        if op.needs_process_context() {
+            return self.access(op);
+        }
+        let find = |key| self.domain().keys().lookup_in(key, section);
+        let status = match op.kind() {
+            Kind::Write => self.carry_out(op, Access::WRITE, find, |to, at| op.copy_out(to, at)),
+            Kind::Read => self.carry_out(op, Access::READ, find, |from, at| op.copy_in(from, at)),
+            _ => return self.access(op),
+        };
+        self.count_access(op, status)
+    }
+
+    /// Counts an access for who wants to know of it.
+    #[inline(always)]
+    fn count_access(&self, op: &Op, status: Status) -> Status {
         if let Some(counters) = self.counters() {
             counters.count_access(op, &status);
         }
@@ -43,6 +68,7 @@ impl Port {
         &self,
         op: &Op,
         needed: Access,
+        find: impl FnOnce(Key) -> Result<Lease<Region>, Refusal>,
         place: impl FnOnce(&Exposed, usize) -> Result,
     ) -> Status {
         let Some(remote) = op.remote() else {
@@ -50,7 +76,7 @@ impl Port {
         };
         let stats = self.domain().target_stats();
         self.check_sender(op).map_err(Failure::not_executed)?;
-        let region = match self.domain().keys().lookup(remote.key()) {
+        let region = match find(remote.key()) {
             Ok(region) => region,
             Err(refusal) => {
                 return Err(self.refuse(op, EKEYREJECTED, count(stats, refusal)));

@@ -6,10 +6,11 @@ use crate::directory::Position;
 use crate::worker::Worker;
 use crate::Shared;
 use kernel::prelude::*;
-use kernel::sync::{rcu, Arc};
+use kernel::sync::rcu::{self, Guard};
+use kernel::sync::Arc;
 use kfabric::av::Name;
 use kfabric::info::Order;
-use kfabric::op::{Failure, Kind, Op, OpId, Operation};
+use kfabric::op::{Failure, Kind, Op, OpId, Operation, Status};
 use kfabric::provider::faults::Faults;
 use kfabric::provider::{self, Match, Message, Port, Rejected};
 
@@ -60,19 +61,19 @@ impl Endpoint {
 
     /// Executes an operation here and now, or leaves it to the worker.
     #[inline]
-    fn post(&self, op: Operation) -> Result<(), Rejected> {
+    fn post(&self, op: Operation, section: &Guard) -> Result<(), Rejected> {
         // Where a message is copied is decided when it has met its receive.
         let long = op.kind() != Kind::Send && op.buffer().len() > INLINE;
         if long || op.needs_process_context() || self.ordered || self.faults.are_on() {
-            return self.post_in_turn(op, long);
+            return self.post_in_turn(op, long, section);
         }
-        execute(&self.shared, op);
+        execute(&self.shared, op, section);
         Ok(())
     }
 
     /// Refuses an operation, has it wait its turn, or finds that nothing is before it.
     #[inline(never)]
-    fn post_in_turn(&self, op: Operation, long: bool) -> Result<(), Rejected> {
+    fn post_in_turn(&self, op: Operation, long: bool, section: &Guard) -> Result<(), Rejected> {
         let faulty = self.faults.are_on();
         if faulty && self.faults.refuse() {
             return Err(Rejected { op, error: EAGAIN });
@@ -81,18 +82,18 @@ impl Endpoint {
         if long || op.needs_process_context() || faulty || waits {
             self.worker.push(op);
         } else {
-            execute(&self.shared, op);
+            execute(&self.shared, op, section);
         }
         Ok(())
     }
 
-    /// Executes a peer's operation here. Sleeps if it needs process context.
-    #[inline]
-    fn execute(&self, op: Operation) {
+    /// Executes a peer's operation here, by its access if it has one.
+    #[inline(always)]
+    fn execute(&self, op: Operation, access: impl FnOnce(&Port, &Op) -> Status) {
         if op.kind() == Kind::Send {
             return self.offer(op);
         }
-        match self.port.access(&op) {
+        match access(&self.port, &op) {
             Ok(_) if op.notifies() => self.offer(op),
             status => op.complete(status),
         }
@@ -116,13 +117,12 @@ impl Endpoint {
     }
 }
 
-/// Executes an operation on its peer's port, in a read section: one that is short.
+/// Executes an operation on its peer's port, in the read section of its post: one that is short.
 // Inlined into the post, whose last act it is.
 #[inline(always)]
-fn execute(shared: &Shared, op: Operation) {
-    let section = rcu::read_lock();
-    match shared.directory.find(op.peer(), &section) {
-        Some(peer) => peer.execute(op),
+fn execute(shared: &Shared, op: Operation, section: &Guard) {
+    match shared.directory.find(op.peer(), section) {
+        Some(peer) => peer.execute(op, |port, op| port.access_in(op, section)),
         None => unreachable(op),
     }
 }
@@ -130,7 +130,7 @@ fn execute(shared: &Shared, op: Operation) {
 /// Executes any operation on its peer's port. Process context; sleeps if the operation does.
 pub(crate) fn execute_long(shared: &Shared, op: Operation) {
     match shared.directory.lookup(op.peer()) {
-        Some(peer) => peer.execute(op),
+        Some(peer) => peer.execute(op, Port::access),
         None => unreachable(op),
     }
 }
@@ -147,24 +147,24 @@ impl provider::Endpoint for Endpoint {
         self.position.name()
     }
 
-    fn send(&self, op: Operation) -> Result<(), Rejected> {
-        self.post(op)
+    fn send(&self, op: Operation, section: &Guard) -> Result<(), Rejected> {
+        self.post(op, section)
     }
 
-    fn write(&self, op: Operation) -> Result<(), Rejected> {
-        self.post(op)
+    fn write(&self, op: Operation, section: &Guard) -> Result<(), Rejected> {
+        self.post(op, section)
     }
 
-    fn read(&self, op: Operation) -> Result<(), Rejected> {
-        self.post(op)
+    fn read(&self, op: Operation, section: &Guard) -> Result<(), Rejected> {
+        self.post(op, section)
     }
 
-    fn commit(&self, op: Operation) -> Result<(), Rejected> {
-        self.post(op)
+    fn commit(&self, op: Operation, section: &Guard) -> Result<(), Rejected> {
+        self.post(op, section)
     }
 
-    fn atomic(&self, op: Operation) -> Result<(), Rejected> {
-        self.post(op)
+    fn atomic(&self, op: Operation, section: &Guard) -> Result<(), Rejected> {
+        self.post(op, section)
     }
 
     fn matched(&self, pair: Match) {

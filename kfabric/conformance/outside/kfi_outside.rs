@@ -9,7 +9,8 @@
 #![deny(unsafe_code, unused_must_use)]
 
 use kernel::prelude::*;
-use kernel::sync::{new_spinlock_irq, rcu, Arc, SpinLockIrq};
+use kernel::sync::rcu::{self, Guard};
+use kernel::sync::{new_spinlock_irq, Arc, SpinLockIrq};
 use kfabric::av::Name;
 use kfabric::info::{AtomicAgent, EndpointType, Info, Label, Limits, Namespace, Order};
 use kfabric::op::{Failure, OpId, Operation, INJECT_SIZE};
@@ -120,7 +121,7 @@ impl provider::Endpoint for Endpoint {
         self.name
     }
 
-    fn send(&self, op: Operation) -> Result<(), Rejected> {
+    fn send(&self, op: Operation, _section: &Guard) -> Result<(), Rejected> {
         let Some(peer) = self.shared.find(op.peer()) else {
             op.complete(Err(Failure::not_executed(EHOSTUNREACH)));
             return Ok(());
