@@ -57,7 +57,11 @@ impl<T> Chunks<T> {
     /// An entry; `None`: the table does not reach so far. Constant time; any context.
     #[inline]
     pub fn get(&self, index: u32) -> Option<&T> {
-        let (chunk, at) = locate(index);
+        // Most tables are small.
+        let (chunk, at) = match u64::from(index) < FIRST {
+            true => (0, index as usize),
+            false => locate(index),
+        };
         let first = rcu::dereference(self.firsts.get(chunk)?);
         if first.is_null() {
             return None;

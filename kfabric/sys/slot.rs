@@ -102,10 +102,23 @@ impl<C: Send + 'static> Shared<C> {
         step => step,
     };
 
+    /// How many bits of a number say which cell of a chunk it is; the others, which chunk. Not all
+    /// numbers are those of cells, then, but a shift does where else it takes a division.
+    const STEP_BITS: u32 = Self::STEP.next_power_of_two().ilog2();
+
+    /// The number of the cell that was made after so many others.
+    fn number(made: usize) -> usize {
+        (made / Self::STEP) << Self::STEP_BITS | made % Self::STEP
+    }
+
     /// The cell of a number; `None`: it is none of a cell.
-    #[inline]
+    #[inline(always)]
     fn cell(&self, number: u32) -> Option<NonNull<Header>> {
-        let (chunk, at) = (number as usize / Self::STEP, number as usize % Self::STEP);
+        let number = number as usize;
+        let (chunk, at) = (
+            number >> Self::STEP_BITS,
+            number & ((1 << Self::STEP_BITS) - 1),
+        );
         let cell = self.cells.get(chunk)?.get(at)?;
         // `Cell` is `repr(C)` with the header first, and `UnsafeCell` is transparent.
         NonNull::new(cell.get().cast())
@@ -215,26 +228,26 @@ unsafe impl<C: Send + 'static> Send for Pool<C> {}
 impl<C: Send + 'static> Pool<C> {
     /// Allocates `size` cells; `op` makes the idle operation of each. May sleep.
     ///
-    /// `EINVAL`: more than 2^24 - 2. `ENOMEM`.
+    /// `EINVAL`: more than there are numbers for: of 2^24, those of cells. `ENOMEM`.
     pub(crate) fn new(size: usize, mut op: impl FnMut(u32) -> Op) -> Result<Self> {
-        if size > Top::ORPHAN as usize {
+        if Shared::<C>::number(size) > Top::ORPHAN as usize {
             return Err(EINVAL);
         }
-        let step = Shared::<C>::STEP;
+        let (step, numbered) = (Shared::<C>::STEP, Shared::<C>::number);
         let mut cells = KVec::with_capacity(size.div_ceil(step), GFP_KERNEL)?;
-        for number in 0..size {
-            if number % step == 0 {
-                let chunk = KVec::with_capacity(step.min(size - number), GFP_KERNEL)?;
+        for made in 0..size {
+            if made % step == 0 {
+                let chunk = KVec::with_capacity(step.min(size - made), GFP_KERNEL)?;
                 cells.push(chunk, GFP_KERNEL)?;
             }
-            let below = match number + 1 {
-                above if above < size => above as u32,
+            let below = match made + 1 {
+                next if next < size => numbered(next) as u32,
                 _ => Top::NONE,
             };
             let header = Header {
-                op: op(number as u32),
+                op: op(made as u32),
                 next: None,
-                number: number as u32,
+                number: numbered(made) as u32,
                 below: Atomic::new(below),
                 context: TypeId::of::<C>(),
                 release: Shared::<C>::release,
