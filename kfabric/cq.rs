@@ -333,12 +333,12 @@ impl<'a, C: Send + 'static> Reader<'a, C> {
                 return None;
             }
         };
-        let (kind, buffer, result) = slot.op().finish();
+        // One by one, so that each goes where it is returned, and nowhere before.
         Some(Completion {
-            kind,
+            kind: slot.op().told_kind(),
             context,
-            buffer,
-            result,
+            buffer: slot.op().take_buffer(),
+            result: *slot.op().status(),
         })
     }
 }

@@ -100,9 +100,9 @@ impl Op {
         }
     }
 
-    /// Takes over what is posted, and counts it.
+    /// Takes over what is posted, and counts it; gives the slot's index, and how often it was used.
     #[inline(always)]
-    pub(crate) fn fill(&mut self, request: Request) -> OpId {
+    pub(crate) fn fill(&mut self, request: Request) -> (u32, u64) {
         self.kind = request.kind;
         self.options = request.options;
         self.peer = request.peer;
@@ -113,7 +113,7 @@ impl Op {
         self.ended = false;
         self.use_count = self.use_count.wrapping_add(1);
         self.origin.stats.posted(self.len());
-        self.id()
+        (self.index, self.use_count)
     }
 
     /// Takes a copy of the bytes that were posted as [`Buffer::injected`], which are as many.
@@ -210,11 +210,18 @@ impl Op {
     /// # Errors
     /// - `EINVAL`: out of the bounds of `to`.
     /// - `ENODEV`, `EIO`: of persistent memory; some bytes may be copied.
-    #[inline]
+    // Not inlined into other modules, which do not see what it calls.
+    #[inline(never)]
     pub fn copy_out(&self, to: &Exposed, offset: usize) -> Result {
+        self.copy_out_here(to, offset)
+    }
+
+    /// As [`Op::copy_out`], inlined.
+    #[inline(always)]
+    pub(crate) fn copy_out_here(&self, to: &Exposed, offset: usize) -> Result {
         let (at, len) = (self.buffer.offset(), self.buffer.len());
         match self.buffer.memory() {
-            Some(from) => Exposed::copy(to, offset, from, at, len),
+            Some(from) => Exposed::copy_here(to, offset, from, at, len),
             None if self.buffer.is_injected() => {
                 to.write_at(offset, self.injected.get(..len).ok_or(EINVAL)?)
             }
@@ -225,11 +232,17 @@ impl Op {
     /// Copies those from `offset` of `from` to its local bytes.
     ///
     /// For operations that bring bytes of a peer here; the errors are as of [`Op::copy_out`].
-    #[inline]
+    #[inline(never)]
     pub fn copy_in(&self, from: &Exposed, offset: usize) -> Result {
+        self.copy_in_here(from, offset)
+    }
+
+    /// As [`Op::copy_in`], inlined.
+    #[inline(always)]
+    pub(crate) fn copy_in_here(&self, from: &Exposed, offset: usize) -> Result {
         let (at, len) = (self.buffer.offset(), self.buffer.len());
         match self.buffer.memory() {
-            Some(to) => Exposed::copy(to, at, from, offset, len),
+            Some(to) => Exposed::copy_here(to, at, from, offset, len),
             None => Ok(()), // no bytes
         }
     }
@@ -305,6 +318,7 @@ impl Op {
     }
 
     /// How it has ended.
+    #[inline]
     pub(crate) fn status(&self) -> &Status {
         &self.status
     }
@@ -319,17 +333,21 @@ impl Op {
         }
     }
 
-    /// Takes out what the completion tells.
+    /// As what it is told of: a receive that a write consumed is that write.
     #[inline(always)]
-    pub(crate) fn finish(&mut self) -> (Kind, Buffer, Status) {
-        let kind = match self.consumed {
+    pub(crate) fn told_kind(&self) -> Kind {
+        match self.consumed {
             true => Kind::RemoteWrite,
             false => self.kind,
-        };
-        if self.buffer.is_injected() {
-            // Nothing of it comes back.
-            self.buffer = Buffer::empty();
         }
-        (kind, core::mem::take(&mut self.buffer), self.status)
+    }
+
+    /// Takes out what goes back to the consumer: nothing of what was injected.
+    #[inline(always)]
+    pub(crate) fn take_buffer(&mut self) -> Buffer {
+        match self.buffer.is_injected() {
+            true => Buffer::empty(),
+            false => self.buffer.take(),
+        }
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! Locks: `shut` is a mutex, taken under no other.
 
-use crate::av::Name;
+use crate::av::{Address, Name};
 use crate::cm::{Connection, ConnectionRequest, PrivateData, Role};
 use crate::domain::Child;
 use crate::info::Info;
@@ -108,6 +108,19 @@ impl Live {
         match self.port.role() {
             Role::Connection(connection) => Ok(connection),
             _ => Err(EOPNOTSUPP),
+        }
+    }
+
+    /// The peer of its connection, if that is who is meant.
+    // Not inlined into each post: it takes a lock.
+    #[inline(never)]
+    pub(super) fn connected_peer(&self, connection: &Connection, address: Address) -> Result<Name> {
+        match address {
+            Address::PEER => match connection.peer() {
+                Some(peer) => Ok(peer),
+                None => Err(self.refusal().unwrap_or(ENOTCONN)),
+            },
+            _ => Err(EHOSTUNREACH),
         }
     }
 

@@ -83,13 +83,24 @@ impl<C: Send + 'static> Endpoint<C> {
         bytes: &[u8],
         context: C,
     ) -> Result<OpId, Refused<C>> {
-        let begun = checked
-            .and_then(|()| self.allows(wanted.kind, &wanted.options, &buffer))
-            .and_then(|()| self.peer(wanted.to))
-            .and_then(|peer| Ok((peer, self.begin(&self.tx)?)));
-        let (peer, posting) = match begun {
-            Ok(begun) => begun,
-            Err(error) => return Self::refuse(&self.tx, error, buffer.returned(), context),
+        // Step by step, without a value that holds what several of them give: it would be copied.
+        let refuse = |error, buffer: Buffer, context| {
+            Self::refuse(&self.tx, error, buffer.returned(), context)
+        };
+        if let Err(error) = checked {
+            return refuse(error, buffer, context);
+        }
+        if let Err(error) = self.allows(wanted.kind, &wanted.options, &buffer) {
+            return refuse(error, buffer, context);
+        }
+        let posting = match self.begin(&self.tx) {
+            Ok(posting) => posting,
+            Err(error) => return refuse(error, buffer, context),
+        };
+        // After the slot was taken: so the name goes there straight.
+        let peer = match self.peer(wanted.to) {
+            Ok(peer) => peer,
+            Err(error) => return refuse(error, buffer, context),
         };
         let request = Request {
             kind: wanted.kind,
@@ -142,12 +153,23 @@ impl<C: Send + 'static> Endpoint<C> {
         execute: impl FnOnce(&Live, Operation, &Guard) -> Result<(), Rejected>,
     ) -> Result<OpId, Refused<C>> {
         let Posting { mut slot, section } = posting;
-        let id = slot.op().fill(request);
+        let origin = match request.kind {
+            Kind::Recv => &self.rx.origin,
+            _ => &self.tx.origin,
+        };
+        let receive = request.kind == Kind::Recv;
+        let (index, use_count) = slot.op().fill(request);
         slot.op().inject(bytes);
         let op = slot.arm(context);
         trace::post(&op);
         let taken = execute(&self.live, op, &section);
         drop(section);
+        let id = OpId {
+            endpoint: origin.endpoint,
+            receive,
+            index,
+            use_count,
+        };
         match taken {
             Ok(()) => Ok(id),
             Err(Rejected { op, error }) => Self::give_back(op, error, id),
@@ -173,7 +195,7 @@ impl<C: Send + 'static> Endpoint<C> {
         op.refused();
         match op.claim::<C>() {
             Ok((mut slot, context)) => {
-                let (_, buffer, _) = slot.op().finish();
+                let buffer = slot.op().take_buffer();
                 Err(Refused {
                     error,
                     buffer,
@@ -236,13 +258,7 @@ impl<C: Send + 'static> Endpoint<C> {
     fn peer(&self, address: Address) -> Result<Name> {
         match &self.reach {
             Reach::Peers(peers) => peers.name(address).ok_or(EHOSTUNREACH),
-            Reach::Peer { connection, .. } => match address {
-                Address::PEER => match connection.peer() {
-                    Some(peer) => Ok(peer),
-                    None => Err(self.live.refusal().unwrap_or(ENOTCONN)),
-                },
-                _ => Err(EHOSTUNREACH),
-            },
+            Reach::Peer { connection, .. } => self.live.connected_peer(connection, address),
         }
     }
 }

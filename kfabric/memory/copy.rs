@@ -13,7 +13,8 @@ impl Exposed {
     /// - `EINVAL`: out of bounds on either side; nothing is copied.
     /// - `ENODEV`: the persistent device of either side is gone; nothing is copied.
     /// - `EIO`: the device of `src` has a medium error there; some bytes may be copied.
-    #[inline]
+    // Not inlined into other modules, which do not see what it calls.
+    #[inline(never)]
     pub fn copy(
         dst: &Exposed,
         dst_offset: usize,
@@ -21,8 +22,20 @@ impl Exposed {
         src_offset: usize,
         len: usize,
     ) -> Result {
+        Self::copy_here(dst, dst_offset, src, src_offset, len)
+    }
+
+    /// As [`Exposed::copy`], inlined.
+    #[inline(always)]
+    pub(crate) fn copy_here(
+        dst: &Exposed,
+        dst_offset: usize,
+        src: &Exposed,
+        src_offset: usize,
+        len: usize,
+    ) -> Result {
         match (&dst.kind, &src.kind) {
-            (Kind::Volatile(to), Kind::Volatile(from)) if !dst.uncached => Window::copy(
+            (Kind::Volatile(to), Kind::Volatile(from)) if !dst.uncached => Window::copy_here(
                 to.window().sub(dst_offset, len)?,
                 from.window().sub(src_offset, len)?,
             ),

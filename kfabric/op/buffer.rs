@@ -71,6 +71,16 @@ impl Buffer {
         }
     }
 
+    /// Takes out what it holds; what is left is good for nothing but to be replaced or dropped.
+    #[inline(always)]
+    pub(crate) fn take(&mut self) -> Self {
+        Buffer {
+            source: core::mem::take(&mut self.source),
+            offset: self.offset,
+            len: self.len,
+        }
+    }
+
     /// Whether its bytes are in the operation itself.
     #[inline]
     pub(crate) fn is_injected(&self) -> bool {

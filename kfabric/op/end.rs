@@ -167,7 +167,7 @@ mod tests {
         let Ok((mut slot, context)) = op.claim::<u64>() else {
             return Err(EINVAL);
         };
-        let (_, buffer, _) = slot.op().finish();
+        let buffer = slot.op().take_buffer();
         assert_eq!((context, buffer.len()), (9, 5));
         drop(slot);
         assert!(bench.read().is_none());

@@ -85,7 +85,8 @@ impl<C: Send + 'static> Bench<C> {
     /// The same with all of a request.
     pub(crate) fn post_request(&self, request: Request, context: C) -> Result<(OpId, Operation)> {
         let mut slot = self.pool.take().ok_or(EAGAIN)?;
-        let id = slot.op().fill(request);
+        slot.op().fill(request);
+        let id = slot.op().id();
         Ok((id, slot.arm(context)))
     }
 

@@ -32,7 +32,8 @@ impl Port {
             }),
             _ => self.carry_out(op, Access::WRITE, find, |_, _| Ok(())),
         };
-        self.count_access(op, status)
+        self.count_access(op, &status);
+        status
     }
 
     /// As [`Port::access`], but in a read section already, as a post is: for an operation that needs
@@ -44,20 +45,24 @@ impl Port {
         }
         let find = |key| self.domain().keys().lookup_in(key, section);
         let status = match op.kind() {
-            Kind::Write => self.carry_out(op, Access::WRITE, find, |to, at| op.copy_out(to, at)),
-            Kind::Read => self.carry_out(op, Access::READ, find, |from, at| op.copy_in(from, at)),
+            Kind::Write => {
+                self.carry_out(op, Access::WRITE, find, |to, at| op.copy_out_here(to, at))
+            }
+            Kind::Read => {
+                self.carry_out(op, Access::READ, find, |from, at| op.copy_in_here(from, at))
+            }
             _ => return self.access(op),
         };
-        self.count_access(op, status)
+        self.count_access(op, &status);
+        status
     }
 
     /// Counts an access for who wants to know of it.
     #[inline(always)]
-    fn count_access(&self, op: &Op, status: Status) -> Status {
+    fn count_access(&self, op: &Op, status: &Status) {
         if let Some(counters) = self.counters() {
-            counters.count_access(op, &status);
+            counters.count_access(op, status);
         }
-        status
     }
 
     /// Checks an access that needs this right, does to the memory what it does, and makes it durable

@@ -59,6 +59,7 @@ impl SharedBytes {
     }
 
     /// Returns a window on all bytes.
+    #[inline(always)]
     pub(crate) fn window(&self) -> Window<'_> {
         // SAFETY: By the type invariant the vector's bytes are there as long as `self`, which the
         // window borrows. Nobody forms a reference to them in that time, since `into_vec` takes
@@ -132,6 +133,7 @@ impl<'a> Window<'a> {
     ///
     /// # Errors
     /// - `EINVAL`: there are no such bytes.
+    #[inline(always)]
     pub(crate) fn sub(self, offset: usize, len: usize) -> Result<Window<'a>> {
         let end = offset.checked_add(len).ok_or(EINVAL)?;
         if end > self.len {
@@ -186,6 +188,13 @@ impl<'a> Window<'a> {
     /// - `EINVAL`: the lengths differ.
     /// - `EIO`: the medium under `src` has an error; some bytes at the start may be copied.
     pub(crate) fn copy(dst: Window<'_>, src: Window<'_>) -> Result {
+        Window::copy_here(dst, src)
+    }
+
+    /// As [`Window::copy`], inlined: of two windows that are known to be on ordinary memory, one call
+    /// is left.
+    #[inline(always)]
+    pub(crate) fn copy_here(dst: Window<'_>, src: Window<'_>) -> Result {
         if dst.len != src.len {
             return Err(EINVAL);
         }

@@ -60,7 +60,7 @@ impl Endpoint {
     }
 
     /// Executes an operation here and now, or leaves it to the worker.
-    #[inline]
+    #[inline(always)]
     fn post(&self, op: Operation, section: &Guard) -> Result<(), Rejected> {
         // Where a message is copied is decided when it has met its receive.
         let long = op.kind() != Kind::Send && op.buffer().len() > INLINE;
@@ -151,10 +151,12 @@ impl provider::Endpoint for Endpoint {
         self.post(op, section)
     }
 
+    #[inline(always)]
     fn write(&self, op: Operation, section: &Guard) -> Result<(), Rejected> {
         self.post(op, section)
     }
 
+    #[inline(always)]
     fn read(&self, op: Operation, section: &Guard) -> Result<(), Rejected> {
         self.post(op, section)
     }
