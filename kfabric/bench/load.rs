@@ -72,13 +72,13 @@ impl<'a> Load<'a> {
         )
     }
 
-    /// Posts the operation of a number.
+    /// Posts the operation of a number; a buffer on the far side is taken if it is a message.
     #[inline(always)]
-    pub(crate) fn post(&self, at: usize, near: Buffer, far: Buffer) -> Result {
+    pub(crate) fn post(&self, at: usize, near: Buffer, far: &mut Buffer) -> Result {
         let Rig { a, b, to_b, .. } = self.rig;
         match self.kind {
             Kind::Send => {
-                b.recv(far, at)?;
+                b.recv(core::mem::take(far), at)?;
                 a.send(near, *to_b, Options::default(), at)?;
             }
             Kind::Read => {
@@ -106,8 +106,8 @@ impl<'a> Load<'a> {
     #[inline]
     pub(crate) fn round(&mut self) -> Result {
         for at in 0..self.near.len() {
-            let (near, far) = self.take(at);
-            self.post(at, near, far)?;
+            let (near, mut far) = self.take(at);
+            self.post(at, near, &mut far)?;
         }
         for _ in 0..self.near.len() * self.completions() {
             let done = self.rig.next()?;

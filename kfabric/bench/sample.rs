@@ -100,9 +100,9 @@ impl Parts {
 
 /// One operation: what its post and its completion took.
 fn operation(rig: &Rig, load: &mut Load<'_>) -> Result<(i64, i64)> {
-    let (near, far) = load.take(0);
+    let (near, mut far) = load.take(0);
     let begin = now();
-    let posted = load.post(0, near, far);
+    let posted = load.post(0, near, &mut far);
     let between = now();
     let first = rig.cq.read();
     let second = match load.completions() {
