@@ -53,7 +53,10 @@ pub(crate) const ALL: &[&[Case]] = &[
     hints::CASES,
     device::CASES,
     inject::CASES,
-    cm::CASES,
+    cm::connect::CASES,
+    cm::traffic::CASES,
+    cm::end::CASES,
+    cm::events::CASES,
     load::CASES,
 ];
 

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Events: the bound of their queue, their end, and the callback.
+
+use super::host::{begin, Connected, Host};
+use crate::close::{busy, closed};
+use crate::rig::{count, until};
+use crate::{cases, check_eq};
+use kernel::prelude::*;
+use kernel::sync::atomic::{Acquire, Relaxed};
+use kernel::sync::Arc;
+use kfabric::prelude::*;
+
+cases! { EndpointType::Msg;
+    event_queue_keeps_its_bound: Caps::NONE,
+    closed_endpoint_causes_no_event: Caps::NONE,
+    events_call_back: Caps::NONE,
+}
+
+fn event_queue_keeps_its_bound(info: &Info, _seed: u64) -> Result {
+    // Room for a listener with a backlog of 2, and one endpoint.
+    let b = Host::sized(info, 2 + EventQueue::PER_ENDPOINT, None)?;
+    check_eq!(b.eq.size(), 4);
+    check_eq!(b.listen(5).err(), Some(ENOSPC));
+    let listener = b.listen(2)?;
+    let ep = b.endpoint()?;
+    check_eq!(b.endpoint().err(), Some(ENOSPC));
+    check_eq!(b.listen(1).err(), Some(ENOSPC));
+    let Host {
+        eq,
+        cq,
+        domain,
+        fabric,
+        info,
+    } = b;
+    let eq = busy(eq.close())?;
+    let b = Host {
+        eq,
+        cq,
+        domain,
+        fabric,
+        info,
+    };
+    closed(ep.close())?;
+    // Its room is there again.
+    let ep = b.endpoint()?;
+    closed(ep.close())?;
+    listener.close();
+    b.close()
+}
+
+fn closed_endpoint_causes_no_event(info: &Info, _seed: u64) -> Result {
+    let pair = Connected::new(info)?;
+    let Connected { a, b, at_a, at_b } = pair;
+    // An event that nobody has read goes with its endpoint.
+    at_a.shutdown()?;
+    until(|| b.eq.wait(0).is_ok())?;
+    closed(at_a.close())?;
+    closed(at_b.close())?;
+    a.quiet()?;
+    b.quiet()?;
+    // So does a request.
+    let listener = b.listen(1)?;
+    let ep = a.endpoint()?;
+    begin(&ep, &listener)?;
+    closed(ep.close())?;
+    a.quiet()?;
+    listener.close();
+    b.quiet()?;
+    a.close()?;
+    b.close()
+}
+
+fn events_call_back(info: &Info, _seed: u64) -> Result {
+    let calls = count()?;
+    let counted = calls.clone();
+    let callback = move |events: &EventReader<'_>| {
+        while let Some(event) = events.read() {
+            drop(event);
+            counted.add(1, Relaxed);
+        }
+    };
+    let callback = Arc::new(callback, GFP_KERNEL)?;
+    let (a, b) = (Host::sized(info, 4, Some(callback))?, Host::new(info)?);
+    let listener = b.listen(1)?;
+    let (at_a, at_b) = (a.endpoint()?, b.endpoint()?);
+    check_eq!(calls.load(Acquire), 0);
+    begin(&at_a, &listener)?;
+    closed(at_b.accept(b.request()?, PrivateData::NONE))?;
+    until(|| calls.load(Acquire) == 1)?;
+    closed(at_b.close())?;
+    until(|| calls.load(Acquire) == 2)?;
+    closed(at_a.close())?;
+    listener.close();
+    a.close()?;
+    check_eq!(calls.load(Acquire), 2);
+    b.close()
+}

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the endpoints of one side stand on, and two of them, connected.
+
+use crate::check;
+use crate::close::closed;
+use crate::rig::{timeout, with_sizes, DEPTH};
+use kernel::prelude::*;
+use kernel::sync::Arc;
+use kfabric::prelude::*;
+
+/// What the endpoints of one side stand on.
+// In the order in which they must be closed.
+pub(crate) struct Host {
+    pub(crate) eq: EventQueue,
+    pub(crate) cq: CompletionQueue<u64>,
+    pub(crate) domain: Domain,
+    pub(crate) fabric: Fabric,
+    pub(crate) info: Info,
+}
+
+impl Host {
+    /// With room for the events and the operations of a few endpoints.
+    pub(crate) fn new(info: &Info) -> Result<Self> {
+        Self::sized(info, 16, None)
+    }
+
+    pub(crate) fn sized(
+        info: &Info,
+        events: usize,
+        callback: Option<Arc<dyn EventCallback>>,
+    ) -> Result<Self> {
+        let info = with_sizes(info, DEPTH, DEPTH);
+        let fabric = Fabric::open(&info)?;
+        let domain = fabric.domain(&info)?;
+        Ok(Host {
+            eq: EventQueue::new(&domain, events, callback)?,
+            cq: CompletionQueue::new(&domain, 8 * DEPTH, None)?,
+            domain,
+            fabric,
+            info,
+        })
+    }
+
+    pub(crate) fn endpoint(&self) -> Result<Endpoint<u64>> {
+        let builder = Endpoint::builder(&self.domain, &self.info);
+        builder.cq(&self.cq).eq(&self.eq).enable()
+    }
+
+    pub(crate) fn listen(&self, backlog: usize) -> Result<PassiveEndpoint> {
+        PassiveEndpoint::listen(&self.domain, &self.info, &self.eq, backlog)
+    }
+
+    /// The next event.
+    pub(crate) fn event(&self) -> Result<Event> {
+        self.eq.read_wait(timeout())
+    }
+
+    /// The request that is the next event.
+    #[track_caller]
+    pub(crate) fn request(&self) -> Result<ConnectionRequest> {
+        match self.event()? {
+            Event::ConnectionRequest(request) => Ok(request),
+            _ => failed("a request"),
+        }
+    }
+
+    /// Fails unless the next event is that `ep` is connected; gives what the peer sent.
+    #[track_caller]
+    pub(crate) fn connected(&self, ep: &Endpoint<u64>) -> Result<PrivateData> {
+        match self.event()? {
+            Event::Connected { endpoint, data } if endpoint == ep.id() => Ok(data),
+            _ => failed("connected"),
+        }
+    }
+
+    /// Fails unless the next event is that `ep` could not be connected; gives why.
+    #[track_caller]
+    pub(crate) fn refused(&self, ep: &Endpoint<u64>) -> Result<(Error, PrivateData)> {
+        match self.event()? {
+            Event::Refused {
+                endpoint,
+                error,
+                data,
+            } if endpoint == ep.id() => Ok((error, data)),
+            _ => failed("refused"),
+        }
+    }
+
+    /// Fails unless the next event is that the connection of `ep` has ended.
+    #[track_caller]
+    pub(crate) fn shut_down(&self, ep: &Endpoint<u64>) -> Result {
+        match self.event()? {
+            Event::Shutdown { endpoint } if endpoint == ep.id() => Ok(()),
+            _ => failed("shut down"),
+        }
+    }
+
+    /// Fails unless no event is left.
+    #[track_caller]
+    pub(crate) fn quiet(&self) -> Result {
+        check!(self.eq.read().is_none());
+        check!(self.cq.read().is_none());
+        Ok(())
+    }
+
+    pub(crate) fn next(&self) -> Result<Completion<u64>> {
+        self.cq.read_wait(timeout())
+    }
+
+    /// Closes all of it, in order; fails if anything refuses.
+    pub(crate) fn close(self) -> Result {
+        closed(self.cq.close())?;
+        closed(self.eq.close())?;
+        closed(self.domain.close())?;
+        closed(self.fabric.close())
+    }
+}
+
+/// Says where another event was expected.
+#[track_caller]
+fn failed<T>(expected: &str) -> Result<T> {
+    let at = core::panic::Location::caller();
+    pr_err!(
+        "# {}:{}: the event is not: {expected}\n",
+        at.file(),
+        at.line()
+    );
+    Err(EINVAL)
+}
+
+/// Two hosts, and an endpoint of each, connected to the other's.
+pub(crate) struct Connected {
+    pub(crate) a: Host,
+    pub(crate) b: Host,
+    pub(crate) at_a: Endpoint<u64>,
+    pub(crate) at_b: Endpoint<u64>,
+}
+
+impl Connected {
+    pub(crate) fn new(info: &Info) -> Result<Self> {
+        let (a, b) = (Host::new(info)?, Host::new(info)?);
+        let listener = b.listen(1)?;
+        let (at_a, at_b) = connect(&a, &b, &listener)?;
+        Ok(Connected { a, b, at_a, at_b })
+    }
+
+    pub(crate) fn close(self) -> Result {
+        closed(self.at_a.close())?;
+        closed(self.at_b.close())?;
+        self.a.close()?;
+        self.b.close()
+    }
+}
+
+/// Connects a new endpoint of `a` to a new one of `b`.
+pub(crate) fn connect(
+    a: &Host,
+    b: &Host,
+    listener: &PassiveEndpoint,
+) -> Result<(Endpoint<u64>, Endpoint<u64>)> {
+    let (at_a, at_b) = (a.endpoint()?, b.endpoint()?);
+    begin(&at_a, listener)?;
+    closed(at_b.accept(b.request()?, PrivateData::NONE))?;
+    b.connected(&at_b)?;
+    a.connected(&at_a)?;
+    Ok((at_a, at_b))
+}
+
+pub(crate) fn begin(ep: &Endpoint<u64>, listener: &PassiveEndpoint) -> Result {
+    ep.connect(&listener.name(), PrivateData::NONE, timeout())
+}
+
+pub(crate) fn send(ep: &Endpoint<u64>, memory: Memory, context: u64) -> Result<OpId, Refused<u64>> {
+    ep.send(memory, Address::PEER, Options::default(), context)
+}
