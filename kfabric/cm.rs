@@ -12,6 +12,7 @@
 //! | `private_data` | bytes of the consumer that go with a message |
 //! | `request` | a peer's wish to be connected |
 //! | `role` | what a port takes, and from whom |
+//! | `testing` | a provider for tests of connections |
 //!
 //! A connected endpoint is a datagram endpoint that has one peer: what it posts goes there, and
 //! its port takes operations from nobody else. A provider supplies the way a [`Message`] reaches a
@@ -35,6 +36,8 @@ mod passive;
 mod private_data;
 mod request;
 mod role;
+#[cfg(CONFIG_KUNIT = "y")]
+pub(crate) mod testing;
 
 pub(crate) use connection::{Connection, Open};
 pub(crate) use ending::Ending;

@@ -26,7 +26,10 @@ use kernel::time::{Delta, Monotonic, Msecs};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Idle,
+    /// It waits for the answer to its request.
     Connecting,
+    /// It is about to answer a request.
+    Accepting,
     Connected,
     /// It could not be connected, or has ended.
     Ended,
@@ -122,11 +125,6 @@ impl Connection {
         state.phase == Phase::Connected && state.open.is_some()
     }
 
-    /// Whether it can be connected. Errors: as [`Connection::leave_idle`].
-    pub(super) fn check_idle(&self) -> Result {
-        self.leave_idle(Phase::Idle).map(|_| ())
-    }
-
     /// Leaves [`Phase::Idle`]. `EALREADY`, `EISCONN`: it has; `ENOTCONN`: the endpoint is closed.
     fn leave_idle(&self, to: Phase) -> Result<Guarded<'_>> {
         let mut state = self.state.lock();
@@ -135,7 +133,7 @@ impl Connection {
         }
         match state.phase {
             Phase::Idle => state.phase = to,
-            Phase::Connecting => return Err(EALREADY),
+            Phase::Connecting | Phase::Accepting => return Err(EALREADY),
             Phase::Connected | Phase::Ended => return Err(EISCONN),
         }
         Ok(state)
@@ -163,41 +161,19 @@ impl Connection {
         Ok(())
     }
 
-    /// Becomes the peer of who requested, and answers.
+    /// Leaves [`Phase::Idle`], to answer a request: then no other can be taken, or made.
     ///
-    /// # Errors
-    /// As [`Connection::leave_idle`]; `ECONNABORTED`: it does not wait any more, and the endpoint
-    /// can't be connected.
-    pub(super) fn accept(
-        &self,
-        transport: &dyn AnyEndpoint,
-        from: &Party,
-        cookie: u64,
-        data: PrivateData,
-    ) -> Result {
-        // The end of this endpoint waits for it, and tells the peer, and the consumer, after it.
+    /// Never sleeps; any context but hardirq. Errors: as [`Connection::leave_idle`].
+    pub(super) fn begin_accept(&self) -> Result<Accepting<'_>> {
         let posts = rcu::read_lock();
-        let mut state = self.leave_idle(Phase::Connected)?;
-        state.peer = from.name;
+        let state = self.leave_idle(Phase::Accepting)?;
         let source = state.open.as_ref().map(|open| open.source.clone());
         drop(state);
-        // Before the answer: then the peer may post.
-        self.peer.store(from.number, Relaxed);
-        let answered = send(self.id, transport, &from.name, Says::Accept, cookie, data);
-        if answered.is_err() {
-            let mut state = self.state.lock();
-            state.phase = Phase::Ended;
-            state.peer = Name::NONE;
-            drop(state);
-            self.peer.store(0, Relaxed);
-        } else if let Some(source) = source {
-            let _ = source.tell(Event::Connected {
-                endpoint: self.id,
-                data: PrivateData::NONE,
-            });
-        }
-        drop(posts);
-        answered.map_err(|_| ECONNABORTED)
+        Ok(Accepting {
+            connection: self,
+            source,
+            _posts: posts,
+        })
     }
 
     /// Hears the answer to a request.
@@ -247,7 +223,8 @@ impl Connection {
     pub(super) fn hung_up(&self, message: &Message) {
         let mut state = self.state.lock();
         let known = self.peer.load(Relaxed) == message.from.number;
-        if state.phase != Phase::Connected || state.hung_up || !known {
+        // The peer may be through with it before this end has noted that its answer went well.
+        if !matches!(state.phase, Phase::Connected | Phase::Accepting) || state.hung_up || !known {
             return;
         }
         state.hung_up = true;
@@ -259,16 +236,75 @@ impl Connection {
     }
 
     /// Begins its end: nothing is heard any more. Once; `None` later.
-    pub(super) fn begin_end(&self) -> Option<(Open, Phase, Name, bool)> {
-        let mut state = self.state.lock();
-        let open = state.open.take()?;
-        Some((open, state.phase, state.peer, state.hung_up))
+    ///
+    /// What was under way may still change how far it is, for a grace period.
+    pub(super) fn begin_end(&self) -> Option<Open> {
+        self.state.lock().open.take()
+    }
+
+    /// How far it is.
+    pub(super) fn phase(&self) -> Phase {
+        self.state.lock().phase
+    }
+
+    /// The peer, if it is connected and has not ended the connection itself.
+    pub(super) fn left_behind(&self) -> Option<Name> {
+        let state = self.state.lock();
+        (state.phase == Phase::Connected && !state.hung_up).then_some(state.peer)
     }
 
     /// Stops the timer. Sleeps; process context.
     pub(crate) fn stop(&self) {
         let timeout = self.state.lock().timeout.take();
         drop(timeout);
+    }
+}
+
+/// An endpoint that is about to accept; idle again when this is dropped, unless it has answered.
+#[must_use = "the endpoint is idle again when it is dropped"]
+pub(super) struct Accepting<'a> {
+    connection: &'a Connection,
+    source: Option<Arc<Source>>,
+    /// The end of the endpoint waits for it: so it tells the peer and the consumer of what came of it.
+    _posts: rcu::Guard,
+}
+
+impl Accepting<'_> {
+    /// Becomes the peer of who requested, tells it so, and then the consumer. Never sleeps.
+    ///
+    /// `ECONNABORTED`: it does not wait any more; the endpoint is idle again.
+    pub(super) fn answer(
+        self,
+        transport: &dyn AnyEndpoint,
+        from: &Party,
+        cookie: u64,
+        data: PrivateData,
+    ) -> Result {
+        let it = self.connection;
+        // Before the answer: with it the peer may post, and who hears from it may answer.
+        it.state.lock().peer = from.name;
+        it.peer.store(from.number, Relaxed);
+        send(it.id, transport, &from.name, Says::Accept, cookie, data).map_err(|_| ECONNABORTED)?;
+        it.state.lock().phase = Phase::Connected;
+        if let Some(source) = &self.source {
+            let _ = source.tell(Event::Connected {
+                endpoint: it.id,
+                data: PrivateData::NONE,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Accepting<'_> {
+    fn drop(&mut self) {
+        let it = self.connection;
+        let mut state = it.state.lock();
+        if state.phase == Phase::Accepting {
+            state.phase = Phase::Idle;
+            state.peer = Name::NONE;
+            it.peer.store(0, Relaxed);
+        }
     }
 }
 
@@ -287,23 +323,21 @@ pub(super) fn refused(endpoint: u64, error: Error, data: PrivateData) -> Event {
 #[kunit_tests(kfabric_cm_connection)]
 mod tests {
     use super::*;
+    use crate::cm::testing::{said, there, Bench, PEER};
+    use crate::cm::Role;
     use crate::eq::testing::Desk;
-    use crate::provider::testing;
-
-    /// Has the provider's messages go nowhere.
-    const MUTE: Result = Err(EOPNOTSUPP);
 
     /// A connection, open; its events, and the endpoint that would end with it.
     // In the order in which they go.
     struct Rig {
         connection: Arc<Connection>,
         desk: Desk,
-        bench: testing::Bench,
+        bench: Bench,
     }
 
     impl Rig {
         fn new() -> Result<Self> {
-            let (desk, bench) = (Desk::new(7, 2)?, testing::Bench::new()?);
+            let (desk, bench) = (Desk::new(7, 2)?, Bench::new()?);
             let connection = Connection::new(7)?;
             connection.open(Open {
                 source: desk.source.clone(),
@@ -316,20 +350,25 @@ mod tests {
             })
         }
 
+        /// Has telling end with that from now on.
+        fn mute(&self, error: Error) {
+            self.bench.wire.error.store(error.to_errno(), Relaxed);
+        }
+
         /// Waits for an answer, as after a request that was sent.
         fn asked(&self, cookie: u64) -> Result {
             self.connection.leave_idle(Phase::Connecting)?.cookie = cookie;
             Ok(())
         }
 
+        fn answer(&self, accepting: Accepting<'_>, cookie: u64) -> Result {
+            let (from, none) = (said(Says::Request, cookie).from, PrivateData::NONE);
+            accepting.answer(self.bench.ep.live().transport(), &from, cookie, none)
+        }
+
         fn hear(&self, says: Says, cookie: u64, number: u64) -> Result {
-            let name = self.bench.ep.name();
-            let message = Message {
-                from: Party { name, number },
-                says,
-                cookie,
-                data: PrivateData::NONE,
-            };
+            let mut message = said(says, cookie);
+            message.from.number = number;
             match says {
                 Says::Shutdown => {
                     self.connection.hung_up(&message);
@@ -339,8 +378,10 @@ mod tests {
             }
         }
 
-        fn phase(&self) -> Phase {
-            self.connection.state.lock().phase
+        fn is_idle(&self) -> bool {
+            let nobody = self.connection.peer().is_none();
+            let admits_nobody = self.connection.peer.load(Relaxed) == 0;
+            self.connection.phase() == Phase::Idle && nobody && admits_nobody
         }
     }
 
@@ -355,21 +396,21 @@ mod tests {
     fn answer_is_of_who_was_asked() -> Result {
         let rig = Rig::new()?;
         // Nobody was asked.
-        assert_eq!(rig.hear(Says::Accept, 0, 3), Err(ECONNABORTED));
+        assert_eq!(rig.hear(Says::Accept, 0, PEER), Err(ECONNABORTED));
         rig.asked(5)?;
         for says in [Says::Accept, Says::Reject(ECONNREFUSED)] {
-            assert_eq!(rig.hear(says, 6, 3), Err(ECONNABORTED));
+            assert_eq!(rig.hear(says, 6, PEER), Err(ECONNABORTED));
         }
         assert!(rig.desk.read().is_none() && rig.connection.peer().is_none());
-        rig.hear(Says::Accept, 5, 3)?;
+        rig.hear(Says::Accept, 5, PEER)?;
         assert!(matches!(
             rig.desk.read(),
             Some(Event::Connected { endpoint: 7, .. })
         ));
-        assert!(rig.connection.peer() == Some(rig.bench.ep.name()));
+        assert!(rig.connection.peer() == Some(there()));
         // Once.
-        assert_eq!(rig.hear(Says::Accept, 5, 4), Err(ECONNABORTED));
-        assert_eq!(rig.connection.peer.load(Relaxed), 3);
+        assert_eq!(rig.hear(Says::Accept, 5, PEER + 1), Err(ECONNABORTED));
+        assert_eq!(rig.connection.peer.load(Relaxed), PEER);
         Ok(())
     }
 
@@ -391,7 +432,7 @@ mod tests {
         ));
         assert!(rig.desk.read().is_none());
         // The answer comes too late.
-        assert_eq!(rig.hear(Says::Accept, 5, 3), Err(ECONNABORTED));
+        assert_eq!(rig.hear(Says::Accept, 5, PEER), Err(ECONNABORTED));
         assert_eq!(rig.asked(6), Err(EISCONN));
         Ok(())
     }
@@ -399,30 +440,90 @@ mod tests {
     #[test]
     fn request_that_reaches_nobody_fails_at_once() -> Result {
         let rig = Rig::new()?;
-        let (to, live) = (rig.bench.ep.name(), rig.bench.ep.live());
+        let (to, live) = (there(), rig.bench.ep.live());
         let none = PrivateData::NONE;
+        rig.mute(EHOSTUNREACH);
         rig.connection
             .connect(live.transport(), &to, none, 10_000)?;
         assert!(matches!(
             rig.desk.read(),
-            Some(Event::Refused { error, .. }) if Err(error) == MUTE
+            Some(Event::Refused {
+                error: EHOSTUNREACH,
+                ..
+            })
         ));
-        assert_eq!(rig.phase(), Phase::Ended);
+        assert_eq!(rig.connection.phase(), Phase::Ended);
         Ok(())
     }
 
     #[test]
-    fn accept_that_reaches_nobody_connects_nothing() -> Result {
+    fn endpoint_accepts_one_request_at_a_time() -> Result {
         let rig = Rig::new()?;
-        let live = rig.bench.ep.live();
-        let name = rig.bench.ep.name();
-        let from = Party { name, number: 3 };
-        let answered = rig
-            .connection
-            .accept(live.transport(), &from, 5, PrivateData::NONE);
+        let accepting = rig.connection.begin_accept()?;
+        assert_eq!(rig.connection.begin_accept().err(), Some(EALREADY));
+        assert_eq!(rig.asked(5), Err(EALREADY));
+        // It has no peer before the answer is on its way.
+        assert!(!rig.connection.is_connected() && rig.connection.peer().is_none());
+        drop(accepting);
+        assert!(rig.is_idle());
+        rig.asked(5)?;
+        assert_eq!(rig.connection.begin_accept().err(), Some(EALREADY));
+        Ok(())
+    }
+
+    #[test]
+    fn accept_tells_the_peer_and_then_the_consumer() -> Result {
+        let rig = Rig::new()?;
+        rig.answer(rig.connection.begin_accept()?, 5)?;
+        let (to, message) = rig.bench.wire.next().ok_or(ENOENT)?;
+        assert!(to == there() && message.says == Says::Accept);
+        assert_eq!((message.cookie, message.from.number), (5, 7));
+        assert!(matches!(
+            rig.desk.read(),
+            Some(Event::Connected { endpoint: 7, .. })
+        ));
+        assert!(rig.connection.is_connected() && rig.connection.peer() == Some(there()));
+        assert_eq!(rig.connection.peer.load(Relaxed), PEER);
+        assert_eq!(rig.connection.begin_accept().err(), Some(EISCONN));
+        Ok(())
+    }
+
+    #[test]
+    fn accept_that_reaches_nobody_leaves_it_idle() -> Result {
+        let rig = Rig::new()?;
+        rig.mute(EHOSTUNREACH);
+        let answered = rig.answer(rig.connection.begin_accept()?, 5);
         assert_eq!(answered, Err(ECONNABORTED));
-        assert!(rig.desk.read().is_none() && rig.connection.peer().is_none());
-        assert_eq!(rig.connection.peer.load(Relaxed), 0);
+        assert!(rig.desk.read().is_none() && rig.is_idle());
+        Ok(())
+    }
+
+    #[test]
+    fn end_amid_an_accept_tells_of_what_came_of_it() -> Result {
+        for error in [None, Some(ECONNABORTED)] {
+            let rig = Rig::new()?;
+            let accepting = rig.connection.begin_accept()?;
+            let ending = Role::Connection(rig.connection.clone()).begin_end();
+            if let Some(error) = error {
+                rig.mute(error);
+            }
+            assert_eq!(rig.answer(accepting, 5).err(), error);
+            assert!(rig.bench.wire.next().is_some());
+            // Here a grace period has passed.
+            let live = rig.bench.ep.live();
+            let port = rig.bench.wire.port(rig.bench.ep.id()).ok_or(ENOENT)?;
+            ending.tell(&port, live.transport(), ECANCELED);
+            ending.finish(ECANCELED);
+            let told = rig.bench.wire.next().map(|(_, message)| message.says);
+            assert!(told == error.is_none().then_some(Says::Shutdown));
+            if error.is_none() {
+                assert!(matches!(rig.desk.read(), Some(Event::Connected { .. })));
+                assert!(matches!(rig.desk.read(), Some(Event::Shutdown { .. })));
+            }
+            // An endpoint that was never connected has nothing to be shut down.
+            assert!(rig.desk.read().is_none());
+            assert_eq!(rig.connection.begin_accept().err(), Some(ENOTCONN));
+        }
         Ok(())
     }
 
@@ -430,14 +531,28 @@ mod tests {
     fn only_the_peer_hangs_up() -> Result {
         let rig = Rig::new()?;
         let refusal = || rig.bench.ep.live().refusal();
-        rig.hear(Says::Shutdown, 0, 3)?;
+        rig.hear(Says::Shutdown, 0, PEER)?;
         rig.asked(5)?;
-        rig.hear(Says::Shutdown, 0, 3)?;
-        rig.hear(Says::Accept, 5, 3)?;
-        rig.hear(Says::Shutdown, 0, 4)?;
+        rig.hear(Says::Shutdown, 0, PEER)?;
+        rig.hear(Says::Accept, 5, PEER)?;
+        rig.hear(Says::Shutdown, 0, PEER + 1)?;
         assert_eq!(refusal(), None);
-        rig.hear(Says::Shutdown, 0, 3)?;
+        rig.hear(Says::Shutdown, 0, PEER)?;
         assert_eq!(refusal(), Some(ENOTCONN));
+        Ok(())
+    }
+
+    #[test]
+    fn peer_that_hangs_up_amid_the_accept_is_heard() -> Result {
+        let rig = Rig::new()?;
+        let accepting = rig.connection.begin_accept()?;
+        // As `answer` does before it tells the peer.
+        rig.connection.peer.store(PEER, Relaxed);
+        rig.hear(Says::Shutdown, 0, PEER)?;
+        assert_eq!(rig.bench.ep.live().refusal(), Some(ENOTCONN));
+        rig.answer(accepting, 5)?;
+        // It knows.
+        assert!(rig.connection.left_behind().is_none());
         Ok(())
     }
 }

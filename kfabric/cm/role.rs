@@ -32,11 +32,18 @@ impl Role {
     /// Begins the end of its endpoint: it hears nothing any more.
     pub(crate) fn begin_end(&self) -> Ending {
         match self {
-            Role::Datagrams => Ending::Datagrams,
-            Role::Connection(connection) => {
-                Ending::of_connection(connection.begin_end(), connection.id)
-            }
-            Role::Listener(listener) => Ending::Listener(listener.begin_end()),
+            Role::Datagrams => Ending::Silent,
+            Role::Connection(connection) => match connection.begin_end() {
+                Some(open) => Ending::Connection {
+                    open,
+                    connection: connection.clone(),
+                },
+                None => Ending::Silent,
+            },
+            Role::Listener(listener) => match listener.begin_end() {
+                Some(ended) => Ending::Listener(ended),
+                None => Ending::Silent,
+            },
         }
     }
 }
