@@ -90,9 +90,16 @@ impl PassiveEndpoint {
         self.id
     }
 
-    /// Closes it: each request that is not answered is rejected, read or not. Sleeps; process
-    /// context. Connections that were accepted stay.
-    pub fn close(self) {}
+    /// Closes it: each request that is not answered is rejected, read or not.
+    ///
+    /// Connections that were accepted stay. Sleeps; process context.
+    ///
+    /// # Errors
+    /// None so far: what comes from it, a request, does not hold it. It gives what every close
+    /// gives, so that consumers need not tell objects apart.
+    pub fn close(self) -> Result<(), (Error, Self)> {
+        Ok(())
+    }
 }
 
 impl Drop for PassiveEndpoint {

@@ -81,7 +81,7 @@ fn connect_carries_data_both_ways(info: &Info, _seed: u64) -> Result {
     }
     a.quiet()?;
     b.quiet()?;
-    listener.close();
+    closed(listener.close())?;
     a.close()?;
     b.close()
 }
@@ -110,7 +110,7 @@ fn reject_carries_data(info: &Info, _seed: u64) -> Result {
     a.quiet()?;
     b.quiet()?;
     closed(at_a.close())?;
-    listener.close();
+    closed(listener.close())?;
     a.close()?;
     b.close()
 }
@@ -126,7 +126,7 @@ fn dropped_request_is_rejected(info: &Info, _seed: u64) -> Result {
     let (why, said) = a.refused(&at_a)?;
     check_eq!((why, said.as_bytes()), (ECONNREFUSED, &b""[..]));
     closed(at_a.close())?;
-    listener.close();
+    closed(listener.close())?;
     a.close()?;
     b.close()
 }
@@ -151,7 +151,7 @@ fn request_rejected_by_a_callback_is_rejected(info: &Info, _seed: u64) -> Result
         check_eq!(a.refused(&at_a)?.0, ECONNREFUSED);
         closed(at_a.close())?;
     }
-    listener.close();
+    closed(listener.close())?;
     a.close()?;
     b.close()
 }
@@ -173,7 +173,7 @@ fn request_beyond_the_backlog_is_refused(info: &Info, _seed: u64) -> Result {
     closed(at_b.accept(held, PrivateData::NONE))?;
     a.connected(&first)?;
     drop((first, second, third));
-    listener.close();
+    closed(listener.close())?;
     drop(at_b);
     a.close()?;
     b.close()
@@ -190,7 +190,7 @@ fn answered_request_makes_room_for_another(info: &Info, _seed: u64) -> Result {
         drop(connect(&a, &b, &listener)?);
         while a.eq.read().is_some() || b.eq.read().is_some() {}
     }
-    listener.close();
+    closed(listener.close())?;
     a.close()?;
     b.close()
 }
@@ -235,7 +235,7 @@ fn closed_listener_refuses(info: &Info, _seed: u64) -> Result {
     let listener = b.listen(1)?;
     let name = listener.name();
     let (at_a, at_b) = connect(&a, &b, &listener)?;
-    listener.close();
+    closed(listener.close())?;
     let late = a.endpoint()?;
     late.connect(&name, PrivateData::NONE, timeout())?;
     check!(matches!(a.refused(&late)?.0, ECONNREFUSED | EHOSTUNREACH));
@@ -257,7 +257,7 @@ fn closing_listener_rejects_what_waits(info: &Info, _seed: u64) -> Result {
     }
     let held = b.request()?;
     a.quiet()?;
-    listener.close();
+    closed(listener.close())?;
     for ep in &eps {
         check_eq!(a.refused(ep)?.0, ECONNREFUSED);
     }
@@ -293,7 +293,7 @@ fn request_without_an_answer_times_out(info: &Info, _seed: u64) -> Result {
     a.quiet()?;
     b.quiet()?;
     drop((at_a, at_b));
-    listener.close();
+    closed(listener.close())?;
     a.close()?;
     b.close()
 }
@@ -321,7 +321,7 @@ fn endpoint_connects_once(info: &Info, _seed: u64) -> Result {
     b.shut_down(&at_b)?;
     a.quiet()?;
     b.quiet()?;
-    listener.close();
+    closed(listener.close())?;
     let pair = Connected { a, b, at_a, at_b };
     pair.close()
 }

@@ -45,7 +45,7 @@ fn event_queue_keeps_its_bound(info: &Info, _seed: u64) -> Result {
     // Its room is there again.
     let ep = b.endpoint()?;
     closed(ep.close())?;
-    listener.close();
+    closed(listener.close())?;
     b.close()
 }
 
@@ -65,7 +65,7 @@ fn closed_endpoint_causes_no_event(info: &Info, _seed: u64) -> Result {
     begin(&ep, &listener)?;
     closed(ep.close())?;
     a.quiet()?;
-    listener.close();
+    closed(listener.close())?;
     b.quiet()?;
     a.close()?;
     b.close()
@@ -91,7 +91,7 @@ fn events_call_back(info: &Info, _seed: u64) -> Result {
     closed(at_b.close())?;
     until(|| calls.load(Acquire) == 2)?;
     closed(at_a.close())?;
-    listener.close();
+    closed(listener.close())?;
     a.close()?;
     check_eq!(calls.load(Acquire), 2);
     b.close()

@@ -38,7 +38,7 @@ fn post_before_it_is_connected_is_refused(info: &Info, seed: u64) -> Result {
     for ep in [&at_a, &at_b] {
         send(ep, pattern(100, seed)?, 4)?;
     }
-    listener.close();
+    closed(listener.close())?;
     drop((at_a, at_b));
     for host in [&a, &b] {
         check_eq!(host.next()?.context, 4);
@@ -69,7 +69,7 @@ fn receive_before_it_is_connected_is_taken(info: &Info, seed: u64) -> Result {
             }
         }
     }
-    listener.close();
+    closed(listener.close())?;
     let pair = Connected { a, b, at_a, at_b };
     pair.close()
 }
@@ -204,7 +204,7 @@ fn stranger_is_refused(info: &Info, seed: u64) -> Result {
     check_eq!(ended(&done), (Kind::Recv, 1, Ok(64)));
     check_buffer(done.buffer, 64, seed)?;
     stranger.close()?;
-    listener.close();
+    closed(listener.close())?;
     drop(region);
     pair.close()
 }
@@ -214,7 +214,7 @@ fn two_connections_of_one_pair_are_apart(info: &Info, seed: u64) -> Result {
     let listener = b.listen(1)?;
     let (one_a, one_b) = connect(&a, &b, &listener)?;
     let (two_a, two_b) = connect(&a, &b, &listener)?;
-    listener.close();
+    closed(listener.close())?;
     one_b.recv(Memory::zeroed(100)?, 1)?;
     two_b.recv(Memory::zeroed(100)?, 2)?;
     send(&two_a, pattern(100, seed)?, 20)?;
