@@ -250,6 +250,19 @@ impl Queue {
         Ok(left)
     }
 
+    /// Waits at most `timeout` milliseconds for what `read` takes from it. Errors: as
+    /// [`Queue::wait`].
+    pub(crate) fn read_wait<T>(&self, timeout: Msecs, read: impl Fn() -> Option<T>) -> Result<T> {
+        let mut left = msecs_to_jiffies(timeout);
+        loop {
+            left = self.wait(left)?;
+            // Another reader may have been faster.
+            if let Some(taken) = read() {
+                return Ok(taken);
+            }
+        }
+    }
+
     /// Writes what it counts.
     pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.state.lock();
@@ -405,14 +418,7 @@ impl<C: Send + 'static> CompletionQueue<C> {
 
     /// Waits for a completion and takes it. As [`CompletionQueue::wait`].
     pub fn read_wait(&self, timeout: Msecs) -> Result<Completion<C>> {
-        let mut left = msecs_to_jiffies(timeout);
-        loop {
-            left = self.queue.wait(left)?;
-            // Another reader may have been faster.
-            if let Some(completion) = self.read() {
-                return Ok(completion);
-            }
-        }
+        self.queue.read_wait(timeout, || self.read())
     }
 
     /// How many operations may be in flight.
@@ -501,6 +507,23 @@ mod tests {
         bench.queue.wait(0)?;
         assert!(bench.read().is_some());
         assert_eq!(bench.queue.wait(0), Err(ETIMEDOUT));
+        Ok(())
+    }
+
+    #[test]
+    fn reader_that_was_too_late_waits_for_the_next() -> Result {
+        let bench = Bench::<u64>::new(2, None)?;
+        fail(bench.post(Kind::Recv, Buffer::empty(), 1)?.1);
+        fail(bench.post(Kind::Recv, Buffer::empty(), 2)?.1);
+        let late = core::cell::Cell::new(true);
+        let taken = bench.queue.read_wait(2, || {
+            let taken = bench.read().map(|done| done.context);
+            // Another reader has taken the first.
+            taken.filter(|_| !late.replace(false))
+        });
+        assert_eq!(taken, Ok(2));
+        let none = bench.queue.read_wait(2, || bench.read());
+        assert_eq!(none.err(), Some(ETIMEDOUT));
         Ok(())
     }
 

@@ -150,14 +150,7 @@ impl EventQueue {
 
     /// Waits for an event and takes it. As [`EventQueue::wait`]. Source: fi_eq_sread(3).
     pub fn read_wait(&self, timeout: Msecs) -> Result<Event> {
-        let mut left = msecs_to_jiffies(timeout);
-        loop {
-            left = self.queue.wait(left)?;
-            // Another reader may have been faster.
-            if let Some(event) = self.read() {
-                return Ok(event);
-            }
-        }
+        self.queue.read_wait(timeout, || self.read())
     }
 
     /// How many events it may hold.
