@@ -179,3 +179,139 @@ impl Listener {
         debugfs::rows(f, &rows)
     }
 }
+
+#[kunit_tests(kfabric_cm_listener)]
+mod tests {
+    use super::*;
+    use crate::cm::testing::{request, there, Bench};
+    use crate::eq::testing::Desk;
+
+    /// A listener with a backlog of 2, its events, and the way to who sent requests.
+    // In the order in which they go.
+    struct Rig {
+        listener: Arc<Listener>,
+        desk: Desk,
+        bench: Bench,
+    }
+
+    impl Rig {
+        fn new() -> Result<Self> {
+            let (desk, bench) = (Desk::new(7, 2)?, Bench::new()?);
+            let listener = Listener::new(2)?;
+            listener.open(Open {
+                source: desk.source.clone(),
+                live: bench.ep.live().clone(),
+            });
+            Ok(Rig {
+                listener,
+                desk,
+                bench,
+            })
+        }
+
+        fn asks(&self, cookie: u64) -> Result {
+            self.listener.request(7, &request(cookie))
+        }
+
+        /// The random number of the request that was rejected next.
+        fn rejected(&self) -> Option<u64> {
+            let (to, message) = self.bench.wire.next()?;
+            let rejects = message.says == Says::Reject(ECONNREFUSED) && to == there();
+            rejects.then_some(message.cookie)
+        }
+
+        /// Requests that wait, that came, and that were refused.
+        fn counts(&self) -> (usize, u64, u64) {
+            let state = self.listener.state.lock();
+            (state.waiting.len(), state.requests, state.refused)
+        }
+    }
+
+    impl Drop for Rig {
+        fn drop(&mut self) {
+            drop(self.listener.begin_end());
+        }
+    }
+
+    #[test]
+    fn request_beyond_the_backlog_is_refused() -> Result {
+        let rig = Rig::new()?;
+        rig.asks(5)?;
+        rig.asks(6)?;
+        assert_eq!(rig.asks(7), Err(ECONNREFUSED));
+        assert_eq!(rig.counts(), (2, 3, 1));
+        // One that was read still waits.
+        let first = rig.desk.read();
+        assert!(matches!(first, Some(Event::ConnectionRequest(_))));
+        assert_eq!(rig.asks(8), Err(ECONNREFUSED));
+        // It is the last word to who is refused: no message goes there.
+        assert!(rig.rejected().is_none());
+        drop(first);
+        assert_eq!(rig.rejected(), Some(5));
+        rig.asks(9)?;
+        assert_eq!(rig.counts(), (2, 5, 2));
+        Ok(())
+    }
+
+    #[test]
+    fn request_is_taken_once() -> Result {
+        let rig = Rig::new()?;
+        rig.asks(5)?;
+        rig.asks(6)?;
+        // They are numbered as they come.
+        let second = rig.listener.take(2).ok_or(ENOENT)?;
+        assert!(second.cookie == 6 && second.from.name == there());
+        assert!(rig.listener.take(2).is_none());
+        // What was taken is answered by who took it.
+        rig.listener.reject(7, 2, PrivateData::NONE);
+        assert!(rig.rejected().is_none());
+        rig.listener.reject(7, 1, PrivateData::NONE);
+        assert_eq!(rig.rejected(), Some(5));
+        assert_eq!(rig.counts(), (0, 2, 0));
+        Ok(())
+    }
+
+    #[test]
+    fn listener_that_is_not_open_hears_nothing() -> Result {
+        let listener = Listener::new(2)?;
+        assert_eq!(listener.request(7, &request(5)), Err(ECONNREFUSED));
+        assert!(listener.begin_end().is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn end_rejects_what_waits_and_takes_back_what_nobody_read() -> Result {
+        let rig = Rig::new()?;
+        rig.asks(5)?;
+        rig.asks(6)?;
+        let held = rig.desk.read();
+        let ended = rig.listener.begin_end().ok_or(ENOENT)?;
+        assert!(rig.listener.begin_end().is_none());
+        assert_eq!(rig.asks(7), Err(ECONNREFUSED));
+        ended.reject(7, rig.bench.ep.live().transport());
+        assert_eq!(rig.rejected(), Some(5));
+        assert_eq!(rig.rejected(), Some(6));
+        ended.finish();
+        assert!(rig.desk.read().is_none());
+        // Whoever holds one has nothing to reject any more.
+        drop(held);
+        assert!(rig.rejected().is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn request_that_there_is_no_room_to_tell_of_is_rejected() -> Result {
+        let rig = Rig::new()?;
+        for _ in 0..2 {
+            assert!(rig
+                .desk
+                .source
+                .tell(Event::Shutdown { endpoint: 7 })
+                .is_ok());
+        }
+        rig.asks(5)?;
+        assert_eq!(rig.rejected(), Some(5));
+        assert_eq!(rig.counts(), (0, 1, 0));
+        Ok(())
+    }
+}

@@ -108,3 +108,81 @@ impl Drop for PassiveEndpoint {
         self.domain.entry().delist(&self.live);
     }
 }
+
+#[kunit_tests(kfabric_cm_passive)]
+mod tests {
+    use super::*;
+    use crate::cm::testing::{info, request, Bench};
+    use crate::eq::Event;
+
+    #[test]
+    fn listener_needs_what_it_is_to_tell_of() -> Result {
+        let bench = Bench::new()?;
+        let (msg, rdm) = (info(EndpointType::Msg)?, info(EndpointType::Rdm)?);
+        let room = bench.eq.size() - EventQueue::PER_ENDPOINT;
+        for (info, backlog, expected) in [
+            (&msg, 0, Some(EINVAL)),
+            (&rdm, 1, Some(EINVAL)),
+            (&msg, room + 1, Some(ENOSPC)),
+            (&msg, room, None),
+        ] {
+            let listener = PassiveEndpoint::listen(&bench.domain, info, &bench.eq, backlog);
+            assert_eq!(listener.err(), expected);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn provider_without_messages_has_no_listener() -> Result {
+        use crate::provider::testing::{Desk, Opened};
+
+        let opened = Opened::new()?;
+        let mut info = Desk::info()?;
+        info.endpoint_type = EndpointType::Msg;
+        let eq = EventQueue::new(&opened.domain, 1, None)?;
+        let listener = PassiveEndpoint::listen(&opened.domain, &info, &eq, 1);
+        assert_eq!(listener.err(), Some(EOPNOTSUPP));
+        // The provider's endpoint, which was made already, was ended.
+        assert_eq!(opened.desk.shutdowns.load(kernel::sync::atomic::Relaxed), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn request_names_the_endpoint_that_it_reached() -> Result {
+        let bench = Bench::new()?;
+        let info = info(EndpointType::Msg)?;
+        let one = PassiveEndpoint::listen(&bench.domain, &info, &bench.eq, 1)?;
+        let two = PassiveEndpoint::listen(&bench.domain, &info, &bench.eq, 1)?;
+        for listener in [&two, &one] {
+            bench.wire.bring(listener.id(), &request(5))?;
+            let Some(Event::ConnectionRequest(request)) = bench.eq.read() else {
+                return Err(ENOENT);
+            };
+            assert_eq!(request.listener(), listener.id());
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn close_rejects_what_waits() -> Result {
+        let bench = Bench::new()?;
+        let info = info(EndpointType::Msg)?;
+        let listener = PassiveEndpoint::listen(&bench.domain, &info, &bench.eq, 2)?;
+        let id = listener.id();
+        for cookie in [5, 6] {
+            bench.wire.bring(id, &request(cookie))?;
+        }
+        let held = bench.eq.read();
+        assert!(held.is_some());
+        assert!(listener.close().is_ok());
+        for cookie in [5, 6] {
+            let told = bench.wire.next().map(|(_, message)| message.cookie);
+            assert_eq!(told, Some(cookie));
+        }
+        assert!(bench.eq.read().is_none());
+        assert_eq!(bench.wire.bring(id, &request(7)), Err(EHOSTUNREACH));
+        drop(held);
+        assert!(bench.wire.next().is_none());
+        Ok(())
+    }
+}
