@@ -2,10 +2,10 @@
 
 //! Event queues: what happens to connections.
 //!
-//! An event is an operation that nobody posted: each object that is bound to a queue keeps slots for
-//! all events that it may cause, and an event goes through its slot as a completion goes through
-//! that of its post. So a queue needs no memory of its own and can't overrun, and reading, waiting
-//! and the callback are those of a completion queue (`cq.rs`).
+//! An event is an operation that nobody posted: each object that is bound to a queue keeps slots
+//! for all events that it may cause, and an event goes through its slot as a completion goes
+//! through that of its post. So a queue needs no memory of its own and can't overrun, and reading,
+//! waiting and the callback are those of a completion queue (`cq.rs`).
 //!
 //! Locks: those of a completion queue, and of slots. See Documentation/connections.rst. Source:
 //! fi_eq(3).

@@ -265,7 +265,8 @@ impl Connection {
 pub(super) struct Accepting<'a> {
     connection: &'a Connection,
     source: Option<Arc<Source>>,
-    /// The end of the endpoint waits for it: so it tells the peer and the consumer of what came of it.
+    /// The end of the endpoint waits for it: so it tells the peer and the consumer of what came of
+    /// it.
     _posts: rcu::Guard,
 }
 

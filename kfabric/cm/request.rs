@@ -9,8 +9,8 @@ use kernel::sync::Arc;
 
 /// A peer's wish to be connected; dropping it rejects it.
 ///
-/// It waits for an answer as long as its passive endpoint is open: the close of that rejects it too.
-/// May be read, rejected and dropped in any context but hardirq.
+/// It waits for an answer as long as its passive endpoint is open: the close of that rejects it
+/// too. May be read, rejected and dropped in any context but hardirq.
 #[must_use = "dropping it rejects the peer"]
 pub struct ConnectionRequest {
     pub(super) listener: Arc<Listener>,

@@ -38,8 +38,8 @@ impl<C: Send + 'static> Endpoint<C> {
     /// With each, the request comes back.
     /// - `ECONNABORTED`: the request was rejected by the close of its listener, or the peer does
     ///   not wait any more. The request is of no use; the endpoint can be connected to another.
-    /// - Those of [`Endpoint::connect`], `EALREADY` also while it accepts another; the request still
-    ///   waits.
+    /// - Those of [`Endpoint::connect`], `EALREADY` also while it accepts another; the request
+    ///   still waits.
     ///
     /// Source: fi_accept(3).
     pub fn accept(
