@@ -42,8 +42,8 @@ pub use exposed::Exposed;
 /// It is volatile, in one piece or in several, or a range of a persistent device, or of a device's own
 /// memory. Ranges may overlap: their bytes are then shared, as those of a file that is opened twice.
 ///
-/// Dropping it frees volatile memory, which `kvfree()` does in an interrupt or where the caller may
-/// sleep, and not under a spinlock.
+/// Dropping it frees volatile memory, which for one vector `kvfree()` does: in an interrupt or where
+/// the caller may sleep, and not under a spinlock. What the fabric holds of it goes anywhere.
 pub struct Memory(Kind<KVVec<u8>>);
 
 /// What memory is made of; `V` holds volatile bytes in one piece.

@@ -17,7 +17,7 @@ use kernel::{prelude::*, sync::Arc};
 /// Memory in the fabric's hands: anybody may write to it at any moment.
 ///
 /// All methods but [`Exposed::commit`] may be called in any context, from any number of tasks at
-/// once. Bytes that somebody writes at the same time arrive old or new.
+/// once, and it may be dropped in any but NMI. Bytes that somebody writes at the same time arrive old or new.
 pub struct Exposed {
     pub(super) kind: Kind<SharedBytes>,
     /// Whether what is stored stays in no cache.
@@ -336,6 +336,49 @@ mod tests {
         assert!(memory.device().is_none());
         for (offset, len) in [(0, 0), (0, 64), (64, 1)] {
             assert!(refused(memory.commit(offset, len), EOPNOTSUPP));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn memory_of_any_kind_goes_where_nobody_may_sleep() -> Result {
+        use crate::memory::{BioVec, ScatterList};
+        use kernel::page::{Page, PAGE_SIZE};
+        use kernel::sync::rcu;
+
+        // Longer than kmalloc() has.
+        const LONG: usize = 8 << 20;
+        let page = || Page::alloc_page(GFP_KERNEL);
+        let (mut parts, mut pages) = (KVec::new(), KVVec::with_capacity(LONG / 8, GFP_KERNEL)?);
+        for _ in 0..2 {
+            parts.push(
+                BioVec {
+                    page: page()?,
+                    offset: 0,
+                    len: 100,
+                },
+                GFP_KERNEL,
+            )?;
+            pages.push(page()?, GFP_KERNEL)?;
+        }
+        let mut vecs = KVec::new();
+        for len in [1, LONG, 0] {
+            vecs.push(KVVec::zeroed(len, GFP_KERNEL)?, GFP_KERNEL)?;
+        }
+        let list = ScatterList::new(pages, 0, 2 * PAGE_SIZE, u32::MAX);
+        let list = list.map_err(|(error, _)| error)?;
+        for memory in [
+            Memory::zeroed(LONG)?,
+            Memory::zeroed(1)?,
+            Memory::from_vecs(vecs).map_err(|(error, _)| error)?,
+            Memory::from_pages(parts).map_err(|(error, _)| error)?,
+            Memory::from_scatterlist(list).map_err(|(error, _)| error)?,
+        ] {
+            let memory = memory.expose();
+            // As a post that ends the last operation on it.
+            let section = rcu::read_lock();
+            drop(memory);
+            drop(section);
         }
         Ok(())
     }

@@ -5,7 +5,7 @@
 //! Neither type here ever forms a reference to the bytes: they are copied in C, where a race is
 //! merely unordered, or read and written one word at a time, atomically.
 
-use super::{around, bar, bindings};
+use super::{around, bar, bindings, kvfree};
 use crate::proto::atomic::Datatype;
 use core::{marker::PhantomData, mem::size_of, ptr::NonNull};
 use kernel::{
@@ -13,7 +13,7 @@ use kernel::{
     sync::atomic::{atomic_load, atomic_store, cmpxchg, Acquire, Full, Release},
 };
 
-/// Volatile memory that others may write at any moment.
+/// Volatile memory that others may write at any moment. Dropped in any context but NMI.
 ///
 /// # Invariants
 ///
@@ -24,7 +24,7 @@ pub(crate) struct SharedBytes {
     cap: usize,
 }
 
-// SAFETY: The memory is owned, and kvfree() takes it from any task.
+// SAFETY: The memory is owned, and may be freed by any task.
 unsafe impl Send for SharedBytes {}
 // SAFETY: A shared `SharedBytes` gives out windows only, which allow concurrent use.
 unsafe impl Sync for SharedBytes {}
@@ -72,7 +72,9 @@ impl Drop for SharedBytes {
     fn drop(&mut self) {
         // SAFETY: By the type invariant these are the raw parts of a vector that `self` owns and
         // does not use again.
-        drop(unsafe { KVVec::from_raw_parts(self.ptr.as_ptr(), self.len, self.cap) });
+        let vec = unsafe { KVVec::from_raw_parts(self.ptr.as_ptr(), self.len, self.cap) };
+        // The last use of a region may end in a post, which must not sleep.
+        kvfree::free(vec);
     }
 }
 

@@ -10,6 +10,7 @@
 use super::{
     bindings as door,
     copy::{Source, Window},
+    kvfree,
 };
 use crate::proto::pieces::Runs;
 use core::ptr::{self, NonNull};
@@ -137,8 +138,10 @@ impl ScatterList {
 
 impl Drop for ScatterList {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant it was filled, and nobody uses it any more.
+        // SAFETY: By the type invariant it was filled, and nobody uses it any more. Its entries are
+        // in pages, or of kmalloc().
         unsafe { bindings::sg_free_table(&mut self.table) };
+        kvfree::free(core::mem::replace(&mut self.pages, KVVec::new()));
     }
 }
 
@@ -269,7 +272,7 @@ unsafe impl Origin for ScatterList {
     }
 }
 
-/// Volatile memory in pieces that others may write at any moment.
+/// Volatile memory in pieces that others may write at any moment. Dropped in any context but NMI.
 ///
 /// # Invariants
 ///
@@ -424,6 +427,17 @@ impl Pieces {
             Ok(())
         })?;
         given
+    }
+}
+
+impl Drop for Pieces {
+    fn drop(&mut self) {
+        // As `SharedBytes`. A table sees to its own; the other vectors are of kmalloc().
+        if let Store::Vecs(vecs) = &mut self.store {
+            for vec in vecs {
+                kvfree::free(core::mem::replace(vec, KVVec::new()));
+            }
+        }
     }
 }
 

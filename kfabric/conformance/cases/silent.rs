@@ -5,7 +5,7 @@
 use crate::close::closed;
 use crate::ops::{check_not_executed, check_refused};
 use crate::rig::{
-    check_buffer, check_region, count, ended, pattern, placed, register, timeout, until,
+    byte, check_buffer, check_region, count, ended, pattern, placed, register, timeout, until,
     with_sizes, Counted, Rig, DEPTH,
 };
 use crate::{cases, check_eq};
@@ -21,6 +21,7 @@ cases! {
     silent_operations_give_their_slots_back: Caps::RMA,
     context_of_a_silent_operation_is_dropped: Caps::RMA,
     region_lent_to_a_silent_operation_comes_back: Caps::RMA,
+    region_may_be_dropped_under_a_silent_message: Caps::MSG,
 }
 
 const SILENT: Options = Options {
@@ -160,5 +161,34 @@ fn region_lent_to_a_silent_operation_comes_back(info: &Info, seed: u64) -> Resul
     check_eq!(memory.len(), 200_000);
     check_region(&region, 0, 200_000, seed)?;
     drop(closed(region.close())?);
+    rig.close()
+}
+
+fn region_may_be_dropped_under_a_silent_message(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    // Longer than kmalloc() has: so it is of vmalloc(), which must not be freed in a post.
+    const LONG: usize = 8 << 20;
+    for len in LENGTHS {
+        let mut whole = KVVec::zeroed(LONG, GFP_KERNEL)?;
+        for (at, to) in whole[..len].iter_mut().enumerate() {
+            *to = byte(at, seed);
+        }
+        let mut vecs = KVec::new();
+        vecs.push(KVVec::from_elem(byte(0, seed), 1, GFP_KERNEL)?, GFP_KERNEL)?;
+        vecs.push(KVVec::zeroed(LONG, GFP_KERNEL)?, GFP_KERNEL)?;
+        let pieces = Memory::from_vecs(vecs).map_err(|(error, _)| error)?;
+        for (memory, len) in [(Memory::from_vec(whole), len), (pieces, len.min(1))] {
+            let region = register(&rig.a.domain, memory, Access::NONE)?;
+            rig.a.ep.send(region.slice(0, len)?, rig.to_b, SILENT, 2)?;
+            // The message, which waits for a receive, has the last use of it, and gives that up in
+            // the post of the receive.
+            drop(region);
+            rig.b.ep.recv(Memory::zeroed(len)?, 1)?;
+            let received = rig.b.next()?;
+            check_eq!(ended(&received), (Kind::Recv, 1, Ok(len)));
+            check_buffer(received.buffer, len, seed)?;
+        }
+    }
+    rig.quiet()?;
     rig.close()
 }
