@@ -5,20 +5,28 @@
 //! The rule is that of `proto/fence.rs`. What waits has its slot, and completes as any other when
 //! the endpoint is closed.
 //!
-//! Locks: `state` is a leaf lock, interrupts disabled; nothing is executed or completes with it
-//! held.
+//! What goes is executed as a post is: in an RCU read section, from its leaving the table until the
+//! provider has taken it or handed it back. The endpoint is only borrowed in that section, and taken
+//! back after a grace period: so nobody else can be the last to use it, where it can't be ended.
+//!
+//! Locks: `state` is a leaf lock, interrupts disabled; nothing is executed, completes or is freed
+//! with it held.
 
 use crate::av::Name;
 use crate::endpoint::Live;
 use crate::op::{Chain, Failure, OpId, Operation};
 use crate::proto::fence::{Fences, Place, Posted, Ticket};
 use crate::provider::Rejected;
+use crate::sys::rcu::Place as Borrowed;
 use kernel::prelude::*;
 use kernel::sync::{new_spinlock_irq, rcu, Arc, SpinLockIrq};
 
 /// What an endpoint with fences knows of what it has posted.
 #[pin_data]
 pub(crate) struct Fence {
+    /// Through what operations are executed; none before the endpoint is enabled, and once it is
+    /// closed.
+    live: Borrowed<Live>,
     #[pin]
     state: SpinLockIrq<State>,
 }
@@ -31,9 +39,8 @@ struct State {
     ready: Chain,
     /// Whether somebody is executing what is ready.
     draining: bool,
-    /// Through what operations are executed; `None` before the endpoint is enabled, and once it is
-    /// closed.
-    live: Option<Arc<Live>>,
+    /// Whether posts are counted: the endpoint is enabled, and not closed.
+    open: bool,
 }
 
 impl State {
@@ -66,26 +73,28 @@ impl Fence {
             waiting: Chain::new(),
             ready: Chain::new(),
             draining: false,
-            live: None,
+            open: false,
         };
         Arc::pin_init(
             pin_init!(Fence {
+                live: Borrowed::empty(),
                 state <- new_spinlock_irq!(state, "kfi_fence"),
             }),
             GFP_KERNEL,
         )
     }
 
-    /// Begins: operations that waited are executed through `live`.
+    /// Begins: operations that waited are executed through `live`. Once.
     pub(crate) fn open(&self, live: &Arc<Live>) {
-        self.state.lock().live = Some(live.clone());
+        self.live.put(live.clone());
+        self.state.lock().open = true;
     }
 
     /// Counts a post; gives it back if it need not wait.
     pub(crate) fn admit(&self, mut op: Operation) -> Option<Operation> {
         let (peer, hash) = (*op.peer(), op.peer().hash());
         let mut state = self.state.lock();
-        if state.live.is_none() {
+        if !state.open {
             // Closed a moment ago; what it is given to says so.
             return Some(op);
         }
@@ -125,18 +134,38 @@ impl Fence {
 
     /// Executes what is ready.
     fn drain(&self) {
-        let mut state = self.state.lock();
         // What is executed may complete at once, and come here again.
-        if core::mem::replace(&mut state.draining, true) {
-            return;
+        if !core::mem::replace(&mut self.state.lock().draining, true) {
+            while self.execute_next() {}
         }
-        while let Some(op) = state.ready.pop() {
-            let live = state.live.clone();
-            drop(state);
-            execute(live.as_deref(), op);
-            state = self.state.lock();
+    }
+
+    /// Executes the first of what is ready; `false` if there is none, and nobody drains any more.
+    fn execute_next(&self) -> bool {
+        // The end of the endpoint waits for it, as for a post.
+        let section = rcu::read_lock();
+        let mut state = self.state.lock();
+        let Some(op) = state.ready.pop() else {
+            state.draining = false;
+            return false;
+        };
+        drop(state);
+        let refused = match self.live.get(&section) {
+            Some(live) => match live.refusal() {
+                None => live.execute(op, &section),
+                Some(error) => Err(Rejected { op, error }),
+            },
+            None => Err(Rejected {
+                op,
+                error: ECANCELED,
+            }),
+        };
+        drop(section);
+        // What can't be refused any more completes with an error.
+        if let Err(Rejected { op, error }) = refused {
+            op.complete(Err(Failure::not_executed(error)));
         }
-        state.draining = false;
+        true
     }
 
     /// Takes an operation out again that waits.
@@ -154,16 +183,17 @@ impl Fence {
         Some(op)
     }
 
-    /// Ends it: what waits completes with `error`. Process context; no post is under way.
+    /// Ends it: what waits completes with `error`. Sleeps; process context; no post is under way.
     pub(crate) fn close(&self, error: Error) {
         let mut state = self.state.lock();
-        let live = state.live.take();
+        state.open = false;
         let (mut waiting, mut ready) = (state.waiting.take(), state.ready.take());
         // Here, for the last operation that refers to this may go in a context that can't free it.
         let empty = Fences::new(KVVec::new());
         let table = core::mem::replace(&mut state.table, empty);
         drop(state);
-        drop((live, table));
+        // Afterwards nobody executes anything any more.
+        drop((self.live.take(), table));
         for chain in [&mut ready, &mut waiting] {
             while let Some(mut op) = chain.pop() {
                 op.op().set_ticket(None);
@@ -173,21 +203,233 @@ impl Fence {
     }
 }
 
-/// Executes an operation that has waited. What can't be refused any more completes with an error.
-fn execute(live: Option<&Live>, op: Operation) {
-    let posts = rcu::read_lock();
-    let refused = match live {
-        Some(live) => match live.refusal() {
-            None => live.execute(op, &posts),
-            Some(error) => Err(Rejected { op, error }),
-        },
-        None => Err(Rejected {
-            op,
-            error: ECANCELED,
-        }),
-    };
-    drop(posts);
-    if let Err(Rejected { op, error }) = refused {
-        op.complete(Err(Failure::not_executed(error)));
+#[kunit_tests(kfabric_fence)]
+mod tests {
+    use super::*;
+    use crate::op::testing::{request, Bench};
+    use crate::op::{Kind, Level, Options, Request, Status, Success};
+    use crate::provider::testing;
+    use kernel::sync::atomic::Relaxed;
+
+    /// A fence before an endpoint whose provider keeps what it gets.
+    // In the order in which they go.
+    struct Rig {
+        fence: Arc<Fence>,
+        slots: Bench<u64>,
+        keeper: testing::Bench,
+    }
+
+    impl Rig {
+        fn new() -> Result<Self> {
+            let rig = Rig {
+                fence: Fence::new(8)?,
+                slots: Bench::new(8, None)?,
+                keeper: testing::Bench::new()?,
+            };
+            rig.fence.open(rig.keeper.ep.live());
+            Ok(rig)
+        }
+
+        /// Posts the operation of this number, as an endpoint does.
+        fn post(&self, number: u64, peer: &[u8], fence: bool) -> Result<OpId> {
+            let options = Options {
+                fence,
+                ..Options::default()
+            };
+            let request = Request {
+                options,
+                peer: Name::new(peer)?,
+                ..request(Kind::Send)
+            };
+            let (id, op) = self.slots.post_request(request, number)?;
+            if let Some(op) = self.fence.admit(op) {
+                let taken = self.keeper.ep.live().execute(op, &rcu::read_lock());
+                taken.map_err(|rejected| rejected.error)?;
+            }
+            Ok(id)
+        }
+
+        /// Takes what the provider got since it was asked last.
+        fn arrived(&self) -> Chain {
+            self.keeper.opened.desk.take()
+        }
+
+        /// How many the provider has.
+        fn kept(&self) -> Result<usize> {
+            let mut arrived = self.arrived();
+            let len = arrived.len();
+            while let Some(op) = arrived.pop() {
+                let again = self.keeper.ep.live().execute(op, &rcu::read_lock());
+                again.map_err(|rejected| rejected.error)?;
+            }
+            Ok(len)
+        }
+
+        /// Completes an operation that the provider got, and lets those go that waited for it.
+        fn complete(&self, mut op: Operation) {
+            let (ticket, hash) = (op.ticket(), op.peer().hash());
+            op.op().set_ticket(None);
+            op.complete(success());
+            if let Some(ticket) = ticket {
+                self.fence.ended(ticket, hash);
+            }
+        }
+
+        /// Completes what the provider gets, in that order, until nothing comes any more.
+        fn complete_all(&self) {
+            while let Some(op) = self.next() {
+                self.complete(op);
+            }
+        }
+
+        /// Takes the first of what the provider has.
+        fn next(&self) -> Option<Operation> {
+            let mut arrived = self.arrived();
+            let first = arrived.pop();
+            while let Some(op) = arrived.pop() {
+                // It was taken before, so it is again.
+                let _ = self.keeper.ep.live().execute(op, &rcu::read_lock());
+            }
+            first
+        }
+
+        /// The numbers of those that have ended, and how.
+        fn ended(&self) -> Option<(u64, Status)> {
+            self.slots.read().map(|done| (done.context, done.result))
+        }
+    }
+
+    impl Drop for Rig {
+        fn drop(&mut self) {
+            self.complete_all();
+            self.fence.close(ECANCELED);
+        }
+    }
+
+    fn success() -> Status {
+        Ok(Success {
+            len: 0,
+            data: None,
+            level: Level::Delivered,
+        })
+    }
+
+    fn failure(error: Error) -> Status {
+        Err(Failure::not_executed(error))
+    }
+
+    #[test]
+    fn fenced_operation_waits_for_those_before_it_to_its_peer() -> Result {
+        let rig = Rig::new()?;
+        rig.post(0, b"a", false)?;
+        rig.post(1, b"a", false)?;
+        let fenced = rig.post(2, b"a", true)?;
+        let behind = rig.post(3, b"a", false)?;
+        // Another peer is not waited for, nor does it wait.
+        let other = rig.post(4, b"b", true)?;
+        let mut arrived = rig.arrived();
+        assert_eq!(arrived.len(), 3);
+        let (first, second) = (arrived.pop().ok_or(EINVAL)?, arrived.pop().ok_or(EINVAL)?);
+        let other_op = arrived.pop().ok_or(EINVAL)?;
+        assert!(other_op.id() == other);
+        rig.complete(first);
+        rig.complete(other_op);
+        assert!(rig.arrived().is_empty());
+        rig.complete(second);
+        // In the order of the posts.
+        let mut arrived = rig.arrived();
+        for id in [fenced, behind] {
+            let op = arrived.pop().ok_or(EINVAL)?;
+            assert!(op.id() == id);
+            rig.complete(op);
+        }
+        assert!(arrived.is_empty());
+        for number in [0, 4, 1, 2, 3] {
+            assert_eq!(rig.ended(), Some((number, success())));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn fence_that_is_cancelled_lets_those_behind_it_go() -> Result {
+        let rig = Rig::new()?;
+        rig.post(0, b"a", false)?;
+        let fenced = rig.post(1, b"a", true)?;
+        rig.post(2, b"a", false)?;
+        assert_eq!(rig.kept()?, 1);
+        let op = rig.fence.cancel(fenced).ok_or(ENOENT)?;
+        assert!(op.ticket().is_none());
+        op.complete(failure(ECANCELED));
+        assert!(rig.fence.cancel(fenced).is_none());
+        assert_eq!(rig.kept()?, 2);
+        rig.complete_all();
+        for (number, status) in [(1, failure(ECANCELED)), (0, success()), (2, success())] {
+            assert_eq!(rig.ended(), Some((number, status)));
+        }
+        // Those are not counted any more.
+        rig.post(3, b"a", true)?;
+        assert_eq!(rig.kept()?, 1);
+        Ok(())
+    }
+
+    #[test]
+    fn refusal_of_what_has_waited_is_its_completion() -> Result {
+        let rig = Rig::new()?;
+        rig.post(0, b"a", false)?;
+        rig.post(1, b"a", true)?;
+        rig.post(2, b"a", false)?;
+        let first = rig.arrived().pop().ok_or(EINVAL)?;
+        rig.keeper
+            .opened
+            .desk
+            .reject
+            .store(EAGAIN.to_errno(), Relaxed);
+        rig.complete(first);
+        assert!(rig.arrived().is_empty());
+        assert_eq!(rig.ended(), Some((0, success())));
+        for number in [1, 2] {
+            assert_eq!(rig.ended(), Some((number, failure(EAGAIN))));
+        }
+        assert!(rig.ended().is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn what_goes_after_the_mark_of_a_close_has_its_reason() -> Result {
+        let rig = Rig::new()?;
+        rig.post(0, b"a", false)?;
+        rig.post(1, b"a", true)?;
+        let first = rig.arrived().pop().ok_or(EINVAL)?;
+        rig.keeper.ep.live().refuse(ENODEV);
+        rig.complete(first);
+        assert!(rig.arrived().is_empty());
+        assert_eq!(rig.ended(), Some((0, success())));
+        assert_eq!(rig.ended(), Some((1, failure(ENODEV))));
+        Ok(())
+    }
+
+    #[test]
+    fn close_ends_what_waits_and_counts_no_more() -> Result {
+        let rig = Rig::new()?;
+        rig.post(0, b"a", false)?;
+        for number in 1..3 {
+            rig.post(number, b"a", true)?;
+        }
+        rig.fence.close(ECANCELED);
+        for number in 1..3 {
+            assert_eq!(rig.ended(), Some((number, failure(ECANCELED))));
+        }
+        assert!(rig.ended().is_none());
+        // What is in flight ends without it, and what is posted passes.
+        rig.complete_all();
+        assert_eq!(rig.ended(), Some((0, success())));
+        for number in 3..5 {
+            rig.post(number, b"a", true)?;
+        }
+        assert_eq!(rig.arrived().len(), 2);
+        // Again: nothing is left to end. The endpoint was let go of.
+        rig.fence.close(ECANCELED);
+        assert!(rig.fence.live.take().is_none());
+        Ok(())
     }
 }
