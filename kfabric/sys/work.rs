@@ -67,6 +67,13 @@ impl WorkQueue {
         let queue = unsafe { kernel::workqueue::Queue::from_raw(self.0.as_ptr()) };
         queue.enqueue(item).is_ok()
     }
+
+    /// Waits until no item is left; none but items may queue meanwhile. Sleeps; process context, not
+    /// from an item.
+    pub fn drain(&self) {
+        // SAFETY: The work queue lives as long as `self`.
+        unsafe { bindings::drain_workqueue(self.0.as_ptr()) };
+    }
 }
 
 impl Drop for WorkQueue {

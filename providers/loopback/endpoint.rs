@@ -2,9 +2,9 @@
 
 //! Endpoints: each executes its own operations on its peers' ports.
 
-use crate::directory::Position;
+use crate::directory::{Directory, Position};
 use crate::worker::Worker;
-use crate::Shared;
+use crate::Domain;
 use kernel::prelude::*;
 use kernel::sync::rcu::{self, Guard};
 use kernel::sync::Arc;
@@ -12,6 +12,7 @@ use kfabric::av::Name;
 use kfabric::info::Order;
 use kfabric::op::{Failure, Kind, Op, OpId, Operation, Status};
 use kfabric::provider::faults::Faults;
+use kfabric::provider::work::WorkQueue;
 use kfabric::provider::{self, Match, Message, Port, Rejected};
 
 /// Up to this many bytes are copied in the context of the post: about as long as it takes to wake
@@ -20,10 +21,11 @@ const INLINE: usize = 16 * 1024;
 
 /// A loopback endpoint.
 pub(crate) struct Endpoint {
-    shared: Arc<Shared>,
+    directory: Arc<Directory>,
     port: Arc<Port>,
     position: Position,
     worker: Arc<Worker>,
+    workers: Arc<WorkQueue>,
     faults: Arc<Faults>,
     /// Whether anything is to be kept in order: then nothing overtakes what the worker has.
     ordered: bool,
@@ -31,25 +33,21 @@ pub(crate) struct Endpoint {
 
 impl Endpoint {
     /// Makes an endpoint that peers can reach. May sleep.
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        faults: Arc<Faults>,
-        port: Arc<Port>,
-        order: Order,
-    ) -> Result<Arc<Self>> {
-        let worker = Worker::new(shared.clone(), faults.clone(), order)?;
-        let position = shared.directory.reserve()?;
+    pub(crate) fn new(domain: &Domain, port: Arc<Port>, order: Order) -> Result<Arc<Self>> {
+        let (directory, faults) = (&domain.directory, &domain.faults);
+        let worker = Worker::new(directory.clone(), faults.clone(), order)?;
+        let position = directory.reserve()?;
         let endpoint = Endpoint {
-            shared: shared.clone(),
+            directory: directory.clone(),
             port,
             position,
             worker,
-            faults,
+            workers: domain.workers.clone(),
+            faults: faults.clone(),
             ordered: !order.is_none(),
         };
-        let endpoint =
-            Arc::new(endpoint, GFP_KERNEL).inspect_err(|_| shared.directory.leave(position))?;
-        shared.directory.enter(endpoint.clone());
+        let endpoint = Arc::new(endpoint, GFP_KERNEL).inspect_err(|_| directory.leave(position))?;
+        directory.enter(endpoint.clone());
         Ok(endpoint)
     }
 
@@ -67,7 +65,7 @@ impl Endpoint {
         if long || op.needs_process_context() || self.ordered || self.faults.are_on() {
             return self.post_in_turn(op, long, section);
         }
-        execute(&self.shared, op, section);
+        execute(&self.directory, op, section);
         Ok(())
     }
 
@@ -80,9 +78,9 @@ impl Endpoint {
         }
         let waits = self.ordered && self.worker.is_busy();
         if long || op.needs_process_context() || faulty || waits {
-            self.worker.push(op);
+            self.worker.push(&self.workers, op);
         } else {
-            execute(&self.shared, op, section);
+            execute(&self.directory, op, section);
         }
         Ok(())
     }
@@ -110,7 +108,7 @@ impl Endpoint {
     fn peers(&self) -> impl Iterator<Item = Arc<Endpoint>> + '_ {
         let mut from = 0;
         core::iter::from_fn(move || {
-            let (place, peer) = self.shared.directory.next(from)?;
+            let (place, peer) = self.directory.next(from)?;
             from = place + 1;
             Some(peer)
         })
@@ -120,16 +118,16 @@ impl Endpoint {
 /// Executes an operation on its peer's port, in the read section of its post: one that is short.
 // Inlined into the post, whose last act it is.
 #[inline(always)]
-fn execute(shared: &Shared, op: Operation, section: &Guard) {
-    match shared.directory.find(op.peer(), section) {
+fn execute(directory: &Directory, op: Operation, section: &Guard) {
+    match directory.find(op.peer(), section) {
         Some(peer) => peer.execute(op, |port, op| port.access_in(op, section)),
         None => unreachable(op),
     }
 }
 
 /// Executes any operation on its peer's port. Process context; sleeps if the operation does.
-pub(crate) fn execute_long(shared: &Shared, op: Operation) {
-    match shared.directory.lookup(op.peer()) {
+pub(crate) fn execute_long(directory: &Directory, op: Operation) {
+    match directory.lookup(op.peer()) {
         Some(peer) => peer.execute(op, Port::access),
         None => unreachable(op),
     }
@@ -171,7 +169,7 @@ impl provider::Endpoint for Endpoint {
 
     fn matched(&self, pair: Match) {
         if pair.len() > INLINE {
-            self.worker.push_pair(pair);
+            self.worker.push_pair(&self.workers, pair);
         } else {
             pair.execute();
         }
@@ -187,13 +185,13 @@ impl provider::Endpoint for Endpoint {
 
     fn tell(&self, to: &Name, message: &Message) -> Result {
         let section = rcu::read_lock();
-        let peer = self.shared.directory.find(to, &section);
+        let peer = self.directory.find(to, &section);
         peer.ok_or(EHOSTUNREACH)?.port.hear(message)
     }
 
     fn shutdown(&self, error: Error) {
         // Posts of peers have let go of it when this returns: none of them frees it.
-        self.shared.directory.leave(self.position);
+        self.directory.leave(self.position);
         self.worker.close(error);
         // What was executed and waits for a receive of a peer.
         for peer in self.peers() {

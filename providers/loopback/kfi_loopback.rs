@@ -48,32 +48,25 @@ const MAX_MSG_SIZE: usize = 1 << 30;
 
 /// The one fabric of this host.
 struct Loopback {
-    shared: Arc<Shared>,
+    directory: Arc<Directory>,
+    workers: Arc<WorkQueue>,
     faults: Arc<Faults>,
-}
-
-/// What all endpoints share.
-#[pin_data]
-struct Shared {
-    #[pin]
-    directory: Directory,
-    workers: WorkQueue,
 }
 
 impl Loopback {
     fn new() -> Result<Self> {
-        let workers = WorkQueue::new(c"kfi_loopback")?;
-        let shared = Arc::pin_init(
-            pin_init!(Shared {
-                directory <- Directory::new(),
-                workers,
-            }),
-            GFP_KERNEL,
-        )?;
         Ok(Loopback {
-            shared,
+            directory: Arc::pin_init(Directory::new(), GFP_KERNEL)?,
+            workers: Arc::new(WorkQueue::new(c"kfi_loopback")?, GFP_KERNEL)?,
             faults: Faults::new()?,
         })
+    }
+}
+
+impl Drop for Loopback {
+    fn drop(&mut self) {
+        // When the module goes, none of its text runs any more, whoever else has the queue.
+        self.workers.drain();
     }
 }
 
@@ -106,7 +99,8 @@ impl Provider for Loopback {
 
     fn open(&self, _info: &Info) -> Result<Arc<Domain>> {
         let domain = Domain {
-            shared: self.shared.clone(),
+            directory: self.directory.clone(),
+            workers: self.workers.clone(),
             faults: Faults::like(&self.faults)?,
         };
         Ok(Arc::new(domain, GFP_KERNEL)?)
@@ -119,7 +113,8 @@ impl Provider for Loopback {
 
 /// A domain: the way to the others, and what goes wrong on it.
 struct Domain {
-    shared: Arc<Shared>,
+    directory: Arc<Directory>,
+    workers: Arc<WorkQueue>,
     faults: Arc<Faults>,
 }
 
@@ -127,8 +122,7 @@ impl provider::Domain for Domain {
     type Endpoint = Endpoint;
 
     fn endpoint(&self, port: Arc<Port>, info: &Info) -> Result<Arc<Endpoint>> {
-        let (shared, faults) = (self.shared.clone(), self.faults.clone());
-        Endpoint::new(shared, faults, port, info.order)
+        Endpoint::new(self, port, info.order)
     }
 
     fn faults(&self) -> Option<Arc<Faults>> {

@@ -7,10 +7,15 @@
 //! then posts come here as long as it is busy. While faults are injected all posts come here, and the
 //! worker delays, chooses and fails as they say.
 //!
-//! Locks: `queue` is a leaf lock, interrupts disabled; nothing executes with it held.
+//! What waits for an endpoint's worker is queued with its lock held, and refused once it is closed:
+//! so when [`Worker::close`] has flushed the work item, none is left, and none comes. A worker does
+//! not own the work queue, since the last to own it would wait for itself.
+//!
+//! Locks: `queue` is a leaf lock, interrupts disabled, but for the work queue's own; nothing
+//! executes with it held.
 
+use crate::directory::Directory;
 use crate::endpoint::execute_long;
-use crate::Shared;
 use kernel::prelude::*;
 use kernel::sync::{new_spinlock_irq, Arc, SpinLockIrq};
 use kernel::time::delay::fsleep;
@@ -19,12 +24,13 @@ use kernel::workqueue::{impl_has_work, new_work, Work, WorkItem};
 use kfabric::info::Order;
 use kfabric::op::{Chain, Failure, OpId, Operation};
 use kfabric::provider::faults::{Faults, Next};
-use kfabric::provider::{work, Match};
+use kfabric::provider::work::{self, WorkQueue};
+use kfabric::provider::Match;
 
 /// A work item, and what waits for it.
 #[pin_data]
 pub(crate) struct Worker {
-    shared: Arc<Shared>,
+    directory: Arc<Directory>,
     faults: Arc<Faults>,
     order: Order,
     #[pin]
@@ -63,7 +69,7 @@ impl WorkItem for Worker {
             }
             match op {
                 Some((op, Some(error))) => op.complete(Err(Failure::not_executed(error))),
-                Some((op, None)) => execute_long(&this.shared, op),
+                Some((op, None)) => execute_long(&this.directory, op),
                 None => {}
             }
             if let Some((arrival, receive)) = pair {
@@ -74,7 +80,11 @@ impl WorkItem for Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(shared: Arc<Shared>, faults: Arc<Faults>, order: Order) -> Result<Arc<Self>> {
+    pub(crate) fn new(
+        directory: Arc<Directory>,
+        faults: Arc<Faults>,
+        order: Order,
+    ) -> Result<Arc<Self>> {
         let queue = Queue {
             operations: Chain::new(),
             pairs: Chain::new(),
@@ -83,7 +93,7 @@ impl Worker {
         };
         Arc::pin_init(
             pin_init!(Worker {
-                shared,
+                directory,
                 faults,
                 order,
                 queue <- new_spinlock_irq!(queue, "kfi_loopback_queue"),
@@ -112,19 +122,19 @@ impl Worker {
     }
 
     /// Leaves an operation to the worker. Any context but hardirq.
-    pub(crate) fn push(self: &Arc<Self>, op: Operation) {
+    pub(crate) fn push(self: &Arc<Self>, workers: &WorkQueue, op: Operation) {
         let mut queue = self.queue.lock();
         if let Some(error) = queue.closed {
             drop(queue);
             return op.complete(Err(Failure::not_executed(error)));
         }
         queue.operations.push(op);
-        drop(queue);
-        self.shared.workers.enqueue(self.clone());
+        // Under the lock, as is the mark of a close: none is queued after its flush.
+        workers.enqueue(self.clone());
     }
 
     /// Leaves a matched message to the worker. Any context but hardirq.
-    pub(crate) fn push_pair(self: &Arc<Self>, pair: Match) {
+    pub(crate) fn push_pair(self: &Arc<Self>, workers: &WorkQueue, pair: Match) {
         let mut queue = self.queue.lock();
         if let Some(error) = queue.closed {
             drop(queue);
@@ -133,8 +143,8 @@ impl Worker {
         let (arrival, receive) = pair.into_parts();
         queue.pairs.push(arrival);
         queue.pairs.push(receive);
-        drop(queue);
-        self.shared.workers.enqueue(self.clone());
+        // As above. The caller may be the worker of a peer, for which no close waits.
+        workers.enqueue(self.clone());
     }
 
     /// Takes an operation out again that has not begun.
