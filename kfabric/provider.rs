@@ -162,7 +162,8 @@ pub trait Endpoint: Send + Sync + 'static {
     /// Ends the endpoint: completes all that it holds with `error`, and takes nothing more.
     ///
     /// Process context, may sleep, once. No post is under way when it is called. Afterwards peers
-    /// can't reach the endpoint, and nothing of it runs any more.
+    /// can't reach the endpoint, and nothing of it runs any more: what they post to it completes with
+    /// [`Port::lost`].
     fn shutdown(&self, error: Error);
 }
 
@@ -249,6 +250,18 @@ impl Port {
 
     pub(crate) fn role(&self) -> &Role {
         &self.role
+    }
+
+    /// What a peer's operation completes with that finds this endpoint, or one like it, closed with
+    /// `error`: `ENODEV` if the provider is gone, `ENOTCONN` if it was connected, else `EHOSTUNREACH`.
+    ///
+    /// For operations of this endpoint that find nobody, too: its peers are like it.
+    pub fn lost(&self, error: Error) -> Error {
+        match (error, &self.role) {
+            (ENODEV, _) => ENODEV,
+            (_, Role::Connection(_)) => ENOTCONN,
+            _ => EHOSTUNREACH,
+        }
     }
 
     /// Whether a peer's operation may act here. `EHOSTUNREACH`: it is not of who is connected.

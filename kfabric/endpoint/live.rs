@@ -191,11 +191,7 @@ impl Live {
         if let Some(fence) = &self.fence {
             fence.close(error);
         }
-        let lost = match self.port.role() {
-            Role::Datagrams => EHOSTUNREACH,
-            _ => ENOTCONN,
-        };
-        self.port.matching().close(error, lost);
+        self.port.matching().close(error, self.port.lost(error));
         self.transport.shutdown(error);
         ending.finish(error);
         *shut = true;

@@ -25,7 +25,16 @@ struct State {
     /// Arrivals that wait for a receive.
     waiting: Chain,
     /// Why nothing is taken any more.
-    closed: Option<Error>,
+    closed: Option<Closed>,
+}
+
+/// How an endpoint has ended.
+#[derive(Clone, Copy)]
+struct Closed {
+    /// What its receives complete with.
+    error: Error,
+    /// What peers' operations complete with that wait for a receive, or come too late.
+    lost: Error,
 }
 
 impl Matching {
@@ -43,7 +52,7 @@ impl Matching {
     /// Takes a posted receive; gives the pair if something waits for it.
     pub(crate) fn post(&self, receive: Operation) -> Option<Match> {
         let mut state = self.state.lock();
-        if let Some(error) = state.closed {
+        if let Some(Closed { error, .. }) = state.closed {
             drop(state);
             receive.complete(Err(Failure::not_executed(error)));
             return None;
@@ -60,9 +69,9 @@ impl Matching {
     /// Takes an arrival; gives the pair if a receive waits for it.
     pub(crate) fn offer(&self, arrival: Operation) -> Option<Match> {
         let mut state = self.state.lock();
-        if state.closed.is_some() {
+        if let Some(Closed { lost, .. }) = state.closed {
             drop(state);
-            arrival.give_up(EHOSTUNREACH);
+            arrival.give_up(lost);
             return None;
         }
         match state.posted.pop() {
@@ -89,12 +98,11 @@ impl Matching {
         self.state.lock().waiting.extract(which)
     }
 
-    /// Ends it: what is posted completes with `error`, and what waits cannot reach its peer (`lost`),
-    /// or, if the provider is gone, completes with `ENODEV` too.
+    /// Ends it: what is posted completes with `error`, and what waits, or arrives later, with
+    /// `lost`, see [`Port::lost`](crate::provider::Port::lost).
     pub(crate) fn close(&self, error: Error, lost: Error) {
-        let lost = if error == ENODEV { ENODEV } else { lost };
         let mut state = self.state.lock();
-        state.closed = Some(error);
+        state.closed = Some(Closed { error, lost });
         let (mut posted, mut waiting) = (state.posted.take(), state.waiting.take());
         drop(state);
         while let Some(receive) = posted.pop() {
@@ -172,10 +180,11 @@ impl Match {
         arrival.complete(ends.1);
     }
 
-    /// Ends both unexecuted, since the receiving endpoint closes with `error`.
-    pub fn fail(self, error: Error) {
+    /// Ends both unexecuted, since the receiving endpoint closes with `error`: the arrival with
+    /// `lost`, see [`Port::lost`](crate::provider::Port::lost).
+    pub fn fail(self, error: Error, lost: Error) {
         self.receive.complete(Err(Failure::not_executed(error)));
-        self.arrival.give_up(EHOSTUNREACH);
+        self.arrival.give_up(lost);
     }
 
     /// Takes the pair apart, to be queued: the arrival and its receive.
@@ -310,18 +319,24 @@ mod tests {
 
     #[test]
     fn close_ends_both_sides() -> Result {
-        for (error, lost) in [(ECANCELED, EHOSTUNREACH), (ENODEV, ENODEV)] {
+        for (error, lost) in [
+            (ECANCELED, EHOSTUNREACH),
+            (ECANCELED, ENOTCONN),
+            (ENODEV, ENODEV),
+        ] {
             let (matching, tx, rx) = (matching()?, Side::new()?, Side::new()?);
             assert!(matching.offer(tx.op(Kind::Send, 4, 1)?).is_none());
             assert!(matching.offer(tx.op(Kind::Write, 4, 2)?).is_none());
-            matching.close(error, EHOSTUNREACH);
+            matching.close(error, lost);
             // The write is placed already.
             assert_eq!(tx.ended(), Some((1, Err(Failure::not_executed(lost)))));
             let placed = Failure::after(Level::Delivered, lost);
             assert_eq!(tx.ended(), Some((2, Err(placed))));
+            // What comes too late finds the same.
             assert!(matching.offer(tx.op(Kind::Send, 4, 3)?).is_none());
-            let late = Failure::not_executed(EHOSTUNREACH);
-            assert_eq!(tx.ended(), Some((3, Err(late))));
+            assert_eq!(tx.ended(), Some((3, Err(Failure::not_executed(lost)))));
+            assert!(matching.offer(tx.op(Kind::Write, 4, 5)?).is_none());
+            assert_eq!(tx.ended(), Some((5, Err(placed))));
             assert!(matching.post(rx.op(Kind::Recv, 4, 4)?).is_none());
             assert_eq!(rx.ended(), Some((4, Err(Failure::not_executed(error)))));
         }
@@ -340,12 +355,9 @@ mod tests {
         matching
             .offer(tx.op(Kind::Send, 4, 2)?)
             .ok_or(EINVAL)?
-            .fail(ECANCELED);
+            .fail(ECANCELED, ENOTCONN);
         assert_eq!(rx.ended(), Some((1, Err(Failure::not_executed(ECANCELED)))));
-        assert_eq!(
-            tx.ended(),
-            Some((2, Err(Failure::not_executed(EHOSTUNREACH))))
-        );
+        assert_eq!(tx.ended(), Some((2, Err(Failure::not_executed(ENOTCONN)))));
         Ok(())
     }
 

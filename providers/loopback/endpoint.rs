@@ -35,7 +35,7 @@ impl Endpoint {
     /// Makes an endpoint that peers can reach. May sleep.
     pub(crate) fn new(domain: &Domain, port: Arc<Port>, order: Order) -> Result<Arc<Self>> {
         let (directory, faults) = (&domain.directory, &domain.faults);
-        let worker = Worker::new(directory.clone(), faults.clone(), order)?;
+        let worker = Worker::new(directory.clone(), port.clone(), faults.clone(), order)?;
         let position = directory.reserve()?;
         let endpoint = Endpoint {
             directory: directory.clone(),
@@ -65,7 +65,7 @@ impl Endpoint {
         if long || op.needs_process_context() || self.ordered || self.faults.are_on() {
             return self.post_in_turn(op, long, section);
         }
-        execute(&self.directory, op, section);
+        execute(&self.directory, &self.port, op, section);
         Ok(())
     }
 
@@ -80,7 +80,7 @@ impl Endpoint {
         if long || op.needs_process_context() || faulty || waits {
             self.worker.push(&self.workers, op);
         } else {
-            execute(&self.directory, op, section);
+            execute(&self.directory, &self.port, op, section);
         }
         Ok(())
     }
@@ -115,28 +115,32 @@ impl Endpoint {
     }
 }
 
-/// Executes an operation on its peer's port, in the read section of its post: one that is short.
+/// Executes an operation of `port` on its peer's, in the read section of its post: one that is short.
 // Inlined into the post, whose last act it is.
 #[inline(always)]
-fn execute(directory: &Directory, op: Operation, section: &Guard) {
+fn execute(directory: &Directory, port: &Port, op: Operation, section: &Guard) {
     match directory.find(op.peer(), section) {
         Some(peer) => peer.execute(op, |port, op| port.access_in(op, section)),
-        None => unreachable(op),
+        None => unreachable(directory, port, op),
     }
 }
 
-/// Executes any operation on its peer's port. Process context; sleeps if the operation does.
-pub(crate) fn execute_long(directory: &Directory, op: Operation) {
+/// Executes any operation of `port` on its peer's. Process context; sleeps if the operation does.
+pub(crate) fn execute_long(directory: &Directory, port: &Port, op: Operation) {
     match directory.lookup(op.peer()) {
         Some(peer) => peer.execute(op, Port::access),
-        None => unreachable(op),
+        None => unreachable(directory, port, op),
     }
 }
 
-/// Ends an operation on a peer that is not there.
+/// Ends an operation of `port` on a peer that is not there, or not any more.
 #[cold]
-fn unreachable(op: Operation) {
-    op.complete(Err(Failure::not_executed(EHOSTUNREACH)));
+fn unreachable(directory: &Directory, port: &Port, op: Operation) {
+    let error = match directory.is_unplugged() {
+        true => ENODEV,
+        false => ECANCELED,
+    };
+    op.complete(Err(Failure::not_executed(port.lost(error))));
 }
 
 #[vtable]
@@ -190,6 +194,9 @@ impl provider::Endpoint for Endpoint {
     }
 
     fn shutdown(&self, error: Error) {
+        if error == ENODEV {
+            self.directory.unplug();
+        }
         // Posts of peers have let go of it when this returns: none of them frees it.
         self.directory.leave(self.position);
         self.worker.close(error);

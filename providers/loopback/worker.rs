@@ -25,12 +25,14 @@ use kfabric::info::Order;
 use kfabric::op::{Chain, Failure, OpId, Operation};
 use kfabric::provider::faults::{Faults, Next};
 use kfabric::provider::work::{self, WorkQueue};
-use kfabric::provider::Match;
+use kfabric::provider::{Match, Port};
 
 /// A work item, and what waits for it.
 #[pin_data]
 pub(crate) struct Worker {
     directory: Arc<Directory>,
+    /// That of its endpoint.
+    port: Arc<Port>,
     faults: Arc<Faults>,
     order: Order,
     #[pin]
@@ -69,7 +71,7 @@ impl WorkItem for Worker {
             }
             match op {
                 Some((op, Some(error))) => op.complete(Err(Failure::not_executed(error))),
-                Some((op, None)) => execute_long(&this.directory, op),
+                Some((op, None)) => execute_long(&this.directory, &this.port, op),
                 None => {}
             }
             if let Some((arrival, receive)) = pair {
@@ -82,6 +84,7 @@ impl WorkItem for Worker {
 impl Worker {
     pub(crate) fn new(
         directory: Arc<Directory>,
+        port: Arc<Port>,
         faults: Arc<Faults>,
         order: Order,
     ) -> Result<Arc<Self>> {
@@ -94,6 +97,7 @@ impl Worker {
         Arc::pin_init(
             pin_init!(Worker {
                 directory,
+                port,
                 faults,
                 order,
                 queue <- new_spinlock_irq!(queue, "kfi_loopback_queue"),
@@ -138,7 +142,7 @@ impl Worker {
         let mut queue = self.queue.lock();
         if let Some(error) = queue.closed {
             drop(queue);
-            return pair.fail(error);
+            return pair.fail(error, self.port.lost(error));
         }
         let (arrival, receive) = pair.into_parts();
         queue.pairs.push(arrival);
@@ -162,7 +166,7 @@ impl Worker {
             op.complete(Err(Failure::not_executed(error)));
         }
         while let Some((arrival, receive)) = pairs.pop().zip(pairs.pop()) {
-            Match::from_parts(arrival, receive).fail(error);
+            Match::from_parts(arrival, receive).fail(error, self.port.lost(error));
         }
         work::flush(&self.work);
     }
