@@ -31,10 +31,14 @@ pub const ABI: u32 = 4;
 /// A constant of the crate's metadata: in a provider it says what that was built against.
 pub const IDENTITY: &str = env!("KFABRIC_IDENTITY");
 
+static NEXT_NUMBER: Atomic<u64> = Atomic::new(1);
+
 /// A registered provider.
 #[pin_data]
 pub(crate) struct Entry {
     pub(crate) label: Label,
+    /// Which registration it is: a successor of the same name has another.
+    number: u64,
     provider: Arc<dyn AnyProvider>,
     owner: module::Owner,
     gone: Atomic<bool>,
@@ -226,6 +230,7 @@ fn add(
     let entry = Arc::pin_init(
         try_pin_init!(Entry {
             label: Label::new(name)?,
+            number: NEXT_NUMBER.fetch_add(1, Relaxed),
             provider,
             owner: module::Owner::new(module),
             gone: Atomic::new(false),
@@ -304,10 +309,14 @@ pub(crate) struct Found {
 
 /// Finds a provider and takes a reference to its module. `ENODEV`: there is none of this name.
 pub(crate) fn find(label: &Label) -> Result<Found> {
+    find_which(|entry| entry.label == *label)
+}
+
+fn find_which(which: impl Fn(&Entry) -> bool) -> Result<Found> {
     let registry = global::registry();
     let entry = registry
         .iter()
-        .find(|entry| entry.label == *label && entry.alive().is_ok())
+        .find(|entry| which(entry) && entry.alive().is_ok())
         .ok_or(ENODEV)?;
     let module = entry.owner.get(&registry)?;
     Ok(Found {
@@ -324,11 +333,16 @@ pub(crate) fn find(label: &Label) -> Result<Found> {
 /// # Errors
 /// - `ENODEV`: there is none of this name.
 pub fn unplug(name: &str) -> Result {
-    let found = find(&Label::new(name)?)?;
-    found.entry.end();
-    drop(found);
-    pr_info!("{name}: unplugged\n");
+    find(&Label::new(name)?)?.unplug();
     Ok(())
+}
+
+impl Found {
+    /// See [`unplug`].
+    fn unplug(self) {
+        self.entry.end();
+        pr_info!("{}: unplugged\n", self.entry.label);
+    }
 }
 
 /// Keeps the queue of what the core does later, on behalf of others.
@@ -350,9 +364,12 @@ impl Drop for Chores {
 }
 
 /// A provider that is to end.
+///
+/// By its number: it holds nothing of the provider, whose module can be unloaded meanwhile, and
+/// means no successor of the same name.
 #[pin_data]
 struct Unplugging {
-    label: Label,
+    number: u64,
     #[pin]
     work: Work<Unplugging>,
 }
@@ -365,8 +382,25 @@ impl WorkItem for Unplugging {
     type Pointer = Arc<Unplugging>;
 
     fn run(this: Arc<Unplugging>) {
-        if let Err(error) = unplug(this.label.as_str()) {
-            pr_err!("{}: can't be unplugged: {error:?}\n", this.label);
+        this.end();
+    }
+}
+
+impl Unplugging {
+    fn of(entry: &Entry) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Unplugging {
+                number: entry.number,
+                work <- new_work!("kfi_unplug"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Unplugs it, unless it has gone by itself. Sleeps; process context.
+    fn end(&self) {
+        if let Ok(found) = find_which(|entry| entry.number == self.number) {
+            found.unplug();
         }
     }
 }
@@ -377,13 +411,7 @@ impl Entry {
     /// May sleep. `ENODEV`: it is gone. `ENOMEM`.
     pub(crate) fn unplug_soon(&self) -> Result {
         self.alive()?;
-        let item = Arc::pin_init(
-            pin_init!(Unplugging {
-                label: self.label,
-                work <- new_work!("kfi_unplug"),
-            }),
-            GFP_KERNEL,
-        )?;
+        let item = Unplugging::of(self)?;
         if let Some(queue) = global::chores().as_ref() {
             queue.enqueue(item);
         }
@@ -459,6 +487,26 @@ mod tests {
         assert_eq!(unplug("kunit"), Err(ENODEV));
         drop(found);
         drop(registration);
+        Ok(())
+    }
+
+    #[test]
+    fn unplugging_that_comes_late_ends_no_successor() -> Result {
+        let info = Desk::info()?;
+        let register = || Registration::new(this_module::<crate::Core>(), Keeper(Desk::new()?));
+        let first = register()?;
+        let unplugging = Unplugging::of(&find(&info.provider)?.entry)?;
+        drop(first);
+        let second = register()?;
+        unplugging.end();
+        let found = find(&info.provider)?;
+        Unplugging::of(&found.entry)?.end();
+        assert_eq!(found.entry.alive(), Err(ENODEV));
+        // Once more, and what is gone can't be asked for it.
+        Unplugging::of(&found.entry)?.end();
+        assert_eq!(found.entry.unplug_soon(), Err(ENODEV));
+        drop(found);
+        drop(second);
         Ok(())
     }
 }
