@@ -209,17 +209,19 @@ impl Exposed {
         })
     }
 
-    /// Reads a number of `size` bytes, at most 8, of any alignment. As [`Exposed::read_at`].
+    /// Reads a number of `size` bytes, at most 8, of any alignment, in the CPU's byte order.
+    ///
+    /// As [`Exposed::read_at`]; `EINVAL` also for more bytes.
     pub(crate) fn number_at(&self, offset: usize, size: usize) -> Result<u64> {
         let mut bytes = [0; 8];
-        self.read_at(offset, bytes.get_mut(..size).ok_or(EINVAL)?)?;
-        Ok(u64::from_le_bytes(bytes))
+        self.read_at(offset, bytes.get_mut(low_bytes(size)?).ok_or(EINVAL)?)?;
+        Ok(u64::from_ne_bytes(bytes))
     }
 
-    /// Writes a number of `size` bytes. As [`Exposed::number_at`].
+    /// Writes the low `size` bytes of a number. As [`Exposed::number_at`].
     pub(crate) fn set_number_at(&self, offset: usize, size: usize, value: u64) -> Result {
-        let bytes = value.to_le_bytes();
-        self.write_at(offset, bytes.get(..size).ok_or(EINVAL)?)
+        let bytes = value.to_ne_bytes();
+        self.write_at(offset, bytes.get(low_bytes(size)?).ok_or(EINVAL)?)
     }
 
     /// Makes `len` bytes from `offset` durable; without bytes, just flushes the device.
@@ -243,6 +245,15 @@ impl Exposed {
             }
         }
     }
+}
+
+/// Where the low `size` bytes of 64 bits are in memory. `EINVAL`: there are not so many.
+fn low_bytes(size: usize) -> Result<core::ops::Range<usize>> {
+    let high = size_of::<u64>().checked_sub(size).ok_or(EINVAL)?;
+    Ok(match cfg!(target_endian = "big") {
+        true => high..size_of::<u64>(),
+        false => 0..size,
+    })
 }
 
 #[kunit_tests(kfabric_exposed)]
@@ -327,6 +338,39 @@ mod tests {
             0xf1e2_d3c4_b5a6_9788u64,
             &0xf1e2_d3c4_b5a6_9788u64.to_ne_bytes(),
         )
+    }
+
+    #[test]
+    fn numbers_are_words_of_the_cpu_at_any_place() -> Result {
+        const VALUE: u64 = 0xf1e2_d3c4_b5a6_9788;
+        let words: [&[u8]; 4] = [
+            &(VALUE as u8).to_ne_bytes(),
+            &(VALUE as u16).to_ne_bytes(),
+            &(VALUE as u32).to_ne_bytes(),
+            &VALUE.to_ne_bytes(),
+        ];
+        for bytes in words {
+            let (memory, size) = (Memory::zeroed(64)?.expose(), bytes.len());
+            for offset in [0, 3, 64 - size] {
+                memory.set_number_at(offset, size, VALUE)?;
+                let mut seen = [0; 8];
+                memory.read_at(offset, &mut seen[..size])?;
+                assert_eq!(&seen[..size], bytes);
+                assert_eq!(
+                    memory.number_at(offset, size)?,
+                    VALUE & u64::MAX >> (64 - 8 * size)
+                );
+            }
+            assert!(refused(memory.number_at(65 - size, size), EINVAL));
+            assert!(refused(memory.set_number_at(65 - size, size, 0), EINVAL));
+        }
+        let memory = Memory::zeroed(64)?.expose();
+        assert!(refused(memory.number_at(0, 9), EINVAL));
+        assert!(refused(memory.set_number_at(0, 9, 0), EINVAL));
+        // An atomic of peers sees the number that its owner stored.
+        memory.store(8, 0xf1e2u16)?;
+        assert_eq!(memory.number_at(8, 2)?, 0xf1e2);
+        Ok(())
     }
 
     #[test]
