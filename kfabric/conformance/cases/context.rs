@@ -3,121 +3,201 @@
 //! Contexts: what is legal in softirq context and with interrupts disabled.
 
 use crate::close::closed;
+use crate::ops::data;
 use crate::rig::{
     check_buffer, check_region, count, ended, pattern, until, with_sizes, End, Rig, DEPTH,
 };
 use crate::soft::{in_bottom_half, in_timer};
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
-use kernel::sync::atomic::{Acquire, Relaxed};
+use kernel::sync::atomic::{Acquire, Atomic, Relaxed};
 use kernel::sync::{new_spinlock_irq, Arc, SpinLockIrq};
 use kfabric::prelude::*;
 
 cases! {
     messages_pass_in_a_bottom_half: Caps::MSG => Order::SAS,
     messages_pass_in_a_timer: Caps::MSG => Order::SAS,
-    writes_and_reads_pass_in_a_bottom_half: Caps::RMA,
-    writes_and_reads_pass_in_a_timer: Caps::RMA,
+    writes_and_reads_pass_in_a_bottom_half: Caps::RMA => Order::RAW,
+    writes_and_reads_pass_in_a_timer: Caps::RMA => Order::RAW,
     full_endpoint_refuses_in_a_bottom_half: Caps::MSG => Order::SAS,
     cancel_is_done_in_a_timer: Caps::MSG,
     posts_and_reads_pass_with_interrupts_disabled: Caps::MSG,
     callback_reads_and_answers: Caps::MSG,
 }
 
-/// Posts and reads all that a consumer can, with lengths inline and not.
-fn pass_messages(rig: &Rig, buffers: KVec<(usize, Memory, Memory)>) -> Result {
-    for (len, to, from) in buffers {
-        rig.b.ep.recv(to, 1)?;
-        rig.a
-            .ep
-            .send(from, rig.to_b, crate::ops::data(len as u64), 2)?;
-    }
-    // Long ones are moved elsewhere: these are read by whoever waits for them.
-    while let Some(done) = rig.b.cq.read() {
-        let success = done.result.map_err(|failure| failure.error)?;
-        check_eq!(success.data, Some(success.len as u64));
-        check_eq!((done.kind, done.context), (Kind::Recv, 1));
-    }
-    Ok(())
+/// A pair, and which of some operations were told of.
+struct Passing {
+    /// `None` once it is closed.
+    rig: Option<Rig>,
+    seed: u64,
+    /// How often each receive has completed: a byte for each.
+    received: Atomic<u64>,
 }
 
-fn message_buffers(seed: u64) -> Result<KVec<(usize, Memory, Memory)>> {
-    let mut buffers = KVec::new();
-    for len in [0, 1, 100, 4096, 16384, 16385, 65536] {
-        buffers.push((len, Memory::zeroed(len)?, pattern(len, seed)?), GFP_KERNEL)?;
+/// Lengths of messages that are copied in a post, and by a worker.
+const MESSAGES: [usize; 7] = [0, 1, 100, 4096, 16384, 16385, 65536];
+/// Likewise, of writes and reads.
+const RANGES: [usize; 4] = [1, 100, 16384, LONGEST];
+const LONGEST: usize = 65536;
+/// Where the contexts of reads begin.
+const READS: u64 = 100;
+/// How often the messages pass.
+const TIMES: usize = 5;
+
+impl Passing {
+    fn new(info: &Info, seed: u64) -> Result<Arc<Self>> {
+        let passing = Passing {
+            rig: Some(Rig::new(info)?),
+            seed,
+            received: Atomic::new(0),
+        };
+        Ok(Arc::new(passing, GFP_KERNEL)?)
     }
-    Ok(buffers)
+
+    fn rig(&self) -> Result<&Rig> {
+        self.rig.as_ref().ok_or(EINVAL)
+    }
+
+    /// Registers what the longest range needs.
+    fn region(&self) -> Result<(MemoryRegion, RemoteRegion)> {
+        self.rig()?.region(LONGEST, Access::READ_WRITE)
+    }
+
+    /// What is to be received into, and what is to be sent.
+    fn messages(&self) -> Result<KVec<(Memory, Memory)>> {
+        let mut buffers = KVec::new();
+        for (n, len) in (0..).zip(MESSAGES) {
+            let from = pattern(len, self.seed + n)?;
+            buffers.push((Memory::zeroed(len)?, from), GFP_KERNEL)?;
+        }
+        Ok(buffers)
+    }
+
+    /// Posts all messages, and reads all that a consumer can.
+    fn pass_messages(&self, buffers: KVec<(Memory, Memory)>) -> Result {
+        let rig = self.rig()?;
+        for (n, (to, from)) in (0..).zip(buffers) {
+            rig.b.ep.recv(to, n)?;
+            rig.a.ep.send(from, rig.to_b, data(n + 7), n)?;
+        }
+        // Long ones are moved elsewhere: these are read by whoever waits for them.
+        while let Some(done) = rig.b.cq.read() {
+            self.receive(done)?;
+        }
+        Ok(())
+    }
+
+    /// Fails unless it is a receive that was not told of, of the message that was sent to it.
+    fn receive(&self, done: Completion<u64>) -> Result {
+        let n = done.context;
+        let len = *MESSAGES.get(n as usize).ok_or(EINVAL)?;
+        check_eq!(ended(&done), (Kind::Recv, n, Ok(len)));
+        check_eq!(done.result.map(|success| success.data), Ok(Some(n + 7)));
+        check_buffer(done.buffer, len, self.seed + n)?;
+        let before = self.received.fetch_add(1 << (8 * n), Relaxed);
+        check_eq!(before >> (8 * n) & 0xff, 0);
+        Ok(())
+    }
+
+    /// Waits until each message was sent and received, once and whole.
+    fn settle_messages(&self) -> Result {
+        let rig = self.rig()?;
+        let all = (0..MESSAGES.len()).fold(0, |all, n| all | 1 << (8 * n));
+        while self.received.load(Relaxed) != all {
+            self.receive(rig.b.next()?)?;
+        }
+        self.received.store(0, Relaxed);
+        let sent = rig.a.gather(MESSAGES.len())?;
+        for (n, (done, len)) in (0..).zip(sent.into_iter().zip(MESSAGES)) {
+            check_eq!(ended(&done), (Kind::Send, n, Ok(len)));
+            check_buffer(done.buffer, len, self.seed + n)?;
+        }
+        rig.quiet()
+    }
+
+    /// What is to be written, and what is to be read into.
+    fn ranges(&self) -> Result<KVec<(Memory, Memory)>> {
+        let mut buffers = KVec::new();
+        for len in RANGES {
+            let from = pattern(len, self.seed)?;
+            buffers.push((from, Memory::zeroed(len)?), GFP_KERNEL)?;
+        }
+        Ok(buffers)
+    }
+
+    /// Writes each range, and reads what was written.
+    fn pass_ranges(&self, remote: RemoteRegion, buffers: KVec<(Memory, Memory)>) -> Result {
+        let (rig, options) = (self.rig()?, Options::default());
+        for (n, (from, to)) in (0..).zip(buffers) {
+            let slice = remote.slice(0, from.len() as u64)?;
+            rig.a.ep.write(from, rig.to_b, slice, options, n)?;
+            rig.a.ep.read(to, rig.to_b, slice, options, READS + n)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until each range was written and read, once and whole.
+    fn settle_ranges(&self) -> Result {
+        let rig = self.rig()?;
+        let mut all = rig.a.gather(2 * RANGES.len())?.into_iter();
+        for (kind, first) in [(Kind::Write, 0), (Kind::Read, READS)] {
+            for (n, len) in (first..).zip(RANGES) {
+                let done = all.next().ok_or(EINVAL)?;
+                check_eq!(ended(&done), (kind, n, Ok(len)));
+                check_buffer(done.buffer, len, self.seed)?;
+            }
+        }
+        rig.quiet()
+    }
+}
+
+/// Closes the pair, which no job has any more.
+fn close(passing: Arc<Passing>) -> Result {
+    let mut passing = Arc::into_unique_or_drop(passing).ok_or(EBUSY)?;
+    let rig = passing.as_mut().get_mut().rig.take();
+    rig.map_or(Err(EINVAL), Rig::close)
 }
 
 fn messages_pass_in_a_bottom_half(info: &Info, seed: u64) -> Result {
-    let rig = Arc::new(Rig::new(info)?, GFP_KERNEL)?;
-    for _ in 0..5 {
-        let (job, buffers) = (rig.clone(), message_buffers(seed)?);
-        in_bottom_half(move || pass_messages(&job, buffers))?;
-        settle(&rig, 7)?;
+    let passing = Passing::new(info, seed)?;
+    for _ in 0..TIMES {
+        let (job, buffers) = (passing.clone(), passing.messages()?);
+        in_bottom_half(move || job.pass_messages(buffers))?;
+        passing.settle_messages()?;
     }
-    Ok(())
+    close(passing)
 }
 
 fn messages_pass_in_a_timer(info: &Info, seed: u64) -> Result {
-    let rig = Arc::new(Rig::new(info)?, GFP_KERNEL)?;
-    for _ in 0..5 {
-        let (job, buffers) = (rig.clone(), message_buffers(seed)?);
-        in_timer(move || pass_messages(&job, buffers))?;
-        settle(&rig, 7)?;
+    let passing = Passing::new(info, seed)?;
+    for _ in 0..TIMES {
+        let (job, buffers) = (passing.clone(), passing.messages()?);
+        in_timer(move || job.pass_messages(buffers))?;
+        passing.settle_messages()?;
     }
-    Ok(())
-}
-
-/// Waits for the completions of A, and for those of B that nobody has read.
-fn settle(rig: &Rig, sent: usize) -> Result {
-    for _ in 0..sent {
-        let done = rig.a.next()?;
-        check_eq!(done.context, 2);
-        check!(done.result.is_ok());
-    }
-    while let Some(done) = rig.b.cq.read() {
-        check!(done.result.is_ok());
-    }
-    Ok(())
-}
-
-/// Writes and reads a region, short and long.
-fn pass_rma(rig: &Rig, remote: RemoteRegion, buffers: KVec<(Memory, Memory)>) -> Result {
-    for (from, to) in buffers {
-        let slice = remote.slice(0, from.len() as u64)?;
-        rig.a
-            .ep
-            .write(from, rig.to_b, slice, Options::default(), 2)?;
-        rig.a.ep.read(to, rig.to_b, slice, Options::default(), 2)?;
-    }
-    Ok(())
+    close(passing)
 }
 
 fn writes_and_reads_pass_in_a_bottom_half(info: &Info, seed: u64) -> Result {
-    let rig = Arc::new(Rig::new(info)?, GFP_KERNEL)?;
-    let (region, remote) = rig.region(65536, Access::READ | Access::WRITE)?;
-    let (job, buffers) = (rig.clone(), rma_buffers(seed)?);
-    in_bottom_half(move || pass_rma(&job, remote, buffers))?;
-    settle(&rig, 8)?;
-    check_region(&region, 0, 65536, seed)
+    let passing = Passing::new(info, seed)?;
+    let (region, remote) = passing.region()?;
+    let (job, buffers) = (passing.clone(), passing.ranges()?);
+    in_bottom_half(move || job.pass_ranges(remote, buffers))?;
+    passing.settle_ranges()?;
+    check_region(&region, 0, LONGEST, seed)?;
+    drop(closed(region.close())?);
+    close(passing)
 }
 
 fn writes_and_reads_pass_in_a_timer(info: &Info, seed: u64) -> Result {
-    let rig = Arc::new(Rig::new(info)?, GFP_KERNEL)?;
-    let (region, remote) = rig.region(65536, Access::READ | Access::WRITE)?;
-    let (job, buffers) = (rig.clone(), rma_buffers(seed)?);
-    in_timer(move || pass_rma(&job, remote, buffers))?;
-    settle(&rig, 8)?;
-    check_region(&region, 0, 65536, seed)
-}
-
-fn rma_buffers(seed: u64) -> Result<KVec<(Memory, Memory)>> {
-    let mut buffers = KVec::new();
-    for len in [1, 100, 16384, 65536] {
-        buffers.push((pattern(len, seed)?, Memory::zeroed(len)?), GFP_KERNEL)?;
-    }
-    Ok(buffers)
+    let passing = Passing::new(info, seed)?;
+    let (region, remote) = passing.region()?;
+    let (job, buffers) = (passing.clone(), passing.ranges()?);
+    in_timer(move || job.pass_ranges(remote, buffers))?;
+    passing.settle_ranges()?;
+    check_region(&region, 0, LONGEST, seed)?;
+    drop(closed(region.close())?);
+    close(passing)
 }
 
 fn full_endpoint_refuses_in_a_bottom_half(info: &Info, seed: u64) -> Result {
