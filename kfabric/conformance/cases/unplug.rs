@@ -3,7 +3,8 @@
 //! Unplugging: what consumers see when a provider ends under them.
 //!
 //! Each case leaves the provider unplugged, so each needs a provider of its own: see the module
-//! parameter `unplug`.
+//! parameter `unplug`, which numbers them as they stand here. The suite 45-lifecycle knows them in
+//! this order.
 
 use super::cm::Connected;
 use crate::close::{busy, closed, given_back};
