@@ -13,14 +13,24 @@
 //! | `allocate` | one allocation |
 //! | `getinfo` | lists what can be had |
 //! | `open` | opens a fabric, a domain, a queue, a vector, an endpoint; closes them |
+//! | `open_all` | opens the others: counters, fences, an event queue, a listener; connects; closes |
 //! | `cycle` | opens a pair, does one operation of each kind, closes |
 //! | `fail` | has one operation fail, and a target refuse another |
 //! | `hold`, `release` | opens a pair, with all that `posts` needs, and keeps it; closes it |
-//! | `register` | registers memory in what is held until the key table has grown; closes |
+//! | `register` | registers memory of each kind in what is held, until its key table grows; closes |
 //! | `pieces` | makes memory in pieces, of each kind |
 //! | `pmem` | opens the persistent memory, registers some in what is held; closes |
-//! | `posts` | posts operations of each kind on what is held and reads their completions, anywhere |
+//! | `posts` | posts operations of each kind on what is held and reads their completions |
+//!
+//! `posts` does it in this context, in softirqs and in the provider's workers; over a connection;
+//! silent, fenced, atomic and counted.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `link` | two endpoints that are connected |
+//! | `tally` | an endpoint with counters and fences |
 
+use crate::bar::Bound;
 use crate::close::closed;
 use crate::ops::{data, error, level, pmem};
 use crate::rig::{byte, check_buffer, pattern, register, until, Base, End, Rig};
@@ -34,6 +44,12 @@ use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::{new_mutex, new_spinlock_irq, Arc, Mutex, SpinLockIrq};
 use kfabric::prelude::*;
 
+mod link;
+mod tally;
+
+use link::Link;
+use tally::Tally;
+
 /// So many regions are held, and so many are registered then: more than the first part of a key
 /// table has room for.
 const CROWD: usize = 52;
@@ -44,6 +60,8 @@ const ADDRESSES: usize = 20;
 const ROUNDS: usize = 100;
 /// Long enough for a provider to leave it to a worker.
 const LONG: usize = 40_000;
+/// Lengths that are copied in a post, and by a worker.
+const LENGTHS: [usize; 3] = [0, 100, LONG];
 
 /// The file, as long as it exists.
 pub(crate) struct Steps {
@@ -57,7 +75,7 @@ struct Device(Arc<State>);
 struct State {
     errno: Atomic<i32>,
     #[pin]
-    held: Mutex<Option<Held>>,
+    held: Mutex<Option<KBox<Held>>>,
 }
 
 impl Steps {
@@ -129,6 +147,7 @@ impl State {
             }
             ("getinfo", _) => info(provider).map(|_| ()),
             ("open", _) => open(&info(provider)?),
+            ("open_all", _) => open_all(&info(provider)?),
             ("cycle", _) => cycle(&info(provider)?),
             ("fail", _) => fail(&info(provider)?),
             ("pieces", _) => pieces(),
@@ -145,6 +164,9 @@ impl State {
     }
 }
 
+// The steps, and what they make, have frames of their own, so that those of several do not stand
+// on the stack together.
+
 /// What the provider of that name offers first.
 fn info(provider: Option<&str>) -> Result<Info> {
     let hints = Hints {
@@ -154,6 +176,33 @@ fn info(provider: Option<&str>) -> Result<Info> {
     getinfo(&hints)?.first().copied().ok_or(ENODATA)
 }
 
+/// The same domain's info, of another type and with more; `None` if that is not to be had.
+fn variant(info: &Info, endpoint_type: EndpointType, caps: Caps) -> Result<Option<Info>> {
+    let hints = Hints {
+        caps,
+        endpoint_type: Some(endpoint_type),
+        provider: Some(info.provider.as_str()),
+        fabric: Some(info.fabric.as_str()),
+        domain: Some(info.domain.as_str()),
+        net: Some(info.net),
+        ..Hints::default()
+    };
+    match getinfo(&hints) {
+        Ok(infos) => Ok(infos.first().copied()),
+        Err(ENODATA) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens what [`open`] does not.
+#[inline(never)]
+fn open_all(info: &Info) -> Result {
+    let (tally, link) = (Tally::new(info)?, Link::new(info)?);
+    tally.map_or(Ok(()), Tally::close)?;
+    link.map_or(Ok(()), Link::close)
+}
+
+#[inline(never)]
 fn open(info: &Info) -> Result {
     let callback = |_: &Reader<'_, u64>| {};
     let end = End::sized(info, 8, Some(Arc::new(callback, GFP_KERNEL)?))?;
@@ -163,6 +212,7 @@ fn open(info: &Info) -> Result {
 }
 
 /// Makes memory in pieces, of each kind; what it is not made of comes back.
+#[inline(never)]
 fn pieces() -> Result {
     let mut vecs = KVec::new();
     for len in [7, 100] {
@@ -196,6 +246,7 @@ fn pieces() -> Result {
     Ok(())
 }
 
+#[inline(never)]
 fn cycle(info: &Info) -> Result {
     let rig = Rig::new(info)?;
     for len in [100, LONG] {
@@ -221,6 +272,7 @@ fn cycle(info: &Info) -> Result {
 }
 
 /// A message that is too long for its receive, and a write to a region that is closed.
+#[inline(never)]
 fn fail(info: &Info) -> Result {
     let rig = Rig::new(info)?;
     rig.b.ep.recv(Memory::zeroed(10)?, 1)?;
@@ -241,6 +293,14 @@ struct Held {
     rig: Rig,
     /// Where there is RMA.
     echo: Option<Echo>,
+    /// Where there are fences and atomics.
+    tally: Option<KBox<Tally>>,
+    /// Where there are connections.
+    link: Option<KBox<Link>>,
+    /// Where there is a device with memory.
+    device: Option<Bound>,
+    /// Whether regions may be stored to around the cache.
+    uncached: bool,
     volatile: (MemoryRegion, RemoteRegion),
     lasting: Option<(MemoryRegion, RemoteRegion)>,
     /// Others, so that few more need a larger key table.
@@ -252,7 +312,8 @@ struct Held {
 }
 
 impl Held {
-    fn new(info: &Info) -> Result<Self> {
+    #[inline(never)]
+    fn new(info: &Info) -> Result<KBox<Self>> {
         let rig = Rig::new(info)?;
         let lasting = match info.caps.contains(Caps::COMMIT) {
             // A guest may have none.
@@ -265,33 +326,47 @@ impl Held {
         for _ in 0..CROWD {
             crowd.push(rig.region(8, Access::READ)?.0, GFP_KERNEL)?;
         }
-        Ok(Held {
+        let held = Held {
             crowd,
             echo: match info.caps.contains(Caps::RMA) {
                 true => Some(Echo::new(info)?),
                 false => None,
             },
+            tally: Tally::new(info)?,
+            link: Link::new(info)?,
+            device: match info.caps.contains(Caps::HMEM) {
+                // A machine may have none.
+                true => Bound::new().ok(),
+                false => None,
+            },
+            uncached: info.caps.contains(Caps::UNCACHED),
             volatile: rig.region(LONG, Access::READ_WRITE)?,
             lasting: lasting.transpose()?,
             local: register(&rig.a.domain, in_pieces()?, Access::NONE)?,
             out: pattern(LONG, 3)?.into(),
             into: Memory::zeroed(LONG)?.into(),
             rig,
-        })
+        };
+        Ok(KBox::new(held, GFP_KERNEL)?)
     }
 
-    fn close(self) -> Result {
-        for region in [Some(self.volatile), self.lasting].into_iter().flatten() {
+    #[inline(never)]
+    fn close(held: KBox<Self>) -> Result {
+        let held = KBox::into_inner(held);
+        for region in [Some(held.volatile), held.lasting].into_iter().flatten() {
             drop(closed(region.0.close())?);
         }
-        for region in self.crowd {
+        for region in held.crowd {
             drop(closed(region.close())?);
         }
-        drop(closed(self.local.close())?);
-        self.echo.map_or(Ok(()), Echo::close)?;
-        self.rig.close()
+        drop(closed(held.local.close())?);
+        held.echo.map_or(Ok(()), Echo::close)?;
+        held.tally.map_or(Ok(()), Tally::close)?;
+        held.link.map_or(Ok(()), Link::close)?;
+        held.rig.close()
     }
 
+    #[inline(never)]
     fn register(&mut self) -> Result {
         let mut regions = KVec::with_capacity(REGIONS, GFP_KERNEL)?;
         let mut failed = Ok(());
@@ -310,9 +385,38 @@ impl Held {
         for (n, region) in regions.into_iter().enumerate() {
             check_pattern(&closed(region.close())?, n)?;
         }
-        failed
+        failed?;
+        if let Some(device) = &self.device {
+            let memory = Memory::device(device.memory(), 0, 100)?;
+            match self.rig.b.domain.register(memory, Access::READ_WRITE) {
+                Ok(region) => check!(closed(region.close())?.is_device()),
+                Err((error, memory)) => {
+                    check!(memory.is_device());
+                    return Err(error);
+                }
+            }
+        }
+        match self.uncached {
+            true => self.register_uncached(),
+            false => Ok(()),
+        }
     }
 
+    fn register_uncached(&self) -> Result {
+        let attributes = RegionAttributes {
+            access: Access::READ_WRITE,
+            uncached: true,
+        };
+        match self.rig.b.domain.register(pattern(100, 1)?, attributes) {
+            Ok(region) => check_pattern(&closed(region.close())?, 1),
+            Err((error, memory)) => {
+                check_pattern(&memory, 1)?;
+                Err(error)
+            }
+        }
+    }
+
+    #[inline(never)]
     fn pmem(&mut self) -> Result {
         // What is held has the device open.
         if let Some((region, _)) = self.lasting.take() {
@@ -338,9 +442,10 @@ impl Held {
         core::mem::take(buffer).range(0, len).map_err(|_| EINVAL)
     }
 
+    #[inline(never)]
     fn posts(&mut self) -> Result {
         for n in 0..ROUNDS {
-            for len in [0, 100, LONG] {
+            for len in LENGTHS {
                 self.messages(n as u64, len)?;
                 if self.echo.is_some() {
                     let volatile = self.volatile.1.slice(0, len as u64)?;
@@ -352,6 +457,10 @@ impl Held {
                     check_eq!(error(&self.rig.commit(lasting)?), None);
                 }
             }
+        }
+        for _ in 0..ROUNDS / 4 {
+            self.tally.as_ref().map_or(Ok(()), |tally| tally.run())?;
+            self.link.as_ref().map_or(Ok(()), |link| link.run())?;
         }
         self.echo.as_ref().map_or(Ok(()), Echo::run)
     }
