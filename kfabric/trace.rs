@@ -14,7 +14,7 @@
 use crate::mr::RemoteSlice;
 use crate::op::Op;
 use crate::sys::trace as door;
-use kernel::error::Error;
+use kernel::prelude::*;
 
 fn name(op: &Op) -> door::Op {
     let id = op.id();
@@ -79,5 +79,32 @@ pub(crate) fn refuse(target: u64, op: &Op, error: Error) {
 pub(crate) fn commit(target: u64, op: &Op, remote: &RemoteSlice) {
     if door::commit_enabled() {
         door::commit(&name(op), op.len() as u64, target, remote.offset());
+    }
+}
+
+#[kunit_tests(kfabric_trace)]
+mod tests {
+    use super::*;
+    use crate::op::testing::Bench;
+    use crate::op::{Buffer, Kind};
+
+    #[test]
+    fn event_names_the_use_of_the_slot() -> Result {
+        let bench = Bench::<u64>::new(1, None)?;
+        let mut uses = [0; 2];
+        for (use_, kind) in uses.iter_mut().zip([Kind::Read, Kind::Send]) {
+            let (id, op) = bench.post(kind, Buffer::empty(), 0)?;
+            let named = name(&op);
+            assert_eq!(
+                (named.endpoint, named.index, named.kind),
+                (7, 0, kind as u32)
+            );
+            assert_eq!(named.use_, id.use_count);
+            *use_ = named.use_;
+            drop(op);
+            drop(bench.read());
+        }
+        assert_ne!(uses[0], uses[1]);
+        Ok(())
     }
 }

@@ -3,6 +3,7 @@
 //! What a counter counts.
 
 use core::ops::{BitOr, BitOrAssign};
+use kernel::prelude::*;
 
 /// A set of what an endpoint's counter counts; empty by default.
 ///
@@ -74,5 +75,52 @@ impl BitOr for Counts {
 impl BitOrAssign for Counts {
     fn bitor_assign(&mut self, other: Counts) {
         *self = self.union(other);
+    }
+}
+
+#[kunit_tests(kfabric_cntr_counts)]
+mod tests {
+    use super::*;
+
+    const ALL: [Counts; Counts::KINDS] = [
+        Counts::SEND,
+        Counts::RECV,
+        Counts::READ,
+        Counts::WRITE,
+        Counts::COMMIT,
+        Counts::REMOTE_READ,
+        Counts::REMOTE_WRITE,
+    ];
+
+    #[test]
+    fn each_kind_has_a_number_of_its_own() {
+        for (n, counts) in (0..).zip(ALL) {
+            assert_eq!(counts.kind(), Some(n));
+            assert!(counts.kinds().eq([n]));
+            for (other, more) in (0..).zip(ALL) {
+                assert_eq!(counts.contains(more), other == n);
+            }
+        }
+        assert_eq!(Counts::NONE.kind(), None);
+        assert_eq!(Counts::NONE.kinds().count(), 0);
+    }
+
+    #[test]
+    fn set_has_what_was_put_in_and_nothing_else() {
+        let both = Counts::READ | Counts::REMOTE_WRITE;
+        assert!(both.kinds().eq([2, 6]));
+        assert!(both.contains(Counts::READ) && both.contains(both));
+        assert!(both.contains(Counts::NONE) && Counts::NONE.contains(Counts::NONE));
+        // Each of several, not one of them.
+        assert!(!both.contains(Counts::READ | Counts::SEND));
+        assert!(!Counts::READ.contains(both));
+        let mut all = Counts::default();
+        for counts in ALL {
+            assert!(!all.contains(counts));
+            all |= counts;
+        }
+        assert!(all.kinds().eq(0..Counts::KINDS));
+        assert_eq!(all.union(both), all);
+        assert_eq!(Counts::NONE | Counts::NONE, Counts::NONE);
     }
 }

@@ -83,3 +83,114 @@ impl<C: Send + 'static> Endpoint<C> {
         Ok(())
     }
 }
+
+#[kunit_tests(kfabric_endpoint_atomic)]
+mod tests {
+    use super::*;
+    use crate::memory::Memory;
+    use crate::mr::RemoteRegion;
+    use crate::op::{AtomicOp, Datatype};
+    use crate::proto::descriptor::{Descriptor, Flush, Persistence};
+    use crate::proto::key::Key;
+    use crate::provider::testing::Bench;
+
+    const SUM: AtomicAction = AtomicAction::update(AtomicOp::Sum, Datatype::U32);
+    const FETCH: AtomicAction = AtomicAction::fetch(AtomicOp::Sum, Datatype::U32);
+    const COMPARE: AtomicAction = AtomicAction::compare(Datatype::U32);
+    const BYTES: AtomicAction = AtomicAction::update(AtomicOp::Sum, Datatype::U8);
+
+    /// What a peer's region of 1000 bytes is told as.
+    fn region(access: Access, persistent: bool) -> Result<RemoteRegion> {
+        let persistence = persistent.then(|| Persistence::byte_granular(Flush::Responder));
+        let told = Descriptor::new(Key::from_raw(1), 1000, access, persistence);
+        RemoteRegion::parse(&told.map_err(|_| EINVAL)?.emit())
+    }
+
+    #[test]
+    fn both_sides_are_of_whole_aligned_words() -> Result {
+        let bench = Bench::new()?;
+        let region = region(Access::ALL, false)?;
+        // What is done, with how many bytes here, to which there.
+        for (atomic, len, offset, remote, expected) in [
+            (SUM, 8, 0, 8, Ok(())),
+            (FETCH, 16, 0, 8, Ok(())),
+            (COMPARE, 24, 0, 8, Ok(())),
+            // The vectors are as long as the range.
+            (SUM, 16, 0, 8, Err(EINVAL)),
+            (FETCH, 8, 0, 8, Err(EINVAL)),
+            (COMPARE, 16, 0, 8, Err(EINVAL)),
+            (SUM, 8, 0, 12, Err(EINVAL)),
+            // Whole words, and at least one.
+            (SUM, 7, 0, 7, Err(EINVAL)),
+            (FETCH, 12, 0, 6, Err(EINVAL)),
+            (SUM, 0, 0, 0, Err(EINVAL)),
+            // Aligned to their own size.
+            (SUM, 4, 4, 4, Ok(())),
+            (SUM, 4, 2, 4, Err(EINVAL)),
+            (BYTES, 3, 997, 3, Ok(())),
+            // A message's length at most, of all vectors together.
+            (SUM, 100, 0, 100, Ok(())),
+            (SUM, 104, 0, 104, Err(EMSGSIZE)),
+            (COMPARE, 96, 0, 32, Ok(())),
+            (COMPARE, 108, 0, 36, Err(EMSGSIZE)),
+        ] {
+            let remote = region.slice(offset, remote)?;
+            let checked = |options: &Options| bench.ep.check_atomic(len, &remote, atomic, options);
+            assert_eq!(checked(&Options::default()), expected);
+            // It carries no data, whatever else is wrong.
+            let data = Options {
+                data: Some(1),
+                ..Options::default()
+            };
+            assert_eq!(checked(&data), Err(EINVAL));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn descriptor_forbids_atomics_before_a_peer_is_asked() -> Result {
+        use Level::{Committed, Delivered, Transmit};
+        let bench = Bench::new()?;
+        let atomics = Access::ATOMIC;
+        for (access, persistent, level, expected) in [
+            (atomics, false, Delivered, Ok(())),
+            (Access::ALL, false, Transmit, Ok(())),
+            // To write is not enough.
+            (Access::READ_WRITE, false, Delivered, Err(EACCES)),
+            (atomics, false, Committed, Err(EOPNOTSUPP)),
+            (atomics, true, Committed, Ok(())),
+            (Access::READ_WRITE, true, Committed, Err(EACCES)),
+        ] {
+            let remote = region(access, persistent)?.slice(0, 4)?;
+            let options = Options {
+                level,
+                ..Options::default()
+            };
+            let checked = bench.ep.check_atomic(4, &remote, SUM, &options);
+            assert_eq!(checked, expected);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn refused_atomic_comes_back_and_takes_no_slot() -> Result {
+        let bench = Bench::new()?;
+        let to = bench.peer()?;
+        let nobody = Address::from_raw(u64::MAX);
+        let forbidden = region(Access::READ_WRITE, false)?.slice(0, 4)?;
+        let remote = region(Access::ATOMIC, false)?.slice(0, 4)?;
+        // The provider of the test does no atomics.
+        for (to, remote, error) in [
+            (to, forbidden, EACCES),
+            (nobody, remote, EHOSTUNREACH),
+            (to, remote, EOPNOTSUPP),
+        ] {
+            let (local, options) = (Memory::zeroed(4)?, Options::default());
+            let refused = bench.ep.atomic(local, to, remote, SUM, options, 9).err();
+            let refused = refused.map(|it| (it.error, it.buffer.len(), it.context));
+            assert_eq!(refused, Some((error, 4, 9)));
+        }
+        assert_eq!(bench.ep.in_flight(), 0);
+        Ok(())
+    }
+}

@@ -148,3 +148,50 @@ const _: unsafe extern "C" fn(*const ffi::c_void, *const ffi::c_char, usize) -> 
 } else {
     door::kfi_debugfs_set
 };
+
+#[kunit_tests(kfabric_sys_debugfs)]
+mod tests {
+    use super::*;
+    use crate::provider::faults::Faults;
+    use crate::provider::registry::find;
+    use crate::provider::testing::{Desk, Opened};
+
+    #[test]
+    fn directory_takes_no_name_that_is_taken() -> Result {
+        let top = Dir::new(c"kfi_kunit", None)?;
+        let (one, two) = (Dir::new(c"one", Some(&top))?, Dir::new(c"two", Some(&top))?);
+        assert!(one.is_shown() && two.is_shown());
+        assert_eq!(one.rename(c"two"), Err(EEXIST));
+        drop(two);
+        one.rename(c"two")?;
+        assert!(Dir::new(c"one", Some(&top))?.is_shown());
+        // One that debugfs refused has no name to change, nor have those in it.
+        let refused = Dir::new(c"two", Some(&top))?;
+        assert!(!refused.is_shown());
+        assert!(!Dir::new(c"three", Some(&refused))?.is_shown());
+        refused.rename(c"one")?;
+        Ok(())
+    }
+
+    #[test]
+    fn write_to_a_file_ends_as_what_it_shows_says() -> Result {
+        let _opened = Opened::new()?;
+        let entry = find(&Desk::info()?.provider)?.entry;
+        let write = |shown: &Shown, text: &[u8]| {
+            let shown = core::ptr::from_ref(shown).cast();
+            // SAFETY: Both are there until the call returns, and nobody changes the text.
+            unsafe { kfi_debugfs_set(shown, text.as_ptr().cast(), text.len()) }
+        };
+        let faults = Faults::new()?;
+        let shown = Shown::Faults(faults.clone(), entry.clone());
+        assert!(shown.is_writable());
+        assert_eq!(write(&shown, b"reorder 1\n"), 0);
+        assert!(faults.are_on());
+        assert_eq!(write(&shown, b"reorder 2\n"), EINVAL.to_errno());
+        assert_eq!(write(&shown, b"\xff"), EINVAL.to_errno());
+        let shown = Shown::Provider(entry);
+        assert!(!shown.is_writable());
+        assert_eq!(write(&shown, b"reorder 1\n"), EINVAL.to_errno());
+        Ok(())
+    }
+}

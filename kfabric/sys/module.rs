@@ -44,3 +44,26 @@ impl Drop for Reference {
         unsafe { bindings::module_put(self.0 .0) };
     }
 }
+
+#[kunit_tests(kfabric_module)]
+mod tests {
+    use super::*;
+    use crate::sys::global;
+    use kernel::module::this_module;
+
+    #[test]
+    fn module_is_held_as_often_as_it_is_referred_to() -> Result {
+        let owner = Owner::new(this_module::<crate::Core>());
+        // SAFETY: It is the module that this is in.
+        let count = || unsafe { bindings::module_refcount(owner.0) };
+        let registry = global::registry();
+        let before = count();
+        let (one, two) = (owner.get(&registry)?, owner.get(&registry)?);
+        assert_eq!(count(), before + 2);
+        drop(one);
+        assert_eq!(count(), before + 1);
+        drop(two);
+        assert_eq!(count(), before);
+        Ok(())
+    }
+}

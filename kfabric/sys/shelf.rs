@@ -49,3 +49,22 @@ impl<T: Send> Default for Shelf<T> {
         Self::new()
     }
 }
+
+#[kunit_tests(kfabric_shelf)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shelf_has_the_last_that_was_put_there() -> Result {
+        let shelf = Shelf::new();
+        assert_eq!(shelf.take(), None);
+        assert_eq!(shelf.put(1)?, None);
+        // It comes back, and is not lost.
+        assert_eq!(shelf.put(2)?, Some(1));
+        assert_eq!(shelf.take(), Some(2));
+        assert_eq!(shelf.take(), None);
+        assert_eq!(shelf.put(3)?, None);
+        assert_eq!(shelf.take(), Some(3));
+        Ok(())
+    }
+}

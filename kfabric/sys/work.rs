@@ -82,3 +82,144 @@ impl Drop for WorkQueue {
         unsafe { bindings::destroy_workqueue(self.0.as_ptr()) };
     }
 }
+
+#[kunit_tests(kfabric_work)]
+mod tests {
+    use super::*;
+    use kernel::sync::atomic::{Atomic, Relaxed};
+    use kernel::sync::Completion;
+    use kernel::time::delay::fsleep;
+    use kernel::time::Delta;
+    use kernel::workqueue::{self, impl_has_work, new_work};
+
+    /// Where an item waits until it may go on.
+    #[pin_data]
+    struct Gate {
+        #[pin]
+        begun: Completion,
+        #[pin]
+        may: Completion,
+    }
+
+    #[pin_data]
+    struct Item {
+        gate: Option<Arc<Gate>>,
+        runs: Atomic<i32>,
+        #[pin]
+        work: Work<Item>,
+    }
+
+    impl_has_work! {
+        impl HasWork<Self> for Item { self.work }
+    }
+
+    impl WorkItem for Item {
+        type Pointer = Arc<Item>;
+
+        fn run(this: Arc<Item>) {
+            if let Some(gate) = &this.gate {
+                gate.begun.complete_all();
+                gate.may.wait_for_completion();
+            }
+            this.runs.add(1, Relaxed);
+        }
+    }
+
+    fn gate() -> Result<Arc<Gate>> {
+        Arc::pin_init(
+            pin_init!(Gate {
+                begun <- Completion::new(),
+                may <- Completion::new(),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    fn item(gate: Option<Arc<Gate>>) -> Result<Arc<Item>> {
+        Arc::pin_init(
+            pin_init!(Item {
+                gate,
+                runs: Atomic::new(0),
+                work <- new_work!("kfi_kunit"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Whether it waits to run.
+    fn is_pending(item: &Item) -> bool {
+        // SAFETY: The work is initialised, as part of a valid item.
+        let raw = unsafe { Work::raw_get(&item.work) };
+        // SAFETY: It is there as long as the item; a volatile load of a word is `READ_ONCE()`.
+        let data = unsafe { (&raw const (*raw).data.counter).read_volatile() };
+        // WORK_STRUCT_PENDING_BIT of linux/workqueue.h.
+        data & 1 != 0
+    }
+
+    /// Whether nobody else has a reference to it.
+    fn is_alone(item: Arc<Item>) -> bool {
+        Arc::into_unique_or_drop(item).is_some()
+    }
+
+    #[test]
+    fn queue_runs_what_it_holds_before_it_goes() -> Result {
+        let queue = WorkQueue::new(c"kfi_kunit")?;
+        let items = [item(None)?, item(None)?, item(None)?];
+        for item in &items {
+            assert!(queue.enqueue(item.clone()));
+        }
+        drop(queue);
+        for item in items {
+            assert_eq!(item.runs.load(Relaxed), 1);
+            assert!(is_alone(item));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn item_that_waits_to_run_is_queued_once() -> Result {
+        let queue = WorkQueue::new(c"kfi_kunit")?;
+        let gate = gate()?;
+        let item = item(Some(gate.clone()))?;
+        assert!(queue.enqueue(item.clone()));
+        gate.begun.wait_for_completion();
+        // It runs; so it may wait to run again, but not twice.
+        assert!(queue.enqueue(item.clone()));
+        assert!(!queue.enqueue(item.clone()));
+        gate.may.complete_all();
+        flush(&item.work);
+        assert_eq!(item.runs.load(Relaxed), 2);
+        drop(queue);
+        assert!(is_alone(item));
+        Ok(())
+    }
+
+    #[test]
+    fn cancelled_item_does_not_run_and_is_let_go_of() -> Result {
+        let queue = WorkQueue::new(c"kfi_kunit")?;
+        // Nothing to cancel.
+        let idle = item(None)?;
+        cancel(&idle);
+        assert!(is_alone(idle));
+        // One that runs, and waits to run again: the first run is waited for, the second is not.
+        let gate = gate()?;
+        let item = item(Some(gate.clone()))?;
+        assert!(queue.enqueue(item.clone()));
+        gate.begun.wait_for_completion();
+        assert!(queue.enqueue(item.clone()));
+        // Opens the gate once the second run has been called off.
+        let waiting = item.clone();
+        workqueue::system().try_spawn(GFP_KERNEL, move || {
+            while is_pending(&waiting) {
+                fsleep(Delta::from_millis(1));
+            }
+            drop(waiting);
+            gate.may.complete_all();
+        })?;
+        cancel(&item);
+        drop(queue);
+        assert_eq!(item.runs.load(Relaxed), 1);
+        assert!(is_alone(item));
+        Ok(())
+    }
+}
