@@ -11,13 +11,14 @@ use crate::domain;
 use crate::endpoint;
 use crate::eq::EventQueue;
 use crate::fabric::Fabric;
-use crate::info::{Caps, EndpointType, Info, Label, Limits, Namespace, Order};
+use crate::info::{AtomicAgent, Caps, EndpointType, Info, Label, Limits, Namespace, Order};
 use crate::op::{Chain, Failure, Operation};
 use crate::provider::registry::Registration;
 use crate::provider::{caps, Domain, Endpoint, Port, Provider, Rejected};
 use kernel::module::this_module;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
+use kernel::sync::rcu::Guard;
 use kernel::sync::{new_spinlock_irq, rcu, Arc, SpinLockIrq};
 
 /// How many messages and ports a wire has room for.
@@ -144,7 +145,7 @@ impl Endpoint for Crier {
         Name::new(b"here").unwrap_or(Name::NONE)
     }
 
-    fn send(&self, op: Operation) -> Result<(), Rejected> {
+    fn send(&self, op: Operation, _section: &Guard) -> Result<(), Rejected> {
         self.0.kept.lock().push(op);
         Ok(())
     }
@@ -183,6 +184,7 @@ pub(crate) fn info(endpoint_type: EndpointType) -> Result<Info> {
         endpoint_type,
         net: Namespace::initial(),
         order: Order::NONE,
+        atomics: AtomicAgent::Cpus,
         limits: Limits {
             max_msg_size: 100,
             tx_size: 2,
