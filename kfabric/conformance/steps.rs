@@ -307,6 +307,8 @@ struct Held {
     crowd: KVec<MemoryRegion>,
     /// In pieces.
     local: MemoryRegion,
+    /// The same, of the other end's domain.
+    others: MemoryRegion,
     out: Buffer,
     into: Buffer,
 }
@@ -343,6 +345,7 @@ impl Held {
             volatile: rig.region(LONG, Access::READ_WRITE)?,
             lasting: lasting.transpose()?,
             local: register(&rig.a.domain, in_pieces()?, Access::NONE)?,
+            others: register(&rig.b.domain, in_pieces()?, Access::NONE)?,
             out: pattern(LONG, 3)?.into(),
             into: Memory::zeroed(LONG)?.into(),
             rig,
@@ -360,6 +363,7 @@ impl Held {
             drop(closed(region.close())?);
         }
         drop(closed(held.local.close())?);
+        drop(closed(held.others.close())?);
         held.echo.map_or(Ok(()), Echo::close)?;
         held.tally.map_or(Ok(()), Tally::close)?;
         held.link.map_or(Ok(()), Link::close)?;
@@ -492,7 +496,7 @@ impl Held {
             .ep
             .send(Buffer::empty(), nobody, Options::default(), n)
             .is_err());
-        let id = rig.b.ep.recv(self.local.slice(0, len)?, n)?;
+        let id = rig.b.ep.recv(self.others.slice(0, len)?, n)?;
         rig.b.ep.cancel(id)?;
         check_eq!(error(&rig.b.next()?), Some(ECANCELED));
         rig.b.ep.recv(Self::part(&mut self.into, len)?, n)?;
@@ -502,7 +506,7 @@ impl Held {
         self.into = rig.b.next()?.buffer;
         check_eq!(error(&rig.a.next()?), None);
         // And one that its slot holds.
-        rig.b.ep.recv(self.local.slice(48, 8)?, n)?;
+        rig.b.ep.recv(self.others.slice(48, 8)?, n)?;
         rig.a
             .ep
             .inject(&n.to_ne_bytes(), rig.to_b, Options::default(), n)?;
