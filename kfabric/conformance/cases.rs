@@ -20,6 +20,7 @@ mod hints;
 mod info;
 mod inject;
 mod keys;
+mod large;
 mod load;
 mod memory;
 mod mr;
@@ -62,7 +63,13 @@ pub(crate) const ALL: &[&[Case]] = &[
     cm::end::CASES,
     cm::events::CASES,
     load::CASES,
+    large::CASES,
 ];
+
+/// All but the last, which needs a gibibyte of memory.
+pub(crate) fn all_but_large() -> &'static [&'static [Case]] {
+    ALL.split_last().map_or(ALL, |(_, others)| others)
+}
 
 /// Those about order alone, which hold also where everything else is reordered.
 pub(crate) const ORDER: &[&[Case]] = &[order::CASES, fence::CASES];
