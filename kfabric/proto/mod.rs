@@ -25,6 +25,7 @@
 //! | [`powercut`] | which images a power cut could leave |
 //! | [`ledger`] | which bytes must be in every such image |
 //! | [`rng`] | numbers that a seed determines |
+//! | [`wire`] | a frame, as bytes |
 
 #![deny(unsafe_code)]
 
@@ -41,6 +42,7 @@ pub mod pieces;
 pub mod powercut;
 pub mod range;
 pub mod rng;
+pub mod wire;
 
 #[cfg(test)]
 mod testing;
