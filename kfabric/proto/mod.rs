@@ -25,16 +25,22 @@
 //! | [`powercut`] | which images a power cut could leave |
 //! | [`ledger`] | which bytes must be in every such image |
 //! | [`rng`] | numbers that a seed determines |
+//! | [`chain`] | a queue through the elements of a slice |
+//! | [`flow`] | how much a peer may send that meets no receive |
+//! | [`session`] | who talks to whom, over one link after another |
+//! | [`violation`] | what a peer may not do |
 //! | [`wire`] | a frame, as bytes |
 
 #![deny(unsafe_code)]
 
 pub mod access;
 pub mod atomic;
+pub mod chain;
 pub mod coverage;
 pub mod descriptor;
 pub mod faults;
 pub mod fence;
+pub mod flow;
 pub mod key;
 pub mod ledger;
 pub mod order;
@@ -42,6 +48,8 @@ pub mod pieces;
 pub mod powercut;
 pub mod range;
 pub mod rng;
+pub mod session;
+pub mod violation;
 pub mod wire;
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ pub const MAX: usize = FIXED + 2 * MAX_NAME;
 pub const MAGIC: [u8; 8] = *b"kfabric\0";
 /// Frame limits are in these bounds.
 pub const FRAME_LIMITS: (u32, u32) = (512, 1 << 24);
+/// The fewest operations that a side allows its peer: what may be posted before the hello.
+pub const MIN_OPS: u16 = 16;
 /// The capability of checksums.
 pub const CAP_CRC: u32 = 1 << 0;
 
@@ -59,7 +61,7 @@ pub struct Limits {
     pub eager: u32,
     /// Longest message, in bytes.
     pub message: u64,
-    /// Operations that the peer may have outstanding; not 0.
+    /// Operations that the peer may have outstanding; at least [`MIN_OPS`].
     pub ops: u16,
     /// Receive contexts; not 0.
     pub contexts: u16,
@@ -174,7 +176,7 @@ impl Limits {
         self.frame >= FRAME_LIMITS.0
             && self.frame <= FRAME_LIMITS.1
             && self.eager <= self.frame
-            && self.ops > 0
+            && self.ops >= MIN_OPS
             && self.contexts > 0
     }
 }
@@ -235,7 +237,7 @@ mod tests {
     #[test]
     fn limits_are_refused_on_the_far_side_of_their_bounds() {
         type Change = fn(&mut Hello);
-        let table: [(Change, Result<(), Malformed>); 18] = [
+        let table: [(Change, Result<(), Malformed>); 19] = [
             (|h| h.limits.frame = 512, Err(Malformed::Limit)), // eager is above it
             (|h| (h.limits.frame, h.limits.eager) = (512, 512), Ok(())),
             (
@@ -247,7 +249,8 @@ mod tests {
             (|h| h.limits.eager = 4096, Ok(())),
             (|h| h.limits.eager = 4097, Err(Malformed::Limit)),
             (|h| h.limits.eager = 0, Ok(())),
-            (|h| h.limits.ops = 0, Err(Malformed::Limit)),
+            (|h| h.limits.ops = 15, Err(Malformed::Limit)),
+            (|h| h.limits.ops = 16, Ok(())),
             (|h| h.limits.ops = u16::MAX, Ok(())),
             (|h| h.limits.contexts = 0, Err(Malformed::Limit)),
             (|h| h.incarnation = 0, Err(Malformed::Incarnation)),

@@ -1,0 +1,382 @@
+// SPDX-License-Identifier: GPL-2.0
+
+use super::*;
+
+const MS: u64 = 1_000_000;
+
+fn settings(name: &[u8], peer: &[u8]) -> Settings {
+    Settings {
+        name: Name::new(name).unwrap(),
+        peer: Name::new(peer).unwrap(),
+        limits: Limits {
+            frame: 4096,
+            eager: 1024,
+            message: 1 << 30,
+            ops: 16,
+            contexts: 1,
+        },
+        caps: CAP_CRC,
+        ping: 100 * MS,
+        dead: 300 * MS,
+        dial: 50 * MS,
+        resume: 1000 * MS,
+        backoff: (10 * MS, 80 * MS),
+        acks: acks::Policy {
+            frames: 8,
+            bytes: 1 << 16,
+            delay: MS,
+        },
+    }
+}
+
+/// The side with the smaller name, and the other.
+fn pair() -> (Session, Session) {
+    let a = Session::new(settings(b"a", b"b"), 100);
+    let b = Session::new(settings(b"b", b"a"), 200);
+    (a, b)
+}
+
+/// Begins to dial.
+fn dial(session: &mut Session, now: u64) -> LinkId {
+    session.want(now);
+    assert_eq!(session.handle_timeout(now, None), None);
+    let id = session.take_dial().expect("a dial");
+    assert_eq!(session.state(), State::Dialing);
+    id
+}
+
+/// Sends the hello of a link that is made.
+fn greet(session: &mut Session, id: LinkId) -> Hello {
+    session.link_up(id);
+    assert_eq!(session.state(), State::Greeting);
+    session.take_hello().expect("a hello")
+}
+
+fn taken(accept: Result<Accept, Violation>) -> (LinkId, Met) {
+    match accept {
+        Ok(Accept::Take(id, met)) => (id, met),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// `a` dials `b`. The links at both.
+fn connect(a: &mut Session, b: &mut Session, now: u64) -> ((LinkId, Met), (LinkId, Met)) {
+    let id = dial(a, now);
+    let hello = greet(a, id);
+    let at_b = taken(b.accept(now, &hello));
+    let answer = b.take_hello().unwrap();
+    let met = a.greeted(now, id, &answer).unwrap();
+    assert!(a.is_open() && b.is_open());
+    ((id, met), at_b)
+}
+
+const FRESH: Met = Met {
+    fresh: true,
+    ended: false,
+    last: 0,
+};
+
+#[test]
+fn first_link_begins_a_session() {
+    let (mut a, mut b) = pair();
+    assert_eq!(a.state(), State::Idle);
+    assert_eq!((a.deadline(None), a.limits()), (None, None));
+    let (at_a, at_b) = connect(&mut a, &mut b, 5);
+    assert_eq!((at_a.1, at_b.1), (FRESH, FRESH));
+    assert!(a.has_crc() && b.has_crc());
+    assert_eq!(a.limits(), Some(b.settings().limits));
+    assert_eq!(a.take_abandoned(), None);
+}
+
+#[test]
+fn lost_link_resumes_at_what_was_executed() {
+    let (mut a, mut b) = pair();
+    let ((id, _), (at_b, _)) = connect(&mut a, &mut b, 5);
+    for _ in 0..3 {
+        b.execute(6, 10, false);
+    }
+    a.execute(6, 10, false);
+    assert!(a.link_lost(7, id) && b.link_lost(7, at_b));
+    assert_eq!((a.state(), b.state()), (State::Lost, State::Lost));
+    let (at_a, at_b) = connect(&mut b, &mut a, 7 + 10 * MS);
+    let met = |last| Met {
+        fresh: false,
+        ended: false,
+        last,
+    };
+    assert_eq!((at_b.1, at_a.1), (met(3), met(1)));
+    // Acknowledgements may have been lost with the link.
+    assert!(a.acks().are_due(0) && b.acks().are_due(0));
+}
+
+#[test]
+fn peer_that_never_got_our_hello_resumes_from_the_beginning() {
+    let (mut a, mut b) = pair();
+    let id = dial(&mut a, 0);
+    let hello = greet(&mut a, id);
+    taken(b.accept(0, &hello));
+    b.take_hello().unwrap(); // and the link is lost under it
+    assert!(a.link_lost(1, id));
+    let (at_a, at_b) = connect(&mut a, &mut b, 10 * MS + 1);
+    assert_eq!(at_a.1, FRESH);
+    assert!(!at_b.1.fresh && at_b.1.last == 0);
+}
+
+#[test]
+fn peer_that_got_our_hello_but_no_answer_through_resumes_from_the_beginning() {
+    let (mut a, mut b) = pair();
+    let id = dial(&mut a, 0);
+    let hello = greet(&mut a, id);
+    let (at_b, _) = taken(b.accept(0, &hello));
+    b.take_hello().unwrap(); // is lost with the link
+    a.link_lost(1, id);
+    b.link_lost(1, at_b);
+    let (at_b, at_a) = connect(&mut b, &mut a, 10 * MS + 1);
+    assert_eq!(at_a.1, FRESH);
+    assert!(!at_b.1.fresh && at_b.1.last == 0);
+}
+
+#[test]
+fn restarted_peer_ends_the_session() {
+    let (mut a, mut b) = pair();
+    connect(&mut a, &mut b, 0);
+    a.execute(0, 0, false);
+    let mut b = Session::new(settings(b"b", b"a"), 999);
+    // It dials, though a believes that its own link is open.
+    let (at_b, at_a) = connect(&mut b, &mut a, 5);
+    assert_eq!(at_b.1, FRESH);
+    assert!(at_a.1.fresh && at_a.1.ended);
+    assert_eq!(a.executed(), 0);
+    assert!(a.take_abandoned().is_some());
+}
+
+#[test]
+fn session_that_one_side_gave_up_is_not_resumed() {
+    let (mut a, mut b) = pair();
+    let ((id, _), (at_b, _)) = connect(&mut a, &mut b, 0);
+    b.execute(0, 0, false);
+    assert!(a.link_lost(1, id) && b.link_lost(900 * MS, at_b));
+    let at = 1 + 1000 * MS;
+    assert_eq!(a.handle_timeout(at - 1, None), None); // dials, in vain
+    let end = a.handle_timeout(at, None).expect("the end");
+    assert_eq!(end, End::Timeout { never: false });
+    a.end(at, end);
+    assert_eq!(a.state(), State::Closed(end));
+    a.reopen(at);
+    let (at_a, at_b) = connect(&mut a, &mut b, at);
+    assert_eq!(at_a.1, FRESH);
+    assert!(at_b.1.fresh && at_b.1.ended);
+    assert_eq!(b.executed(), 0);
+}
+
+#[test]
+fn hello_of_an_incarnation_before_is_refused() {
+    let (mut a, mut b) = pair();
+    connect(&mut a, &mut b, 0);
+    // What the old b says over a link that is late.
+    b.abandon(1);
+    let id = dial(&mut b, 1 + 10 * MS);
+    let late = greet(&mut b, id);
+    let mut b = Session::new(settings(b"b", b"a"), 999);
+    connect(&mut b, &mut a, 2);
+    assert_eq!(a.accept(3, &late), Ok(Accept::Refuse(None)));
+    assert!(a.is_open());
+}
+
+#[test]
+fn link_of_the_smaller_name_stays_when_both_dial() {
+    let (mut a, mut b) = pair();
+    let (id_a, id_b) = (dial(&mut a, 0), dial(&mut b, 0));
+    let (hello_a, hello_b) = (greet(&mut a, id_a), greet(&mut b, id_b));
+    assert_eq!(a.accept(0, &hello_b), Ok(Accept::Refuse(None)));
+    taken(b.accept(0, &hello_a));
+    assert_eq!(b.take_abandoned(), Some(id_b));
+    let answer = b.take_hello().unwrap();
+    a.greeted(0, id_a, &answer).unwrap();
+    assert!(a.is_open() && b.is_open());
+    assert!(
+        !b.link_lost(1, id_b),
+        "the link that was closed is not the one in use"
+    );
+}
+
+#[test]
+fn dial_that_comes_late_is_refused() {
+    // Whatever the larger side knew of earlier links.
+    for earlier in 0..3 {
+        let (mut a, mut b) = pair();
+        for nth in 0..earlier {
+            let now = 20 * MS * nth;
+            let ((id, _), (at_b, _)) = connect(&mut b, &mut a, now);
+            b.link_lost(now, id);
+            a.link_lost(now, at_b);
+        }
+        let now = 90 * MS;
+        let id_b = dial(&mut b, now);
+        let late = greet(&mut b, id_b);
+        connect(&mut a, &mut b, now);
+        assert_eq!(a.accept(now, &late), Ok(Accept::Refuse(None)), "{earlier}");
+        // But one that the peer made since then is taken: it has lost ours.
+        b.abandon(now);
+        let id_b = dial(&mut b, now + 80 * MS);
+        let hello = greet(&mut b, id_b);
+        taken(a.accept(now, &hello));
+    }
+}
+
+#[test]
+fn peer_that_dials_again_has_abandoned_its_link() {
+    let (mut a, mut b) = pair();
+    let id = dial(&mut b, 0);
+    let hello = greet(&mut b, id);
+    let (first, _) = taken(a.accept(0, &hello));
+    a.take_hello().unwrap();
+    // The answer is lost, so b says the same generation again.
+    b.link_lost(0, id);
+    let (_, (second, met)) = connect(&mut b, &mut a, 10 * MS);
+    assert!(first != second && !met.fresh);
+    assert_eq!(a.take_abandoned(), Some(first));
+}
+
+#[test]
+fn silence_is_asked_about_and_then_ends_the_link() {
+    let (mut a, mut b) = pair();
+    let ((id, _), _) = connect(&mut a, &mut b, 0);
+    assert_eq!(a.deadline(None), Some(100 * MS));
+    a.handle_timeout(100 * MS - 1, None);
+    assert!(!a.take_ping());
+    a.handle_timeout(100 * MS, None);
+    assert!(a.take_ping() && !a.take_ping());
+    assert_eq!(a.deadline(None), Some(200 * MS));
+    a.hear(150 * MS);
+    assert_eq!(a.deadline(None), Some(250 * MS));
+    a.handle_timeout(450 * MS - 1, None);
+    assert!(a.is_open());
+    a.handle_timeout(450 * MS, None);
+    assert_eq!(a.take_abandoned(), Some(id));
+    assert_eq!(a.state(), State::Lost);
+}
+
+#[test]
+fn frames_that_nobody_acknowledges_are_asked_about() {
+    let (mut a, mut b) = pair();
+    connect(&mut a, &mut b, 0);
+    a.hear(90 * MS);
+    assert_eq!(a.deadline(Some(10 * MS)), Some(110 * MS));
+    a.handle_timeout(110 * MS, Some(10 * MS));
+    assert!(a.take_ping());
+}
+
+#[test]
+fn ping_tells_a_lost_tail() {
+    let (mut a, mut b) = pair();
+    connect(&mut a, &mut b, 0);
+    b.execute(0, 0, false);
+    assert_eq!(b.pinged(1), Ok(()));
+    assert!(b.take_pong());
+    assert_eq!(b.pinged(0), Ok(()));
+    assert_eq!(b.pinged(2), Err(Violation::Gap));
+}
+
+#[test]
+fn frame_is_next_or_duplicate_or_too_far() {
+    for start in [0, u32::MAX - 1, u32::MAX] {
+        let mut session = pair().0;
+        session.start_at(start);
+        for _ in 0..4 {
+            let at = |n: u32| session.executed().wrapping_add(n);
+            assert_eq!(session.is_next(at(1)), Ok(true));
+            assert_eq!(session.is_next(at(0)), Ok(false));
+            assert_eq!(session.is_next(at(u32::MAX)), Ok(false));
+            assert_eq!(session.is_next(at(2)), Err(Violation::Gap));
+            session.execute(0, 0, false);
+        }
+    }
+}
+
+#[test]
+fn dialing_gives_up_a_link_and_at_last_the_session() {
+    let (mut a, _) = pair();
+    let first = dial(&mut a, 0);
+    a.handle_timeout(50 * MS - 1, None);
+    assert_eq!(a.state(), State::Dialing);
+    let mut now = 50 * MS;
+    assert_eq!(a.handle_timeout(now, None), None);
+    assert_eq!(a.take_abandoned(), Some(first));
+    // Waits get longer, up to a bound.
+    let mut waits = Vec::new();
+    let end = loop {
+        let at = a.deadline(None).expect("a deadline");
+        waits.push((at - now) / MS);
+        now = at;
+        if let Some(end) = a.handle_timeout(now, None) {
+            break end;
+        }
+        if let Some(id) = a.take_dial() {
+            a.link_lost(now, id);
+        }
+    };
+    assert_eq!(waits[..5], [10, 20, 40, 80, 80]);
+    assert_eq!((end, now), (End::Timeout { never: true }, 1000 * MS));
+}
+
+#[test]
+fn goodbye_is_said_once_and_closes_the_link() {
+    let (mut a, mut b) = pair();
+    let ((id, _), _) = connect(&mut a, &mut b, 0);
+    a.end(1, End::Closed(Reason::Idle));
+    assert!(!a.is_open());
+    assert_eq!(a.take_abandoned(), None);
+    assert_eq!(a.take_bye(1), Some(Reason::Idle));
+    assert_eq!(a.take_abandoned(), Some(id));
+    assert_eq!((a.take_bye(1), a.deadline(None)), (None, None));
+    // Nobody is let in until it begins again.
+    let at_b = b.link().unwrap();
+    b.end(1, End::Bye(Reason::Idle));
+    assert_eq!(b.take_abandoned(), Some(at_b));
+    b.reopen(2);
+    let id = dial(&mut b, 2);
+    let hello = greet(&mut b, id);
+    let refused = a.accept(2, &hello);
+    assert_eq!(refused, Ok(Accept::Refuse(Some(Reason::Idle))));
+    a.reopen(3);
+    taken(a.accept(3, &hello));
+}
+
+#[test]
+fn answer_of_somebody_else_is_no_answer() {
+    let (mut a, mut b) = pair();
+    let id = dial(&mut a, 0);
+    let hello = greet(&mut a, id);
+    taken(b.accept(0, &hello));
+    let answer = b.take_hello().unwrap();
+    let table: [fn(&mut Hello); 4] = [
+        |h| h.from = Name::new(b"c").unwrap(),
+        |h| h.to = Name::new(b"c").unwrap(),
+        |h| h.versions = (2, 2),
+        |h| h.generation = 0,
+    ];
+    for (at, change) in table.into_iter().enumerate() {
+        let mut wrong = answer;
+        change(&mut wrong);
+        let found = a.greeted(0, id, &wrong);
+        assert_eq!(found, Err(Violation::Unexpected), "row {at}");
+    }
+    assert_eq!(
+        a.greeted(0, LinkId(77), &answer),
+        Err(Violation::Unexpected)
+    );
+    a.greeted(0, id, &answer).unwrap();
+    assert_eq!(a.greeted(0, id, &answer), Err(Violation::Unexpected));
+}
+
+#[test]
+fn session_does_not_resume_with_other_limits() {
+    let (mut a, mut b) = pair();
+    connect(&mut a, &mut b, 0);
+    b.abandon(1);
+    let id = dial(&mut b, 1 + 10 * MS);
+    let mut hello = greet(&mut b, id);
+    hello.limits.ops = 17;
+    assert_eq!(a.accept(2, &hello), Err(Violation::Limits));
+}
