@@ -27,6 +27,7 @@
 //! | [`rng`] | numbers that a seed determines |
 //! | [`chain`] | a queue through the elements of a slice |
 //! | [`flow`] | how much a peer may send that meets no receive |
+//! | [`peer`] | everything that two sides want of each other |
 //! | [`session`] | who talks to whom, over one link after another |
 //! | [`violation`] | what a peer may not do |
 //! | [`wire`] | a frame, as bytes |
@@ -44,6 +45,7 @@ pub mod flow;
 pub mod key;
 pub mod ledger;
 pub mod order;
+pub mod peer;
 pub mod pieces;
 pub mod powercut;
 pub mod range;

@@ -588,6 +588,11 @@ impl Session {
         })
     }
 
+    /// Whether a hello comes before anything else.
+    pub fn owes_hello(&self) -> bool {
+        self.hello_due
+    }
+
     /// Whether PONG is to be sent now.
     pub fn take_pong(&mut self) -> bool {
         core::mem::take(&mut self.pong_due)

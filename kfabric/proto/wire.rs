@@ -20,6 +20,7 @@ pub mod kind;
 pub mod verdict;
 
 pub use check::atomic_code;
+pub(super) use check::{code_of, operands};
 pub use hello::Hello;
 pub use kind::{Flags, Kind, Reason};
 pub use verdict::{Errno, Failure, Level, Outcome};

@@ -1,0 +1,526 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One peer: everything that this side and another want of each other, as one machine.
+//!
+//! It does no I/O. The engine makes links, moves payloads and knows memory; the machine says what
+//! frames mean and what comes next. See Documentation/wire.rst for the rules. Whoever uses it has
+//! one lock for all of it, and goes on like this:
+//!
+//! ```text
+//! a post            submit(now, command)            then transmit
+//! a frame           handle_frame(now, link, header) an Action: what to do with the payload
+//!                   do it, executed(now, how)       in one critical section, then transmit
+//! what took longer  reply(token, how)               then transmit
+//! transmit          poll_hello, poll_transmit until None, as long as the link takes frames
+//! a link            link_up, link_lost, greeted, accept
+//! time              deadline(), handle_timeout(now) then transmit
+//! after each        poll_event until None
+//! ```
+//!
+//! What an [`Action`] asks for must not be done if the link is lost before it is: the frame comes
+//! again. So who has to sleep for it answers [`Executed::Waits`] and calls [`Peer::reply`] later.
+//!
+//! # Why a side can always execute the next frame
+//!
+//! Executing one takes room for at most one more reply. Each operation of the peer has at most two
+//! that are not acknowledged: PARKED or CTS, then DONE or what it fetched; its place is free for
+//! another only when both are. There are at most as many places as this side's hello tells, and the
+//! ring keeps room for twice as many replies, which nothing else may take. Pieces of reads go out
+//! while there is other room, and hold up no frame that comes in. Acknowledgements take no room. So
+//! neither side waits for the other before it executes what has come, and each frame that was sent
+//! is acknowledged sooner or later, which makes room for the others.
+//!
+//! | file | noun |
+//! |---|---|
+//! | [`command`] | what an initiator asks for |
+//! | [`outgoing`] | operations of this side |
+//! | [`incoming`] | operations of the peer |
+//! | [`transmit`] | the frame that goes next |
+//! | [`receive`] | the frame that has come |
+//! | `sabotage` | what tests break |
+
+pub mod command;
+pub mod incoming;
+pub mod outgoing;
+pub mod receive;
+mod sabotage;
+pub mod transmit;
+
+use super::flow::{Amount, Credit, Credits, Grant, Grants};
+use super::order::Order;
+use super::session::ring::{Ring, Sent};
+use super::session::{self, Accept, End, LinkId, Met, Session, State};
+use super::violation::Violation;
+use super::wire::hello::{Hello, Limits};
+use super::wire::verdict::Verdict;
+use super::wire::{Errno, Failure, Outcome, Reason};
+use command::{Command, Op, What};
+use core::ops::DerefMut;
+use incoming::{Incoming, Stage, Targets, Token};
+use outgoing::{Cancel, Ops, Outgoing};
+use receive::Pending;
+use sabotage::Broken;
+use transmit::Frame;
+
+pub use receive::{Action, Executed};
+pub use transmit::{Payload, Transmit};
+
+/// What slices are made of: vectors, boxes, borrowed ones.
+pub trait Storage {
+    /// A slice of elements.
+    type Of<T>: DerefMut<Target = [T]>;
+}
+
+/// The storage of a machine.
+pub struct Parts<S: Storage> {
+    /// Operations of this side: so many may be outstanding, at most 65,535.
+    pub ops: S::Of<Outgoing>,
+    /// Operations of the peer: as many as this side's hello tells.
+    pub incoming: S::Of<Incoming>,
+    /// Frames that are not acknowledged: twice as many as `incoming`, and some for requests.
+    pub sent: S::Of<Sent<Frame>>,
+    /// Receive contexts of this side: as many as its hello tells.
+    pub grants: S::Of<Grant>,
+    /// Receive contexts of the peer that this side sends to.
+    pub credits: S::Of<Credit>,
+}
+
+/// What the engine decides once.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Of the session.
+    pub session: session::Settings,
+    /// What a context holds that met no receive.
+    pub window: Amount,
+    /// What must not overtake what.
+    pub order: Order,
+}
+
+/// Why a post was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// All places are taken: later.
+    Full,
+    /// The session is closed.
+    Closed,
+    /// There is no such operation.
+    Unsound,
+}
+
+/// What becomes of a cancel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancelled {
+    /// It has ended, not executed; the event comes.
+    Ended,
+    /// The peer is asked. How it ends, its event tells.
+    Asked,
+    /// It has ended, or can't be withdrawn any more.
+    No,
+}
+
+/// What the engine is to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A link is to be made; then [`Peer::link_up`] or [`Peer::link_lost`].
+    Dial(LinkId),
+    /// A link is to be closed, after what was given out for it.
+    CloseLink(LinkId),
+    /// Frames flow; `fresh`: in a session that begins.
+    Opened {
+        /// Whether nothing was before.
+        fresh: bool,
+    },
+    /// An operation of this side has ended, and its buffer is not needed any more.
+    Ended {
+        /// Which. Its index is free.
+        op: Op,
+        /// What it was.
+        command: Command,
+        /// How.
+        verdict: Verdict,
+    },
+    /// Nothing of an operation of the peer is needed any more: a read's source, what an atomic
+    /// fetched; at the end of a session, whatever is left.
+    Released(Token),
+    /// The session is over. What was in flight has ended.
+    Over(End),
+}
+
+/// The machine.
+pub struct Peer<S: Storage> {
+    session: Session,
+    ring: Ring<S::Of<Sent<Frame>>>,
+    grants: Grants<S::Of<Grant>>,
+    credits: Credits<S::Of<Credit>>,
+    ops: Ops<S::Of<Outgoing>>,
+    targets: Targets<S::Of<Incoming>>,
+    order: Order,
+    pending: Option<Pending>,
+    turn: u8,
+    /// Since when the oldest frame waits to be acknowledged.
+    waits: u64,
+    opened: Option<bool>,
+    over: Option<End>,
+    #[cfg(test)]
+    pub(super) broken: Option<Broken>,
+}
+
+impl<S: Storage> Peer<S> {
+    /// A machine without a session. `incarnation` is random.
+    ///
+    /// `None`: the storage is not what the limits need.
+    pub fn new(settings: Settings, incarnation: u64, parts: Parts<S>) -> Option<Self> {
+        let limits = settings.session.limits;
+        let replies = 2 * usize::from(limits.ops);
+        if !limits.are_sound()
+            || parts.incoming.len() < usize::from(limits.ops)
+            || parts.grants.len() != usize::from(limits.contexts)
+            || parts.sent.len() < replies + 2
+            || parts.ops.len() > usize::from(u16::MAX)
+        {
+            return None;
+        }
+        Some(Peer {
+            session: Session::new(settings.session, incarnation),
+            ring: Ring::new(parts.sent, replies as u32, 0),
+            grants: Grants::new(parts.grants, settings.window, limits.eager),
+            credits: Credits::new(parts.credits),
+            ops: Ops::new(parts.ops),
+            targets: Targets::new(parts.incoming, limits.ops),
+            order: settings.order,
+            pending: None,
+            turn: 0,
+            waits: 0,
+            opened: None,
+            over: None,
+            #[cfg(test)]
+            broken: None,
+        })
+    }
+
+    /// What the session is in.
+    pub fn state(&self) -> State {
+        self.session.state()
+    }
+
+    /// The link in use. Any other of this peer is to be closed.
+    pub fn link(&self) -> Option<LinkId> {
+        self.session.link()
+    }
+
+    /// Whether frames have checksums, but hellos, which always have.
+    pub fn has_crc(&self) -> bool {
+        self.session.has_crc()
+    }
+
+    /// What this side takes.
+    pub fn own_limits(&self) -> &Limits {
+        &self.session.settings().limits
+    }
+
+    /// What the peer takes, while there is a session.
+    pub fn limits(&self) -> Option<Limits> {
+        self.session.limits()
+    }
+
+    /// Whether nothing is outstanding on either side, as far as this one knows.
+    pub fn is_quiet(&self) -> bool {
+        self.ops.used() == 0 && self.targets.used() == 0 && self.ring.is_empty()
+    }
+
+    /// How many operations of this side, and of the peer, have not ended.
+    pub fn outstanding(&self) -> (u32, u32) {
+        (self.ops.used(), self.targets.used())
+    }
+
+    /// Posts an operation.
+    ///
+    /// # Errors
+    ///
+    /// Why it is refused; no event comes then.
+    pub fn submit(&mut self, now: u64, command: Command) -> Result<Op, Refused> {
+        if let State::Closed(_) = self.session.state() {
+            return Err(Refused::Closed);
+        }
+        if !command.is_sound() {
+            return Err(Refused::Unsound);
+        }
+        let op = self.ops.post(command).ok_or(Refused::Full)?;
+        self.session.want(now);
+        Ok(op)
+    }
+
+    /// Withdraws a message, or remote CQ data, if no receive has met it.
+    pub fn cancel(&mut self, op: Op) -> Cancelled {
+        let Some(at) = self.ops.find(op.0) else {
+            return Cancelled::No;
+        };
+        let Some(place) = self.ops.at(at) else {
+            return Cancelled::No;
+        };
+        use outgoing::State;
+        match place.state {
+            State::Queued => {
+                let failure = Failure::new(Errno::ECANCELED, Outcome::NotExecuted);
+                self.ops.end(at, Err(failure), false);
+                Cancelled::Ended
+            }
+            State::Acking | State::Replying | State::Parked
+                if place.command.meets_a_receive() && !place.asked =>
+            {
+                if place.cancel == Cancel::No {
+                    place.cancel = Cancel::Wanted;
+                    self.ops.activate(at);
+                }
+                Cancelled::Asked
+            }
+            _ => Cancelled::No,
+        }
+    }
+
+    /// Says how an operation of the peer went for which [`Executed::Waits`] was said, or that one
+    /// which goes on has failed. For a message that was offered, `Ok` asks for it; for a read, `Ok`
+    /// sends it. Whether it was still there.
+    ///
+    /// If the source of a read fails when some of it was sent, the link is to be lost too: what was
+    /// given out and not sent is made anew, without the source.
+    pub fn reply(&mut self, token: Token, verdict: Verdict) -> bool {
+        let Some(at) = self.targets.find(token) else {
+            return false;
+        };
+        let Some(place) = self.targets.at(at) else {
+            return false;
+        };
+        match (place.stage, verdict) {
+            (Stage::Waiting, verdict) => {
+                self.resolve(at, verdict, None);
+                true
+            }
+            (Stage::Pieces | Stage::Receiving | Stage::Reading, Err(_)) => {
+                // The pieces that follow are dropped, and none of them is executed well.
+                let about = self.session.executed().wrapping_add(1);
+                self.targets.finish(at, verdict, Some(about));
+                true
+            }
+            (Stage::Closing, Err(failure)) if place.kind == super::wire::Kind::Read => {
+                place.failure.get_or_insert(failure);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// What waited does not; `about`: the frame that is answered by that, if it is the last one.
+    fn resolve(&mut self, at: u32, verdict: Verdict, about: Option<u32>) {
+        use super::wire::Kind;
+        let Some(place) = self.targets.at(at) else {
+            return;
+        };
+        let (kind, context) = (place.kind, place.context);
+        let credit = core::mem::take(&mut place.credit);
+        self.grants.give_back(context, credit);
+        match (kind, verdict) {
+            (Kind::Rts, Ok(_)) => {
+                if let Some(place) = self.targets.at(at) {
+                    place.stage = Stage::Receiving;
+                }
+                self.targets.say(at, incoming::Reply::Cts, None);
+            }
+            (Kind::Read, Ok(_)) => self.targets.stream(at),
+            _ => self.targets.finish(at, verdict, about),
+        }
+    }
+
+    /// The link that was asked for is made.
+    pub fn link_up(&mut self, link: LinkId) {
+        self.session.link_up(link);
+    }
+
+    /// A link could not be made, or is gone.
+    pub fn link_lost(&mut self, now: u64, link: LinkId) {
+        if self.session.link_lost(now, link) {
+            self.pending = None;
+        }
+    }
+
+    /// The answer of the peer on a link that was made here.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it; the link is lost.
+    pub fn greeted(&mut self, now: u64, link: LinkId, hello: &Hello) -> Result<(), Violation> {
+        let met = self.session.greeted(now, link, hello);
+        let met = met.and_then(|met| self.meet(met));
+        met.inspect_err(|_| {
+            if self.session.link() == Some(link) {
+                self.lose(now);
+            }
+        })
+    }
+
+    /// A peer has made a link and said hello.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it; the link is to be closed.
+    pub fn accept(&mut self, now: u64, hello: &Hello) -> Result<Accept, Violation> {
+        let accept = self.session.accept(now, hello)?;
+        if let Accept::Take(_, met) = accept {
+            self.pending = None;
+            self.meet(met).inspect_err(|_| self.lose(now))?;
+        }
+        Ok(accept)
+    }
+
+    /// What a hello means for what is in flight.
+    fn meet(&mut self, met: Met) -> Result<(), Violation> {
+        let limits = self.session.limits();
+        if met.fresh {
+            if met.ended {
+                self.finish_all(Errno::ECONNRESET);
+                self.over = Some(End::Restarted);
+            }
+            self.targets.next_epoch();
+            self.ops.limit(limits.map_or(0, |limits| limits.ops));
+        }
+        let last = if self.breaks(Broken::ResumeEarly) {
+            met.last.wrapping_sub(1)
+        } else if self.breaks(Broken::ResumeLate) {
+            met.last.wrapping_add(1)
+        } else {
+            met.last
+        };
+        self.ring.resume(last)?;
+        self.grants.repeat();
+        self.opened = Some(met.fresh);
+        Ok(())
+    }
+
+    /// Ends all that is in flight, and forgets what was sent.
+    fn finish_all(&mut self, errno: Errno) {
+        self.pending = None;
+        self.ops.end_all(errno);
+        self.targets.release_all();
+        self.ring.clear(self.session.start());
+        self.grants.clear();
+        self.credits.clear();
+    }
+
+    /// Loses the link in use; the session goes on.
+    fn lose(&mut self, now: u64) {
+        self.pending = None;
+        self.session.abandon(now);
+    }
+
+    fn end(&mut self, now: u64, end: End) {
+        let errno = match end {
+            End::Bye(_) => Errno::ENOTCONN,
+            End::Closed(_) => Errno::ECANCELED,
+            End::Restarted => Errno::ECONNRESET,
+            End::Timeout { never: true } => Errno::EHOSTUNREACH,
+            End::Timeout { never: false } => Errno::ETIMEDOUT,
+            End::Violated => Errno::EPROTO,
+        };
+        self.finish_all(errno);
+        self.session.end(now, end);
+        self.opened = None;
+        self.over = Some(end);
+    }
+
+    /// Ends the session, and tells the peer. Nothing is posted or accepted until
+    /// [`Peer::reopen`].
+    pub fn close(&mut self, now: u64, reason: Reason) {
+        match self.session.state() {
+            State::Closed(End::Closed(_)) => (),
+            _ => self.end(now, End::Closed(reason)),
+        }
+    }
+
+    /// After the end of a session, others may begin.
+    pub fn reopen(&mut self, now: u64) {
+        self.session.reopen(now);
+    }
+
+    /// A frame broke a rule: its link is lost, or the session ends. For frames that could not be
+    /// read; the others are seen by [`Peer::handle_frame`].
+    pub fn fail(&mut self, now: u64, violation: Violation) {
+        if violation.is_of_link() {
+            self.lose(now);
+        } else {
+            self.end(now, End::Violated);
+        }
+    }
+
+    /// When [`Peer::handle_timeout`] has something to do.
+    pub fn deadline(&self) -> Option<u64> {
+        self.session.deadline(self.waits())
+    }
+
+    fn waits(&self) -> Option<u64> {
+        (!self.ring.is_empty()).then_some(self.waits)
+    }
+
+    /// Does what time asks for.
+    pub fn handle_timeout(&mut self, now: u64) {
+        let before = self.session.link();
+        if let Some(end) = self.session.handle_timeout(now, self.waits()) {
+            self.end(now, end);
+        }
+        if self.session.link() != before {
+            self.pending = None;
+        }
+    }
+
+    /// What the engine is to know next.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        if let Some(link) = self.session.take_abandoned() {
+            return Some(Event::CloseLink(link));
+        }
+        if let Some((op, command, verdict)) = self.ops.poll_ended() {
+            return Some(Event::Ended {
+                op,
+                command,
+                verdict,
+            });
+        }
+        if let Some(token) = self.targets.poll_released() {
+            return Some(Event::Released(token));
+        }
+        if let Some(end) = self.over.take() {
+            return Some(Event::Over(end));
+        }
+        if let Some(fresh) = self.opened.take() {
+            return Some(Event::Opened { fresh });
+        }
+        self.session.take_dial().map(Event::Dial)
+    }
+
+    /// Takes in that the peer acknowledged all up to `ack`.
+    fn acknowledge(&mut self, now: u64, ack: u32) -> Result<(), Violation> {
+        if self.ring.acknowledge(ack)? {
+            self.waits = now;
+        }
+        while let Some(frame) = self.ring.pop() {
+            match frame {
+                Frame::Request { at, .. } => self.ops.acknowledged(at.into()),
+                Frame::Reply { at, op, .. }
+                | Frame::Piece { at, op, .. }
+                | Frame::Fetched { at, op, .. } => self.targets.acknowledged(at.into(), op),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl What {
+    /// Whether the peer sends what it was told to bring.
+    pub(super) const fn fetches(&self) -> bool {
+        match self {
+            What::Atomic { action, .. } => action.fetches(),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
