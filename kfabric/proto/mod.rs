@@ -55,4 +55,6 @@ pub mod violation;
 pub mod wire;
 
 #[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod testing;

@@ -59,6 +59,9 @@ use core::ops::DerefMut;
 use incoming::{Incoming, Stage, Targets, Token};
 use outgoing::{Cancel, Ops, Outgoing};
 use receive::Pending;
+#[cfg(test)]
+pub(super) use sabotage::Broken;
+#[cfg(not(test))]
 use sabotage::Broken;
 use transmit::Frame;
 
@@ -196,6 +199,13 @@ impl<S: Storage> Peer<S> {
             #[cfg(test)]
             broken: None,
         })
+    }
+
+    /// Has sequences begin after `start`, so that tests see them wrap around.
+    #[cfg(test)]
+    pub(super) fn start_at(&mut self, start: u32) {
+        self.session.start_at(start);
+        self.ring.clear(start);
     }
 
     /// What the session is in.
@@ -451,7 +461,8 @@ impl<S: Storage> Peer<S> {
         }
     }
 
-    /// When [`Peer::handle_timeout`] has something to do.
+    /// When [`Peer::handle_timeout`] has something to do. What waits for a link to take frames is
+    /// not in it.
     pub fn deadline(&self) -> Option<u64> {
         self.session.deadline(self.waits())
     }

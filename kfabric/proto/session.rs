@@ -457,17 +457,21 @@ impl Session {
         }
     }
 
-    /// PING came, and says what the last frame was.
+    /// A frame that is not sequenced says what the last one was that is.
     ///
     /// # Errors
     ///
-    /// [`Violation::Gap`]: it did not arrive.
-    pub fn pinged(&mut self, last: u32) -> Result<(), Violation> {
-        self.pong_due = true;
+    /// [`Violation::Gap`]: that one did not arrive.
+    pub fn has(&self, last: u32) -> Result<(), Violation> {
         match last.wrapping_sub(self.executed) {
             ahead if ahead == 0 || ahead >= 1 << 31 => Ok(()),
             _ => Err(Violation::Gap),
         }
+    }
+
+    /// PING came.
+    pub fn pinged(&mut self) {
+        self.pong_due = true;
     }
 
     /// The session is over. It is followed by another under the next incarnation, if any.
@@ -524,6 +528,9 @@ impl Session {
                 self.pinged = now;
             }
             _ => (),
+        }
+        if self.acks.are_due(now) {
+            self.acks.hurry();
         }
         if self.give_up.is_some_and(|at| at <= now) && !self.is_open() {
             return Some(End::Timeout {

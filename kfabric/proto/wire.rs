@@ -99,7 +99,7 @@ pub struct Header {
     pub flags: Flags,
     /// Bytes of payload.
     pub len: u32,
-    /// The frame's number, if its kind is sequenced.
+    /// The frame's number, if its kind is sequenced; else that of the last one that was.
     pub seq: u32,
     /// The number of the last frame that its sender has executed.
     pub ack: u32,
@@ -251,17 +251,21 @@ mod tests {
     /// A good header of each kind.
     pub(super) fn good(kind: Kind) -> Header {
         let mut h = Header::new(kind);
-        if kind.is_sequenced() {
-            h.seq = 7;
+        if !matches!(kind, Kind::Hello | Kind::Bye) {
+            (h.seq, h.ack) = (7, 3);
         }
-        h.ack = 3;
         if kind.is_about_an_op() {
             h.op = 0x0002_0001;
         }
         match kind {
-            Kind::Hello => (h.len, h.ack) = (98, 0),
-            Kind::Ack | Kind::Pong | Kind::Cancel | Kind::Parked | Kind::Cts | Kind::Nop => (),
-            Kind::Ping => h.total = 5,
+            Kind::Hello => h.len = 98,
+            Kind::Ack
+            | Kind::Ping
+            | Kind::Pong
+            | Kind::Cancel
+            | Kind::Parked
+            | Kind::Cts
+            | Kind::Nop => (),
             Kind::Grant => (h.context, h.total, h.data) = (2, 1 << 40, 9),
             Kind::Bye => h.code = Reason::Closed as u16,
             Kind::Send => (h.context, h.len, h.total) = (1, 64, 64),

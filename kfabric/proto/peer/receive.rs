@@ -250,10 +250,15 @@ impl<S: Storage> Peer<S> {
 
     fn unsequenced_frame(&mut self, now: u64, h: &Header) -> Result<(), Violation> {
         if h.kind != Kind::Bye {
+            // First: what it acknowledges may be what a lost reply is about.
+            self.session.has(h.seq)?;
             self.acknowledge(now, h.ack)?;
         }
         match h.kind {
-            Kind::Ping => self.session.pinged(h.total as u32),
+            Kind::Ping => {
+                self.session.pinged();
+                Ok(())
+            }
             Kind::Grant => {
                 let contexts = self.session.limits().map_or(0, |limits| limits.contexts);
                 if h.context >= contexts {
@@ -565,13 +570,17 @@ impl<S: Storage> Peer<S> {
             if let Some(place) = self.targets.at(at) {
                 place.fetches = h.kind == Kind::Atomic
                     && atomic_code(h.code).is_some_and(|(action, _)| action.fetches());
-                place.next = h.offset;
-                // Checked by the header for a first piece.
-                place.end = h.offset.saturating_add(h.total);
+                if h.kind == Kind::Write {
+                    place.next = h.offset;
+                    // Checked by the header for a first piece.
+                    place.end = h.offset.saturating_add(h.total);
+                }
             }
         }
         if let Some(place) = self.targets.at(at) {
-            place.next = place.next.saturating_add(h.len.into());
+            if h.kind == Kind::Write {
+                place.next = place.next.saturating_add(h.len.into());
+            }
             if last {
                 // Of a write, remote CQ data come with the last piece.
                 (place.flags, place.context) = (h.flags, h.context);

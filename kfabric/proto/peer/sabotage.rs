@@ -32,8 +32,6 @@ pub(in super::super) enum Broken {
     EndEarly,
     // Pieces that follow a refused one are executed.
     ForgetFailure,
-    // Acknowledgements are never sent on their own.
-    Mute,
     // An order that was asked for is not kept.
     Overtake,
 }

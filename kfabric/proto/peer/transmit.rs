@@ -175,9 +175,7 @@ impl<S: Storage> Peer<S> {
             return Some(bare(self.unsequenced(Kind::Pong)));
         }
         if self.session.take_ping() {
-            let mut header = self.unsequenced(Kind::Ping);
-            header.total = self.ring.last().into();
-            return Some(bare(header));
+            return Some(bare(self.unsequenced(Kind::Ping)));
         }
         for _ in 0..3 {
             if !self.ring.has_room() {
@@ -196,7 +194,7 @@ impl<S: Storage> Peer<S> {
         if let Some(transmit) = self.reply_frame(now) {
             return Some(transmit);
         }
-        if self.session.acks().are_due(now) && !self.breaks(Broken::Mute) {
+        if self.session.acks().are_due(now) {
             return Some(bare(self.unsequenced(Kind::Ack)));
         }
         None
@@ -205,7 +203,7 @@ impl<S: Storage> Peer<S> {
     fn unsequenced(&mut self, kind: Kind) -> Header {
         self.session.acks().clear();
         let mut header = Header::new(kind);
-        header.ack = self.session.executed();
+        (header.seq, header.ack) = (self.ring.last(), self.session.executed());
         header
     }
 

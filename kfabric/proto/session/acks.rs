@@ -58,13 +58,10 @@ impl Acks {
         self.now || self.by.is_some_and(|by| by <= now)
     }
 
-    /// When it is to be said.
+    /// When it will have to be said. Not if it has to be already: then it goes as soon as the link
+    /// takes a frame, and time changes nothing.
     pub fn at(&self) -> Option<u64> {
-        if self.now {
-            Some(0)
-        } else {
-            self.by
-        }
+        self.by.filter(|_| !self.now)
     }
 }
 
@@ -89,7 +86,7 @@ mod tests {
         assert!(!acks.are_due(59) && acks.are_due(60));
         assert_eq!(acks.at(), Some(60));
         acks.owe(20, 1);
-        assert!(acks.are_due(20));
+        assert!(acks.are_due(20) && acks.at().is_none());
         acks.clear();
         acks.owe(20, 99);
         assert!(!acks.are_due(20));

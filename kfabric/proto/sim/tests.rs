@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: GPL-2.0
+
+use super::super::testing;
+use super::*;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+
+/// Everything a link may do, but restarts.
+const ROUGH: Scenario = Scenario {
+    name: "rough",
+    gap: 2_000,
+    twice: 5_000,
+    swap: 2_000,
+    corrupt: 2_000,
+    cut: 2_000,
+    disconnect: 5 * MS,
+    half_open: 8,
+    ..Scenario::CALM
+};
+
+const LOSSY: Scenario = Scenario {
+    name: "lossy",
+    disconnect: 2 * MS,
+    cut: 5_000,
+    crc: false,
+    ..Scenario::CALM
+};
+
+const WRAP: Scenario = Scenario {
+    name: "wrap",
+    start: u32::MAX - 500,
+    ..ROUGH
+};
+
+const STRICT: Scenario = Scenario {
+    name: "strict",
+    order: Order::STRICT,
+    ..ROUGH
+};
+
+/// Little room for anything, and one side that begins.
+const NARROW: Scenario = Scenario {
+    name: "narrow",
+    frame: 512,
+    eager: 64,
+    ops: 16,
+    ring: 2,
+    window: Amount::new(1, 64),
+    both_dial: false,
+    ..ROUGH
+};
+
+/// Links take long to be made, so that both sides' dials meet and pass each other.
+const SLOW: Scenario = Scenario {
+    name: "slow",
+    pairs: 16,
+    quota: 250,
+    latency: MS,
+    disconnect: 40 * MS,
+    resume: 5_000 * MS,
+    ..LOSSY
+};
+
+const RESTARTS: Scenario = Scenario {
+    name: "restarts",
+    restart: 20 * MS,
+    limit: 200_000 * MS,
+    resume: 30 * MS,
+    ..ROUGH
+};
+
+const THOUSANDS: Scenario = Scenario {
+    name: "thousands",
+    pairs: 2000,
+    quota: 20,
+    ops: 16,
+    depth: 8,
+    disconnect: 10 * MS,
+    half_open: 8,
+    ..Scenario::CALM
+};
+
+/// Each kind of world, and how many of it.
+const WORLDS: [(Scenario, u64); 8] = [
+    (Scenario::CALM, 20),
+    (LOSSY, 20),
+    (ROUGH, 45),
+    (WRAP, 8),
+    (STRICT, 8),
+    (NARROW, 8),
+    (SLOW, 8),
+    (RESTARTS, 10),
+];
+
+fn ops(scenario: &Scenario) -> u64 {
+    2 * scenario.pairs as u64 * scenario.quota
+}
+
+#[test]
+fn all_worlds_have_a_million_operations() {
+    let all: u64 = WORLDS.iter().map(|(world, count)| count * ops(world)).sum();
+    assert!(all + ops(&THOUSANDS) >= 1_000_000, "{all}");
+}
+
+/// Runs worlds of new seeds; the seed of those that fail is printed.
+fn run(scenario: &Scenario, count: u64) -> Seen {
+    let mut seeds = testing::rng();
+    let mut all = Seen::default();
+    for _ in 0..count {
+        let seen = World::new(scenario, seeds.next_u64()).run();
+        all.ops += seen.ops;
+        all.frames += seen.frames;
+        all.lost += seen.lost;
+        all.violations += seen.violations;
+        all.time += seen.time;
+    }
+    println!("{}: {all:?}", scenario.name);
+    assert_eq!(all.ops, count * ops(scenario));
+    all
+}
+
+fn run_all(nth: usize) -> Seen {
+    let (scenario, count) = &WORLDS[nth];
+    run(scenario, *count)
+}
+
+#[test]
+fn calm_world_has_no_faults() {
+    let seen = run_all(0);
+    assert_eq!((seen.lost, seen.violations), (0, 0));
+    // Replies are saved: most operations cost a frame and a share of an acknowledgement.
+    assert!(seen.frames < 3 * seen.ops, "{seen:?}");
+}
+
+#[test]
+fn links_that_are_lost_cost_nothing_but_time() {
+    let seen = run_all(1);
+    assert!(seen.lost > 500, "{seen:?}");
+}
+
+#[test]
+fn links_do_their_worst() {
+    let seen = run_all(2);
+    assert!(seen.violations > 1000 && seen.lost > 500, "{seen:?}");
+}
+
+#[test]
+fn sequences_wrap_around_under_loss() {
+    run_all(3);
+}
+
+#[test]
+fn orders_are_kept_under_loss() {
+    run_all(4);
+}
+
+#[test]
+fn narrow_windows_and_rings_do_not_stop_the_world() {
+    run_all(5);
+}
+
+#[test]
+fn dials_that_meet_and_pass_each_other_are_settled() {
+    let seen = run_all(6);
+    assert!(seen.lost > 100, "{seen:?}");
+}
+
+#[test]
+fn restarts_end_what_was_in_flight_and_nothing_else() {
+    let seen = run_all(7);
+    assert!(seen.lost > 200, "{seen:?}");
+}
+
+#[test]
+fn thousands_of_peers_come_through() {
+    run(&THOUSANDS, 1);
+}
+
+#[test]
+fn equal_seeds_give_equal_worlds() {
+    let small = Scenario {
+        pairs: 2,
+        quota: 200,
+        ..RESTARTS
+    };
+    let seed = testing::rng().next_u64();
+    let seen = [(); 2].map(|()| World::new(&small, seed).run());
+    assert_eq!(format!("{:?}", seen[0]), format!("{:?}", seen[1]));
+}
+
+/// Each rule is broken in turn, and a world of a few thousand operations sees it.
+#[test]
+fn broken_rules_are_seen() {
+    let mut seeds = testing::rng();
+    let small = Scenario {
+        pairs: 2,
+        quota: 500,
+        limit: 2_000 * MS,
+        cancel: 0,
+        ..ROUGH
+    };
+    let ordered = Scenario {
+        order: Order::STRICT,
+        ..small
+    };
+    // Pieces are refused while others are on the way, and links are lost under them.
+    let pieces = Scenario {
+        frame: 512,
+        eager: 64,
+        disconnect: 300 * US,
+        half_open: 0,
+        ..small
+    };
+    for (broken, scenario) in [
+        (Broken::Duplicates, &small),
+        (Broken::RepliesLast, &small),
+        (Broken::WholeAck, &small),
+        (Broken::AckFirst, &small),
+        (Broken::FreshAck, &small),
+        (Broken::ResumeEarly, &small),
+        (Broken::ResumeLate, &small),
+        (Broken::Overdraw, &small),
+        (Broken::KeepCredit, &small),
+        (Broken::EndEarly, &pieces),
+        (Broken::ForgetFailure, &small),
+        (Broken::Overtake, &ordered),
+    ] {
+        let scenario = Scenario {
+            broken: Some(broken),
+            ..scenario.clone()
+        };
+        let seen = (0..200).find(|_| {
+            let seed = seeds.next_u64();
+            catch_unwind(AssertUnwindSafe(|| World::new(&scenario, seed).run())).is_err()
+        });
+        assert!(seen.is_some(), "{broken:?} goes unseen");
+        println!("{broken:?} was seen in world {seen:?}");
+    }
+}
