@@ -55,6 +55,8 @@ pub mod violation;
 pub mod wire;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod sim;
 #[cfg(test)]
 mod testing;
