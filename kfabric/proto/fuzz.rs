@@ -379,7 +379,7 @@ fn compose(seed: u64) -> Vec<u8> {
         let mut header = Header::new(Kind::ALL[rng.below(22) as usize]);
         let words = [0, 8, 16, 64, 512, 513, 1024, 4096, u64::MAX];
         let word = |rng: &mut Rng| words[rng.below(9) as usize];
-        header.op = rng.below(18) as u32 | (rng.below(3) as u32) << 16;
+        header.op = rng.below(18) as u32 | ((rng.below(3) as u32) << 16);
         header.flags = super::wire::Flags::from_bits(rng.below(64) as u16).unwrap();
         (header.key, header.offset) = (word(&mut rng), word(&mut rng));
         header.len = word(&mut rng) as u32;

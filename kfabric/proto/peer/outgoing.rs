@@ -163,7 +163,7 @@ impl<T: DerefMut<Target = [Outgoing]>> Ops<T> {
 
     fn number(&self, at: u32) -> Op {
         let generation = self.slots.get(at as usize).map_or(0, |op| op.generation);
-        Op(u32::from(generation) << 16 | at & 0xffff)
+        Op((u32::from(generation) << 16) | (at & 0xffff))
     }
 
     /// The operation of that number, as it stands in frames.

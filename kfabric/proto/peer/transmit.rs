@@ -336,7 +336,8 @@ impl<S: Storage> Peer<S> {
             let meets = command.meets_a_receive();
             let context = command.context;
             let known = !meets || (self.credits.knows(context) && context < limits.contexts);
-            if !waits && !(fits && known) {
+            let possible = fits && known;
+            if !waits && !possible {
                 let errno = if known {
                     Errno::EMSGSIZE
                 } else {

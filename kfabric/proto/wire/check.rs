@@ -219,7 +219,7 @@ fn write(h: &Header) -> Result<(), Malformed> {
 /// What `code` says that an atomic does.
 pub fn atomic_code(code: u16) -> Option<(Action, Datatype)> {
     let datatype = *Datatype::ALL.get(usize::from(code & 0xf))?;
-    let op = usize::from(code >> 4 & 0xf);
+    let op = usize::from((code >> 4) & 0xf);
     let action = match code >> 8 {
         0 => Action::Update(*AtomicOp::ALL.get(op)?),
         1 => Action::Fetch(*AtomicOp::ALL.get(op)?),
@@ -242,7 +242,7 @@ pub(in super::super) const fn code_of(action: Action, datatype: Datatype) -> u16
     datatype as u16
         | match action {
             Action::Update(op) => (op as u16) << 4,
-            Action::Fetch(op) => (op as u16) << 4 | 0x100,
+            Action::Fetch(op) => ((op as u16) << 4) | 0x100,
             Action::Compare => 0x200,
         }
 }
@@ -277,7 +277,8 @@ mod tests {
         for kind in Kind::ALL {
             let header = good(kind);
             let has = fields(kind, header.flags);
-            let table: [(bool, fn(&mut Header)); 9] = [
+            type Change = fn(&mut Header);
+            let table: [(bool, Change); 9] = [
                 (has.context, |h| h.context = 1),
                 (has.code, |h| h.code = 1),
                 (has.key, |h| h.key = 1),

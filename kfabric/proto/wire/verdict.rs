@@ -110,10 +110,13 @@ pub type Verdict = Result<Level, Failure>;
 /// `code` and `data` of a frame that says `verdict`.
 pub fn emit(verdict: Verdict) -> (u16, u64) {
     match verdict {
-        Ok(level) => (0, level as u64 | (Outcome::Executed as u64) << 8),
+        Ok(level) => (0, level as u64 | ((Outcome::Executed as u64) << 8)),
         Err(failure) => {
             let level = failure.level.map_or(0, |level| level as u64);
-            (failure.errno as u16, level | (failure.outcome as u64) << 8)
+            (
+                failure.errno as u16,
+                level | ((failure.outcome as u64) << 8),
+            )
         }
     }
 }
