@@ -15,22 +15,17 @@ use kfabric::prelude::*;
 /// How many operations it has in flight at most, in each direction.
 const DEPTH: usize = 8;
 
-const NONE: Options = Options {
-    level: Level::Delivered,
-    data: None,
-    fence: false,
-    silent: false,
-    more: false,
-};
+/// The most bytes of its atomics.
+const FEW: usize = 800;
 
 const FENCE: Options = Options {
     fence: true,
-    ..NONE
+    ..Options::NONE
 };
 
 const SILENT: Options = Options {
     silent: true,
-    ..NONE
+    ..Options::NONE
 };
 
 /// What it does itself, and what is done to it.
@@ -131,7 +126,7 @@ impl Tally {
         self.own.wait(own + 3, timeout())?;
 
         // A message that nobody receives holds up what is fenced, and what comes after that.
-        ep.send(local(1)?, to, NONE, 4)?;
+        ep.send(local(1)?, to, Options::NONE, 4)?;
         ep.write(local(1)?, to, remote, FENCE, 5)?;
         ep.write(local(1)?, to, remote, SILENT, 6)?;
         ep.read(local(1)?, to, remote, FENCE, 7)?;
@@ -139,12 +134,16 @@ impl Tally {
         ep.recv(local(1)?, 8)?;
         self.next(&[4, 5, 7, 8])?;
 
+        // No more words than that: each is done on its own.
+        let len = len.min(FEW);
+        let remote = self.remote.slice(0, len as u64)?;
+        let local = |vectors: usize| self.local.slice(0, vectors * len);
         let sum = AtomicAction::update(AtomicOp::Sum, Datatype::U64);
         ep.atomic(local(1)?, to, remote, sum, SILENT, 9)?;
         let sum = AtomicAction::fetch(AtomicOp::Sum, Datatype::U64);
         ep.atomic(local(2)?, to, remote, sum, FENCE, 10)?;
         let swap = AtomicAction::compare(Datatype::U64);
-        ep.atomic(local(3)?, to, remote, swap, NONE, 11)?;
+        ep.atomic(local(3)?, to, remote, swap, Options::NONE, 11)?;
         self.next(&[10, 11])?;
 
         self.own.wait(own + 11, timeout())?;
