@@ -8,6 +8,7 @@ use super::reach::Reach;
 use super::Endpoint;
 use crate::av::{Address, Name};
 use crate::info::Caps;
+use crate::memory::Exposed;
 use crate::mr::RemoteSlice;
 use crate::op::{
     AtomicAction, Buffer, Kind, Level, OpId, Operation, Options, Refused, Request, INJECT_SIZE,
@@ -235,13 +236,11 @@ impl<C: Send + 'static> Endpoint<C> {
             if slice.domain() != self.domain.id() {
                 return Err(EINVAL);
             }
-        } else if let Some(memory) = buffer.memory() {
-            if options.silent {
-                return Err(EINVAL);
-            }
-            if memory.is_device() {
-                needs |= Caps::HMEM;
-            }
+        } else if options.silent && buffer.memory().is_some() {
+            return Err(EINVAL);
+        }
+        if buffer.memory().is_some_and(Exposed::is_device) {
+            needs |= Caps::HMEM;
         }
         match self.caps.contains(needs) {
             true => Ok(()),

@@ -131,6 +131,16 @@ fn device_memory_needs_its_capability(info: &Info, _seed: u64) -> Result {
         let memory = check_refused(posted, EOPNOTSUPP, 1)?.into_memory();
         check!(memory.is_ok_and(|memory| memory.is_device()));
     }
+    // Nor a slice of it, though the domain has taken it as a region.
+    let own = register(&rig.a.domain, local()?, Access::NONE)?;
+    for posted in [
+        ep.send(own.slice(0, 8)?, rig.to_b, Options::NONE, 1),
+        ep.write(own.slice(0, 8)?, rig.to_b, slice, Options::NONE, 1),
+        ep.recv(own.slice(0, 8)?, 1),
+    ] {
+        drop(check_refused(posted, EOPNOTSUPP, 1)?);
+    }
+    drop(closed(own.close())?);
     closed(ep.close())?;
     closed(cq.close())?;
     drop(closed(region.close())?);
