@@ -128,7 +128,16 @@ impl Live {
     pub(super) fn connect(&self, to: &Name, data: PrivateData, timeout: Msecs) -> Result {
         let connection = self.connection()?;
         self.refusal().map_or(Ok(()), Err)?;
-        connection.connect(&*self.transport, to, data, timeout)
+        let asked = connection.connect(&*self.transport, to, data, timeout);
+        asked.map_err(|error| self.reason(error))
+    }
+
+    /// Why a connection that has ended meanwhile has, if that is what the error says.
+    fn reason(&self, error: Error) -> Error {
+        match error {
+            ENOTCONN => self.refusal().unwrap_or(ENOTCONN),
+            _ => error,
+        }
     }
 
     /// See [`Endpoint::accept`].
@@ -138,7 +147,9 @@ impl Live {
         data: PrivateData,
     ) -> Result<(), (Error, ConnectionRequest)> {
         match (self.connection(), self.refusal()) {
-            (Ok(connection), None) => request.accept(connection, &*self.transport, data),
+            (Ok(connection), None) => request
+                .accept(connection, &*self.transport, data)
+                .map_err(|(error, request)| (self.reason(error), request)),
             (Err(error), _) | (_, Some(error)) => Err((error, request)),
         }
     }
@@ -182,8 +193,9 @@ impl Live {
         if *shut {
             return;
         }
-        let ending = self.port.role().begin_end();
+        // Before the connection ends: who finds that it has finds the reason.
         self.refuse(error);
+        let ending = self.port.role().begin_end();
         // Afterwards no post is under way that has not seen it, and no connection message.
         rcu::synchronize_rcu();
         // First, so that a peer knows why what it sends goes nowhere.
