@@ -36,12 +36,13 @@ impl Port {
         status
     }
 
-    /// As [`Port::access`], but in a read section already, as a post is: for an operation that needs
-    /// no process context.
+    /// As [`Port::access`], but in a read section already, as a post is. `EINVAL`: the operation needs
+    /// process context.
     pub fn access_in(&self, op: &Op, section: &Guard) -> Status {
-        // What it is not for sleeps here, as it would there.
         if op.needs_process_context() {
-            return self.access(op);
+            // It would sleep, in the section.
+            pr_err!("a provider carried out a commit in a read section\n");
+            return Err(Failure::not_executed(EINVAL));
         }
         let find = |key| self.domain().keys().lookup_in(key, section);
         let status = match op.kind() {
