@@ -28,7 +28,7 @@ use crate::proto::range::Range;
 use crate::sys::lease::Owner;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
-use kernel::sync::{rcu, Arc};
+use kernel::sync::Arc;
 use kernel::time::delay::fsleep;
 use kernel::time::{Delta, Instant, Monotonic, Msecs};
 
@@ -304,11 +304,8 @@ impl MemoryRegion {
 impl Drop for MemoryRegion {
     fn drop(&mut self) {
         self.retire();
-        if let Some(Err(owner)) = self.region.take().map(Owner::reclaim) {
-            // A peer's access is under way in a post, which must not be the one to free memory.
-            rcu::synchronize_rcu();
-            drop(owner);
-        }
+        // The memory goes with the last access that is under way, or the last slice.
+        drop(self.region.take());
     }
 }
 
