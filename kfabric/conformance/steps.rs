@@ -13,7 +13,8 @@
 //! | `allocate` | one allocation |
 //! | `getinfo` | lists what can be had |
 //! | `open` | opens a fabric, a domain, a queue, a vector, an endpoint; closes them |
-//! | `open_all` | opens the others: counters, fences, an event queue, a listener; connects; closes |
+//! | `tally` | opens counters, and an endpoint with fences that they count for; closes |
+//! | `link` | opens an event queue and a listener; connects two endpoints; closes |
 //! | `cycle` | opens a pair, does one operation of each kind, closes |
 //! | `fail` | has one operation fail, and a target refuse another |
 //! | `hold`, `release` | opens a pair, with all that `posts` needs, and keeps it; closes it |
@@ -147,7 +148,8 @@ impl State {
             }
             ("getinfo", _) => info(provider).map(|_| ()),
             ("open", _) => open(&info(provider)?),
-            ("open_all", _) => open_all(&info(provider)?),
+            ("tally", _) => Tally::new(&info(provider)?)?.map_or(Ok(()), Tally::close),
+            ("link", _) => Link::new(&info(provider)?)?.map_or(Ok(()), Link::close),
             ("cycle", _) => cycle(&info(provider)?),
             ("fail", _) => fail(&info(provider)?),
             ("pieces", _) => pieces(),
@@ -192,14 +194,6 @@ fn variant(info: &Info, endpoint_type: EndpointType, caps: Caps) -> Result<Optio
         Err(ENODATA) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// Opens what [`open`] does not.
-#[inline(never)]
-fn open_all(info: &Info) -> Result {
-    let (tally, link) = (Tally::new(info)?, Link::new(info)?);
-    tally.map_or(Ok(()), Tally::close)?;
-    link.map_or(Ok(()), Link::close)
 }
 
 #[inline(never)]
