@@ -44,9 +44,7 @@ impl PassiveEndpoint {
     pub fn listen(domain: &Domain, info: &Info, eq: &EventQueue, backlog: usize) -> Result<Self> {
         let child = domain.child(Class::PassiveEndpoint)?;
         child.check(info)?;
-        if backlog == 0
-            || info.endpoint_type != EndpointType::Msg
-            || !Arc::ptr_eq(eq.domain().core(), child.core())
+        if backlog == 0 || info.endpoint_type != EndpointType::Msg || !child.is_beside(eq.domain())
         {
             return Err(EINVAL);
         }

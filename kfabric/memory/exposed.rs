@@ -17,7 +17,8 @@ use kernel::{prelude::*, sync::Arc};
 /// Memory in the fabric's hands: anybody may write to it at any moment.
 ///
 /// All methods but [`Exposed::commit`] may be called in any context, from any number of tasks at
-/// once, and it may be dropped in any but NMI. Bytes that somebody writes at the same time arrive old or new.
+/// once, and it may be dropped in any but NMI. Bytes that somebody writes at the same time arrive
+/// old or new.
 pub struct Exposed {
     pub(super) kind: Kind<SharedBytes>,
     /// Whether what is stored stays in no cache.
