@@ -83,7 +83,7 @@ impl PassiveEndpoint {
         self.live.transport().name()
     }
 
-    /// Its number: that of [`ConnectionRequest::listener`].
+    /// Its number: that of [`ConnectionRequest::listener`](super::ConnectionRequest::listener).
     pub fn id(&self) -> u64 {
         self.id
     }

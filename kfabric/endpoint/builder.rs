@@ -47,7 +47,7 @@ impl<'a, C: Send + 'static> Builder<'a, C> {
         self
     }
 
-    /// The addresses of the peers, for an endpoint of type [`EndpointType::Rdm`].
+    /// The addresses of the peers, for an endpoint of type [`EndpointType::Rdm`](crate::info::EndpointType::Rdm).
     pub fn av(mut self, av: &'a AddressVector) -> Self {
         self.av = Some(av);
         self
@@ -64,7 +64,7 @@ impl<'a, C: Send + 'static> Builder<'a, C> {
         self
     }
 
-    /// Where events of the connection go, for an endpoint of type [`EndpointType::Msg`].
+    /// Where events of the connection go, for an endpoint of type [`EndpointType::Msg`](crate::info::EndpointType::Msg).
     pub fn eq(mut self, eq: &'a EventQueue) -> Self {
         self.eq = Some(eq);
         self

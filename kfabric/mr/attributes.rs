@@ -17,7 +17,7 @@ pub struct Attributes {
     /// peers, by its owner or by a receive, goes around the cache.
     ///
     /// So it displaces nothing there, and a commit has nothing to write back. Needs
-    /// [`Caps::UNCACHED`].
+    /// [`Caps::UNCACHED`](crate::info::Caps::UNCACHED).
     pub uncached: bool,
 }
 
