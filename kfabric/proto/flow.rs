@@ -93,6 +93,12 @@ impl<S: DerefMut<Target = [Grant]>> Grants<S> {
         self.repeat();
     }
 
+    /// By context, what was received.
+    #[cfg(test)]
+    pub(super) fn received(&self) -> Vec<Amount> {
+        self.contexts.iter().map(|grant| grant.received).collect()
+    }
+
     /// Everything is to be told again, on another link.
     pub fn repeat(&mut self) {
         self.due = self.contexts.len();
@@ -217,6 +223,12 @@ impl<S: DerefMut<Target = [Credit]>> Credits<S> {
         usize::from(context) < self.contexts.len()
     }
 
+    /// By context, what was used.
+    #[cfg(test)]
+    pub(super) fn used(&self) -> Vec<Amount> {
+        self.contexts.iter().map(|credit| credit.used).collect()
+    }
+
     /// Begins a search through what waits.
     pub fn search(&mut self) {
         self.search = self.search.wrapping_add(1).max(1);
@@ -237,6 +249,13 @@ impl<S: DerefMut<Target = [Credit]>> Credits<S> {
         }
         credit.used = credit.used.plus(amount);
         true
+    }
+
+    /// What was taken for a frame that is never sent is there again.
+    pub fn take_back(&mut self, context: u16, amount: Amount) {
+        if let Some(credit) = self.contexts.get_mut(usize::from(context)) {
+            credit.used = credit.used.minus(amount);
+        }
     }
 
     /// Keeps those that follow in this search behind one that waits for another reason.

@@ -13,7 +13,7 @@ use super::order::Order;
 use super::peer::command::{Command, Op, Target, What};
 use super::peer::incoming::{Incoming, Token};
 use super::peer::outgoing::Outgoing;
-use super::peer::{Action, Event, Executed, Parts, Peer, Settings, Storage};
+use super::peer::{Action, Event, Executed, Parts, Payload, Peer, Settings, Storage};
 use super::rng::Rng;
 use super::session::acks::Policy;
 use super::session::ring::Sent;
@@ -351,6 +351,9 @@ impl Run<'_> {
                 return;
             };
             let header = transmit.header;
+            if let Payload::Source { token, .. } | Payload::Fetched { token } = transmit.payload {
+                assert!(self.tokens.contains(&token), "{token:?} was released");
+            }
             assert_eq!(
                 Header::parse(&header.emit(false), LIMITS.frame, false),
                 Ok(header)

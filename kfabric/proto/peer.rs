@@ -208,6 +208,12 @@ impl<S: Storage> Peer<S> {
         self.ring.clear(start);
     }
 
+    /// Of each context: what was received, and what was used at the peer.
+    #[cfg(test)]
+    pub(super) fn credit(&self) -> (Vec<Amount>, Vec<Amount>) {
+        (self.grants.received(), self.credits.used())
+    }
+
     /// What the session is in.
     pub fn state(&self) -> State {
         self.session.state()
@@ -304,6 +310,10 @@ impl<S: Storage> Peer<S> {
         match (place.stage, verdict) {
             (Stage::Waiting, verdict) => {
                 self.resolve(at, verdict, None);
+                true
+            }
+            (Stage::Placed, verdict) => {
+                self.targets.finish(at, verdict, None);
                 true
             }
             (Stage::Pieces | Stage::Receiving | Stage::Reading, Err(_)) => {

@@ -255,12 +255,35 @@ impl World {
             };
         }
         self.ledger.close();
+        self.balance();
         Seen {
             ops: self.ledger.entries.len() as u64,
             frames: self.frames,
             lost: self.lost,
             violations: self.violations,
             time: self.now,
+        }
+    }
+
+    /// What a side has used of its credit, the other has received, if nothing is on the way.
+    fn balance(&self) {
+        for pair in self.nodes.chunks(2) {
+            let link = |node: &Node| {
+                let link = node
+                    .peer
+                    .link()
+                    .filter(|_| node.peer.state() == State::Open);
+                node.links.iter().find(|l| Some(l.0) == link).map(|l| l.1)
+            };
+            let quiet = pair.iter().all(|node| node.peer.is_quiet());
+            if !quiet || link(&pair[0]).is_none() || link(&pair[0]) != link(&pair[1]) {
+                continue;
+            }
+            let credits = [pair[0].peer.credit(), pair[1].peer.credit()];
+            for side in 0..2 {
+                let (received, used) = (&credits[side].0, &credits[1 - side].1);
+                assert_eq!(received, used, "credit of {} leaks", pair[1 - side].at);
+            }
         }
     }
 

@@ -35,6 +35,8 @@ pub(super) enum Stage {
     Waiting,
     /// The pieces of a message were asked for.
     Receiving,
+    /// All of them have come, and its end takes time.
+    Placed,
     /// Pieces of a read are to be sent.
     Reading,
     /// Its last reply is to be sent, or to be acknowledged.
@@ -119,6 +121,11 @@ impl Incoming {
             links: Links::new(),
             chain: In::Nothing,
         }
+    }
+
+    /// Whether the peer has acknowledged all that was to be said about it.
+    pub(super) const fn is_heard(&self) -> bool {
+        self.frames == 0 && matches!(self.chain, In::Nothing)
     }
 
     /// Whether the engine keeps something until the last reply is acknowledged.

@@ -318,8 +318,11 @@ impl<S: Storage> Peer<S> {
                 let forgets = self.breaks(Broken::ForgetFailure);
                 match self.targets.about(h)? {
                     Some(place) if place.failure.is_some() && !forgets => Ok(Action::Discard),
+                    // It acknowledges the CTS that asked for it, so none of our frames is about
+                    // this operation any more when the last piece gives its place up.
                     Some(place)
                         if place.stage == Stage::Receiving
+                            && place.is_heard()
                             && (h.offset, h.total) == (place.next, place.total) =>
                     {
                         Ok(Action::Piece {
@@ -398,6 +401,11 @@ impl<S: Storage> Peer<S> {
         let first = h.flags.contains(Flags::FIRST);
         let last = h.flags.contains(Flags::LAST);
         let len = u64::from(h.len);
+        let data = h.flags.contains(Flags::DATA);
+        if data {
+            // Also if it is dropped: it takes its credit, see [`Peer::drop_request`].
+            self.grants.check(h.context, credit(h))?;
+        }
         if first {
             self.targets.vacancy(h)?;
         } else {
@@ -413,10 +421,6 @@ impl<S: Storage> Peer<S> {
                         && last == (h.offset + len == place.end) => {}
                 _ => return Err(Violation::Piece),
             }
-        }
-        let data = h.flags.contains(Flags::DATA);
-        if data {
-            self.grants.check(h.context, credit(h))?;
         }
         let whole = match (first, last) {
             (true, _) => Some(Range::new(h.offset, h.total)),
@@ -505,10 +509,21 @@ impl<S: Storage> Peer<S> {
             // Only now: it may acknowledge what the reply is about.
             return self.acknowledge(now, h.ack);
         }
-        if !pending.drop {
+        if pending.drop {
+            self.drop_request(h);
+        } else {
             self.execute_request(h, how);
         }
         Ok(())
+    }
+
+    /// A piece of what has failed. The last one of a write with remote CQ data takes its credit
+    /// nevertheless; if it is never sent, its sender takes it back.
+    fn drop_request(&mut self, h: &Header) {
+        if h.kind == Kind::Write && h.flags.contains(Flags::DATA) {
+            self.grants.take(h.context, credit(h));
+            self.grants.give_back(h.context, credit(h));
+        }
     }
 
     fn execute_reply(&mut self, h: &Header, how: Executed) {
@@ -528,6 +543,13 @@ impl<S: Storage> Peer<S> {
                 self.ops.activate(at);
             }
             Kind::Done => {
+                let unsent =
+                    op.state == State::Active && matches!(op.command.what, What::Write { .. });
+                if unsent && op.command.meets_a_receive() {
+                    // The piece that would have taken it at the peer is never sent.
+                    let context = op.command.context;
+                    self.credits.take_back(context, Amount::new(1, 0));
+                }
                 if let Ok(verdict) = verdict::parse(h.code, h.data) {
                     self.ops.end(at, verdict, early);
                 }
@@ -547,9 +569,22 @@ impl<S: Storage> Peer<S> {
         let at = h.op & 0xffff;
         let first = h.kind != Kind::Write || h.flags.contains(Flags::FIRST);
         let last = h.kind != Kind::Write || h.flags.contains(Flags::LAST);
+        let begins = first && h.kind != Kind::Data;
+        let forgets = self.breaks(Broken::ForgetFailure);
+        match self.targets.at(at) {
+            // The engine has failed it since the frame came: its end is to be told already.
+            Some(place) if !begins && place.failure.is_some() && !forgets => {
+                return self.drop_request(h);
+            }
+            _ => (),
+        }
         match h.kind {
             Kind::Cancel => {
-                if let Executed::Failed(failure) = how {
+                let waits = self
+                    .targets
+                    .at(at)
+                    .is_some_and(|p| p.stage == Stage::Waiting);
+                if let (Executed::Failed(failure), true) = (how, waits) {
                     self.resolve(at, Err(failure), None);
                 }
                 return;
@@ -609,7 +644,11 @@ impl<S: Storage> Peer<S> {
         let about = Some(h.seq);
         match how {
             Executed::Waits => {
-                place.stage = Stage::Waiting;
+                // All of a message that was asked for is there: it is not asked for again.
+                place.stage = match h.kind {
+                    Kind::Data => Stage::Placed,
+                    _ => Stage::Waiting,
+                };
                 if !answered {
                     self.targets.say(at, Reply::Parked, about);
                 }

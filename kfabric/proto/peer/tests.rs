@@ -940,3 +940,133 @@ fn storage_that_does_not_fit_the_limits_is_refused() {
     assert!(fits(16, 34, 2));
     assert!(!fits(15, 34, 2) && !fits(16, 33, 2) && !fits(16, 34, 1) && !fits(16, 34, 3));
 }
+
+fn with_data(len: u64) -> Command {
+    Command {
+        data: Some(1),
+        ..write(len)
+    }
+}
+
+#[test]
+fn write_that_fails_midway_takes_one_credit_on_both_sides_or_none() {
+    let len = 3 * u64::from(FRAME);
+    // How many of its three pieces are sent before the refusal comes.
+    for sent in 1..=3 {
+        let mut pair = Pair::new(Order::NONE);
+        for _ in 0..20 {
+            pair.answers[1].push(Executed::Failed(failed(Errno::EACCES)));
+            let op = pair.submit(0, with_data(len));
+            let frames: Vec<_> = (0..sent).map(|_| pair.frame(0).unwrap()).collect();
+            for frame in &frames {
+                pair.deliver(1, frame).unwrap();
+            }
+            let done = pair.frame(1).unwrap();
+            assert_eq!(done.kind, Kind::Done);
+            pair.deliver(0, &done).unwrap();
+            pair.settle();
+            assert_eq!(pair.ended(0), [(op, Err(failed(Errno::EACCES)))], "{sent}");
+            let (received, used) = (pair.peers[1].credit().0, pair.peers[0].credit().1);
+            assert_eq!(received, used, "{sent}");
+        }
+        let op = pair.submit(0, Command::send(1));
+        pair.settle();
+        assert_eq!(pair.ended(0), [(op, GOOD)], "{sent}");
+    }
+}
+
+#[test]
+fn dropped_piece_takes_no_more_than_its_credit() {
+    let mut pair = Pair::new(Order::NONE);
+    pair.answers[1] = vec![Executed::Waits; 8];
+    for _ in 0..8 {
+        pair.submit(0, Command::send(10));
+    }
+    pair.run();
+    pair.answers[1].push(Executed::Failed(failed(Errno::EACCES)));
+    let mut first = Header::new(Kind::Write);
+    (first.seq, first.op, first.len, first.total) = (9, 0xf, 10, 20);
+    first.flags = Flags::FIRST;
+    pair.deliver(1, &first).unwrap();
+    let mut last = first;
+    (last.seq, last.offset) = (10, 10);
+    last.flags = Flags::LAST | Flags::DATA;
+    assert_eq!(pair.deliver(1, &last), Err(Violation::Credit));
+}
+
+#[test]
+fn failure_while_the_last_piece_comes_is_told() {
+    let long = u64::from(EAGER) + 10;
+    for (command, pieces) in [
+        (with_data(600), 1),
+        (write(600), 1),
+        (Command::send(long), 1),
+    ] {
+        let mut pair = Pair::new(Order::NONE);
+        let op = pair.submit(0, command);
+        for _ in 0..pieces {
+            let frame = pair.frame(0).unwrap();
+            pair.deliver(1, &frame).unwrap();
+        }
+        if let Some(cts) = pair.frame(1) {
+            pair.deliver(0, &cts).unwrap();
+        }
+        let last = pair.frame(0).unwrap();
+        assert!(last.flags.contains(Flags::LAST));
+        let (now, link) = (pair.now, pair.links[1].unwrap());
+        pair.peers[1].handle_frame(now, link, &last).unwrap();
+        let failure = Failure::new(Errno::EIO, Outcome::Unknown);
+        assert!(pair.peers[1].reply(pair.token(1, 0), Err(failure)));
+        let done = Executed::Done(Level::Delivered);
+        assert_eq!(pair.peers[1].executed(now, done), Ok(true));
+        pair.settle();
+        assert_eq!(pair.ended(0), [(op, Err(failure))]);
+        assert_eq!(pair.peers[1].credit().0, pair.peers[0].credit().1);
+        assert!(pair.peers.iter().all(Peer::is_quiet));
+    }
+}
+
+#[test]
+fn piece_that_does_not_acknowledge_what_asked_for_it_ends_the_peer() {
+    for acknowledges in [false, true] {
+        let mut pair = Pair::new(Order::NONE);
+        let mut rts = Header::new(Kind::Rts);
+        (rts.seq, rts.op, rts.total) = (1, 0x1_0000, 300);
+        pair.deliver(1, &rts).unwrap();
+        let cts = pair.frame(1).unwrap();
+        assert_eq!(cts.kind, Kind::Cts);
+        let mut data = Header::new(Kind::Data);
+        (data.seq, data.op, data.total, data.len) = (2, rts.op, 300, 300);
+        data.flags = Flags::LAST;
+        if acknowledges {
+            data.ack = cts.seq;
+        }
+        let expected = if acknowledges {
+            Ok(())
+        } else {
+            Err(Violation::Piece)
+        };
+        assert_eq!(pair.deliver(1, &data), expected);
+    }
+}
+
+#[test]
+fn message_whose_last_piece_waits_is_not_asked_for_again() {
+    for verdict in [GOOD, Err(failed(Errno::EIO))] {
+        let mut pair = Pair::new(Order::NONE);
+        pair.answers[1] = vec![Executed::Done(Level::Delivered), Executed::Waits];
+        let op = pair.submit(0, Command::send(u64::from(EAGER) + 10));
+        pair.settle();
+        assert!(pair.peers[1].reply(pair.token(1, 0), verdict));
+        pair.settle();
+        assert_eq!(
+            pair.kinds(1)
+                .iter()
+                .filter(|&&kind| kind == Kind::Cts)
+                .count(),
+            1
+        );
+        assert_eq!(pair.ended(0), [(op, verdict)]);
+        assert!(pair.peers.iter().all(Peer::is_quiet));
+    }
+}
