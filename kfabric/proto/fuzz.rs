@@ -516,7 +516,6 @@ fn corpus_breaks_nothing_and_reaches_far() {
     }
     for violation in [
         Violation::Gap,
-        Violation::Unexpected,
         Violation::Acknowledged,
         Violation::Index,
         Violation::Piece,

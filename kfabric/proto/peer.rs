@@ -51,7 +51,7 @@ use super::order::Order;
 use super::session::ring::{Ring, Sent};
 use super::session::{self, Accept, End, LinkId, Met, Session, State};
 use super::violation::Violation;
-use super::wire::hello::{Hello, Limits};
+use super::wire::hello::{Hello, Limits, MIN_OPS};
 use super::wire::verdict::Verdict;
 use super::wire::{Errno, Failure, Outcome, Reason};
 use command::{Command, Op, What};
@@ -420,6 +420,8 @@ impl<S: Storage> Peer<S> {
     fn finish_all(&mut self, errno: Errno) {
         self.pending = None;
         self.ops.end_all(errno);
+        // What the next peer allows is not known.
+        self.ops.limit(MIN_OPS);
         self.targets.release_all();
         self.ring.clear(self.session.start());
         self.grants.clear();
@@ -433,6 +435,10 @@ impl<S: Storage> Peer<S> {
     }
 
     fn end(&mut self, now: u64, end: End) {
+        // Of what is over already, only what this side decides changes anything: who is let in.
+        if matches!(self.session.state(), State::Closed(_)) && !matches!(end, End::Closed(_)) {
+            return;
+        }
         let errno = match end {
             End::Bye(_) => Errno::ENOTCONN,
             End::Closed(_) => Errno::ECANCELED,
@@ -464,7 +470,9 @@ impl<S: Storage> Peer<S> {
     /// A frame broke a rule: its link is lost, or the session ends. For frames that could not be
     /// read; the others are seen by [`Peer::handle_frame`].
     pub fn fail(&mut self, now: u64, violation: Violation) {
-        if violation.is_of_link() {
+        if self.session.is_parting() {
+            // The goodbye is still to be said, and nothing is read any more.
+        } else if violation.is_of_link() {
             self.lose(now);
         } else {
             self.end(now, End::Violated);

@@ -121,9 +121,10 @@ enum Link {
         id: LinkId,
         dialled: bool,
     },
-    /// Only BYE is left to be said.
+    /// Only BYE is left to be said, if the link takes it in time.
     Parting {
         id: LinkId,
+        until: u64,
     },
 }
 
@@ -141,7 +142,9 @@ pub struct Session {
     settings: Settings,
     incarnation: u64,
     other: Option<Other>,
-    /// The peer's incarnation before the one that it has, or 0.
+    /// The last incarnation of the peer that there was a session with, or 0.
+    latest: u64,
+    /// The one before that, or 0.
     former: u64,
     link: Link,
     ids: u32,
@@ -156,6 +159,8 @@ pub struct Session {
     heard: u64,
     pinged: u64,
     hello_due: bool,
+    /// The hello that comes before BYE.
+    last_hello: Option<Hello>,
     ping_due: bool,
     pong_due: bool,
     dial_due: Option<LinkId>,
@@ -169,6 +174,7 @@ impl Session {
             settings,
             incarnation: incarnation.max(1),
             other: None,
+            latest: 0,
             former: 0,
             link: Link::None { redial: None },
             ids: 0,
@@ -182,6 +188,7 @@ impl Session {
             heard: 0,
             pinged: 0,
             hello_due: false,
+            last_hello: None,
             ping_due: false,
             pong_due: false,
             dial_due: None,
@@ -222,6 +229,16 @@ impl Session {
         matches!(self.link, Link::Open { .. })
     }
 
+    /// Whether the answer to a hello is awaited.
+    pub fn is_greeting(&self) -> bool {
+        matches!(self.link, Link::Greeting { .. })
+    }
+
+    /// Whether nothing but BYE is to be said, and nothing that comes is of use.
+    pub fn is_parting(&self) -> bool {
+        matches!(self.link, Link::Parting { .. })
+    }
+
     /// The link in use. Any other of this peer is to be closed.
     pub fn link(&self) -> Option<LinkId> {
         match self.link {
@@ -229,7 +246,7 @@ impl Session {
             Link::Dialing { id, .. }
             | Link::Greeting { id, .. }
             | Link::Open { id, .. }
-            | Link::Parting { id } => Some(id),
+            | Link::Parting { id, .. } => Some(id),
         }
     }
 
@@ -284,7 +301,7 @@ impl Session {
             return false;
         }
         (self.hello_due, self.ping_due, self.pong_due) = (false, false, false);
-        self.dial_due = None;
+        (self.dial_due, self.last_hello) = (None, None);
         if let Some(_ended) = self.closed {
             self.link = Link::None { redial: None };
             return true;
@@ -384,7 +401,7 @@ impl Session {
 
     /// Whether a hello is of an incarnation that the peer has left, and so of a link that was late.
     fn is_stale(&self, hello: &Hello) -> bool {
-        hello.incarnation == self.former
+        self.former != 0 && hello.incarnation == self.former
     }
 
     /// What a hello makes of the session.
@@ -404,8 +421,9 @@ impl Session {
         if fresh {
             self.executed = self.start;
         }
-        if let (true, Some(before)) = (fresh, before) {
-            self.former = before.incarnation;
+        // Also if that session was forgotten meanwhile.
+        if self.latest != other.incarnation {
+            self.former = core::mem::replace(&mut self.latest, other.incarnation);
         }
         self.other = Some(other);
         self.closed = None;
@@ -481,7 +499,13 @@ impl Session {
             _ => false,
         };
         match self.link {
-            Link::Open { id, .. } if bye => self.link = Link::Parting { id },
+            Link::Open { id, .. } if bye => {
+                let until = now.saturating_add(self.settings.dial);
+                self.link = Link::Parting { id, until };
+                // Nothing comes before it on a link, and what it says is of this session.
+                self.last_hello = self.take_hello();
+            }
+            Link::Parting { .. } => (),
             _ => self.abandon(now),
         }
         if let Link::None { redial } = &mut self.link {
@@ -517,7 +541,11 @@ impl Session {
     /// `waits`: since when frames wait for an acknowledgement.
     pub fn handle_timeout(&mut self, now: u64, waits: Option<u64>) -> Option<End> {
         match self.link {
-            Link::Dialing { until, .. } | Link::Greeting { until, .. } if until <= now => {
+            Link::Dialing { until, .. }
+            | Link::Greeting { until, .. }
+            | Link::Parting { until, .. }
+                if until <= now =>
+            {
                 self.abandon(now);
             }
             Link::Open { .. } if now >= self.heard.saturating_add(self.settings.dead) => {
@@ -563,7 +591,7 @@ impl Session {
                 let talk = dead.min(self.ping_at(waits));
                 Some(self.acks.at().map_or(talk, |at| talk.min(at)))
             }
-            Link::Parting { .. } => None,
+            Link::Parting { until, .. } => Some(until),
         };
         match (link, self.give_up) {
             (Some(link), Some(give_up)) => Some(link.min(give_up)),
@@ -573,6 +601,9 @@ impl Session {
 
     /// The hello that is to be sent now, if any.
     pub fn take_hello(&mut self) -> Option<Hello> {
+        if let Some(hello) = self.last_hello.take() {
+            return Some(hello);
+        }
         if !core::mem::take(&mut self.hello_due) {
             return None;
         }
@@ -597,7 +628,7 @@ impl Session {
 
     /// Whether a hello comes before anything else.
     pub fn owes_hello(&self) -> bool {
-        self.hello_due
+        self.hello_due || self.last_hello.is_some()
     }
 
     /// Whether PONG is to be sent now.
@@ -612,9 +643,9 @@ impl Session {
 
     /// The reason of the BYE that is to be sent now. The link is not used after that.
     pub fn take_bye(&mut self, now: u64) -> Option<Reason> {
-        let Link::Parting { .. } = self.link else {
+        if !self.is_parting() || self.owes_hello() {
             return None;
-        };
+        }
         self.abandon(now);
         match self.closed {
             Some(End::Closed(reason)) => Some(reason),

@@ -190,7 +190,7 @@ impl<S: Storage> Peer<S> {
         link: LinkId,
         header: &Header,
     ) -> Result<Action, Violation> {
-        if self.session.link() != Some(link) {
+        if self.session.link() != Some(link) || self.session.is_parting() {
             return Ok(discard(header));
         }
         self.pending = None;
@@ -219,7 +219,9 @@ impl<S: Storage> Peer<S> {
     }
 
     fn frame(&mut self, now: u64, h: &Header) -> Result<Action, Violation> {
-        if !self.session.is_open() || h.kind == Kind::Hello {
+        // Who is not let in may be told why, in place of the answer.
+        let refused = self.session.is_greeting() && h.kind == Kind::Bye;
+        if !(self.session.is_open() || refused) || h.kind == Kind::Hello {
             return Err(Violation::Unexpected);
         }
         self.session.hear(now);

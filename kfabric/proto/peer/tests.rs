@@ -1070,3 +1070,97 @@ fn message_whose_last_piece_waits_is_not_asked_for_again() {
         assert!(pair.peers.iter().all(Peer::is_quiet));
     }
 }
+
+#[test]
+fn frame_on_its_way_does_not_swallow_the_goodbye() {
+    let mut pair = Pair::new(Order::NONE);
+    let op = pair.submit(0, write(10));
+    let late = pair.frame(0).unwrap();
+    let (now, link) = (pair.now, pair.links[1].unwrap());
+    pair.peers[1].close(now, Reason::Idle);
+    let found = pair.peers[1].handle_frame(now, link, &late);
+    assert_eq!(found, Ok(Action::Discard));
+    pair.peers[1].fail(now, Violation::Piece);
+    pair.peers[1].fail(now, Violation::Gap);
+    let closed = State::Closed(End::Closed(Reason::Idle));
+    assert_eq!(pair.peers[1].state(), closed);
+    let bye = pair.frame(1).unwrap();
+    assert_eq!((bye.kind, bye.code), (Kind::Bye, Reason::Idle as u16));
+    pair.deliver(0, &bye).unwrap();
+    let unknown = Err(Failure::new(Errno::ENOTCONN, Outcome::Unknown));
+    assert_eq!(pair.ended(0), [(op, unknown)]);
+}
+
+#[test]
+fn goodbye_that_no_link_takes_is_given_up() {
+    let mut pair = Pair::new(Order::NONE);
+    let (now, link) = (pair.now, pair.links[1].unwrap());
+    pair.peers[1].close(now, Reason::Closed);
+    pair.drain();
+    assert_eq!(pair.peers[1].deadline(), Some(now + 50 * MS));
+    pair.peers[1].handle_timeout(now + 50 * MS - 1);
+    assert_eq!(pair.peers[1].link(), Some(link));
+    pair.peers[1].handle_timeout(now + 50 * MS);
+    assert_eq!(pair.peers[1].poll_event(), Some(Event::CloseLink(link)));
+    assert_eq!(
+        (pair.peers[1].deadline(), pair.peers[1].link()),
+        (None, None)
+    );
+}
+
+/// One that dials, and what it says.
+fn greeting() -> (Peer<Heap>, LinkId, Hello, Op) {
+    let mut a = machine(b"a", b"b", 100, Order::NONE);
+    let op = a.submit(0, Command::send(1)).unwrap();
+    a.handle_timeout(0);
+    let link = a.link().unwrap();
+    a.link_up(link);
+    let mut out = [0; MAX];
+    let (_, len) = a.poll_hello(&mut out).unwrap();
+    let hello = Hello::parse(&out[..len]).unwrap();
+    (a, link, hello, op)
+}
+
+#[test]
+fn who_is_not_let_in_is_told_why() {
+    let (mut a, link, _, op) = greeting();
+    let mut bye = Header::new(Kind::Bye);
+    bye.code = Reason::Version as u16;
+    assert_eq!(a.handle_frame(1, link, &bye), Ok(Action::Nothing));
+    assert_eq!(a.state(), State::Closed(End::Bye(Reason::Version)));
+    let events: Vec<_> = std::iter::from_fn(|| a.poll_event()).collect();
+    let ended = |event: &Event| matches!(event, Event::Ended { op: o, .. } if *o == op);
+    assert!(events.iter().any(ended));
+    assert!(events.contains(&Event::Over(End::Bye(Reason::Version))));
+    // Nothing else may come then.
+    let (mut a, link, ..) = greeting();
+    let ack = Header::new(Kind::Ack);
+    assert_eq!(a.handle_frame(1, link, &ack), Err(Violation::Unexpected));
+}
+
+#[test]
+fn goodbye_comes_after_the_hello_that_is_due() {
+    let (_, _, hello, _) = greeting();
+    let mut b = machine(b"b", b"a", 200, Order::NONE);
+    b.accept(0, &hello).unwrap();
+    b.close(0, Reason::Busy);
+    assert!(b.poll_transmit(0).is_none());
+    let mut out = [0; MAX];
+    let (_, len) = b.poll_hello(&mut out).unwrap();
+    let answer = Hello::parse(&out[..len]).unwrap();
+    assert_eq!((answer.incarnation, answer.expects), (200, 100));
+    assert_eq!(b.poll_transmit(0).unwrap().header.kind, Kind::Bye);
+}
+
+#[test]
+fn limit_of_a_peer_does_not_outlive_its_session() {
+    let mut a = machine(b"a", b"b", 100, Order::NONE);
+    a.ops = Ops::new(vec![Outgoing::vacant(); 64]);
+    a.ops.limit(64);
+    a.close(0, Reason::Closed);
+    a.reopen(0);
+    let posted = (0..64)
+        .take_while(|_| a.submit(0, write(10)).is_ok())
+        .count();
+    assert_eq!(posted, usize::from(MIN_OPS));
+}

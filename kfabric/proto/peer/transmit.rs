@@ -348,7 +348,9 @@ impl<S: Storage> Peer<S> {
                 continue;
             }
             let goes = if waits {
-                self.credits.hold(context);
+                if meets {
+                    self.credits.hold(context);
+                }
                 false
             } else if meets {
                 let bytes = match command.what {

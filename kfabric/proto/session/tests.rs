@@ -381,3 +381,18 @@ fn session_does_not_resume_with_other_limits() {
     hello.limits.ops = 17;
     assert_eq!(a.accept(2, &hello), Err(Violation::Limits));
 }
+
+#[test]
+fn hello_of_an_incarnation_before_is_refused_though_its_session_was_forgotten() {
+    let (mut a, mut b) = pair();
+    let ((_, _), (at_b, _)) = connect(&mut a, &mut b, 0);
+    b.link_lost(1, at_b);
+    let id = dial(&mut b, 1 + 10 * MS);
+    let late = greet(&mut b, id);
+    a.end(2, End::Timeout { never: false });
+    let mut b = Session::new(settings(b"b", b"a"), 999);
+    a.reopen(2);
+    connect(&mut b, &mut a, 2);
+    assert_eq!(a.accept(3, &late), Ok(Accept::Refuse(None)));
+    assert!(a.is_open());
+}
