@@ -6,6 +6,7 @@
 //! [`Grants`], the sender [`Credits`]. What a peer can make the receiver hold is at most the
 //! windows: it is granted anew only what was given back. Source: Documentation/wire.rst, Credits.
 
+use super::chain::{Chain, Linked, Links};
 use super::violation::Violation;
 use core::ops::DerefMut;
 
@@ -173,6 +174,17 @@ pub struct Credit {
     used: Amount,
     /// The search in which a message to it had to wait.
     waits: u32,
+    /// What waits for nothing but credit of this context; of the sender's operations.
+    waiting: Chain,
+    /// It may have credit for the first that waits, and is in the chain of those.
+    ready: bool,
+    links: Links,
+}
+
+impl Linked for Credit {
+    fn links(&mut self) -> &mut Links {
+        &mut self.links
+    }
 }
 
 /// The sender's side.
@@ -180,6 +192,8 @@ pub struct Credit {
 pub struct Credits<S> {
     contexts: S,
     search: u32,
+    /// Contexts whose first that waits is to be tried.
+    ready: Chain,
 }
 
 impl<S: DerefMut<Target = [Credit]>> Credits<S> {
@@ -188,6 +202,7 @@ impl<S: DerefMut<Target = [Credit]>> Credits<S> {
         let mut credits = Credits {
             contexts,
             search: 1,
+            ready: Chain::new(),
         };
         credits.clear();
         credits
@@ -195,6 +210,7 @@ impl<S: DerefMut<Target = [Credit]>> Credits<S> {
 
     /// Begins anew, for another session.
     pub fn clear(&mut self) {
+        self.ready = Chain::new();
         self.contexts.iter_mut().for_each(|credit| {
             *credit = Credit::default();
         });
@@ -215,7 +231,74 @@ impl<S: DerefMut<Target = [Credit]>> Credits<S> {
             return Err(Violation::Grant);
         }
         credit.granted = granted;
+        self.retry(context);
         Ok(())
+    }
+
+    /// Has the first that waits for a context tried again, if any does.
+    fn retry(&mut self, context: u16) {
+        let Some(credit) = self.contexts.get_mut(usize::from(context)) else {
+            return;
+        };
+        if !credit.waiting.is_empty() && !core::mem::replace(&mut credit.ready, true) {
+            self.ready.push(&mut self.contexts, context.into());
+        }
+    }
+
+    /// Whether something that waited may have credit.
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// One that waited for credit, the first of its context, and which that is. It goes, by
+    /// [`Credits::resume`], or the context waits for the next grant.
+    pub fn pop_ready(&mut self) -> Option<(u16, u32)> {
+        while let Some(at) = self.ready.pop(&mut self.contexts) {
+            let credit = self.contexts.get_mut(at as usize)?;
+            credit.ready = false;
+            if let Some(first) = credit.waiting.head() {
+                return Some((at as u16, first));
+            }
+        }
+        None
+    }
+
+    /// Whether nothing before it in this search waits for the context and another reason.
+    pub fn is_open_to(&self, context: u16) -> bool {
+        let credit = self.contexts.get(usize::from(context));
+        credit.is_some_and(|credit| credit.waits != self.search)
+    }
+
+    /// Has an operation wait until there is credit, behind those that do already.
+    pub fn park<T: Linked>(&mut self, context: u16, slots: &mut [T], at: u32) {
+        if let Some(credit) = self.contexts.get_mut(usize::from(context)) {
+            credit.waiting.push(slots, at);
+        }
+    }
+
+    /// Takes so much for the first that waits, if there is so much.
+    pub fn resume(&mut self, context: u16, amount: Amount) -> bool {
+        self.draw(context, amount)
+    }
+
+    /// One waits no more. The one behind it may go.
+    pub fn unpark<T: Linked>(&mut self, context: u16, slots: &mut [T], at: u32) {
+        if let Some(credit) = self.contexts.get_mut(usize::from(context)) {
+            credit.waiting.remove(slots, at);
+            self.retry(context);
+        }
+    }
+
+    fn draw(&mut self, context: u16, amount: Amount) -> bool {
+        let Some(credit) = self.contexts.get_mut(usize::from(context)) else {
+            return false;
+        };
+        // The peer may have granted up to 2^31 messages at once; that is all of them.
+        let covered = credit.granted.minus(credit.used).covers(amount);
+        if covered {
+            credit.used = credit.used.plus(amount);
+        }
+        covered
     }
 
     /// Whether there is such a context here.
@@ -234,27 +317,24 @@ impl<S: DerefMut<Target = [Credit]>> Credits<S> {
         self.search = self.search.wrapping_add(1).max(1);
     }
 
-    /// Takes so much, if there is so much and nothing before it in this search waits for the same
-    /// context: messages to a context keep their order.
+    /// Takes so much, if there is so much and nothing before it waits for the same context, in this
+    /// search or for credit: messages to a context keep their order. If not, it is to be parked, or
+    /// to be held.
     pub fn take(&mut self, context: u16, amount: Amount) -> bool {
         let search = self.search;
-        let Some(credit) = self.contexts.get_mut(usize::from(context)) else {
-            return false;
-        };
-        // The peer may have granted up to 2^31 messages at once; that is all of them.
-        let left = credit.granted.minus(credit.used);
-        if credit.waits == search || !left.covers(amount) {
-            credit.waits = search;
-            return false;
+        match self.contexts.get(usize::from(context)) {
+            Some(credit) if credit.waits != search && credit.waiting.is_empty() => {
+                self.draw(context, amount)
+            }
+            _ => false,
         }
-        credit.used = credit.used.plus(amount);
-        true
     }
 
     /// What was taken for a frame that is never sent is there again.
     pub fn take_back(&mut self, context: u16, amount: Amount) {
         if let Some(credit) = self.contexts.get_mut(usize::from(context)) {
             credit.used = credit.used.minus(amount);
+            self.retry(context);
         }
     }
 
@@ -316,6 +396,7 @@ mod tests {
         assert!(credits.take(0, one(100)));
         // Behind one that waits nothing goes, even if there is credit for it.
         assert!(!credits.take(0, one(1)));
+        credits.hold(0);
         assert!(!credits.take(0, one(0)));
         credits.search();
         assert!(credits.take(0, one(0)));

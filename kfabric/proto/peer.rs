@@ -277,6 +277,7 @@ impl<S: Storage> Peer<S> {
         use outgoing::State;
         match place.state {
             State::Queued => {
+                self.ops.unpark(at, &mut self.credits);
                 let failure = Failure::new(Errno::ECANCELED, Outcome::NotExecuted);
                 self.ops.end(at, Err(failure), false);
                 Cancelled::Ended

@@ -3,6 +3,7 @@
 //! Operations of this side, from their post to their end.
 
 use super::super::chain::{Chain, Linked, Links};
+use super::super::flow::{Credit, Credits};
 use super::super::wire::hello::MIN_OPS;
 use super::super::wire::verdict::Verdict;
 use super::super::wire::{Errno, Failure, Outcome};
@@ -35,6 +36,8 @@ enum In {
     Nothing,
     Free,
     Queue,
+    /// Of its context, until there is credit.
+    Parked,
     Active,
     Ended,
 }
@@ -101,7 +104,7 @@ impl Linked for Outgoing {
 /// # Invariants
 ///
 /// Each place is in the chain that its `chain` names. Those in `queue` are queued, in the order of
-/// their posts; those in `active` have a frame to send.
+/// their posts, but for those that wait for nothing but credit, which are in the chains of `Credits`; those in `active` have a frame to send.
 #[derive(Debug)]
 pub(super) struct Ops<T> {
     slots: T,
@@ -211,13 +214,46 @@ impl<T: DerefMut<Target = [Outgoing]>> Ops<T> {
         !self.active.is_empty()
     }
 
+    /// Has one that is queued wait for credit of its context, if it may; whether it does.
+    pub(super) fn park<C>(&mut self, at: u32, credits: &mut Credits<C>) -> bool
+    where
+        C: DerefMut<Target = [Credit]>,
+    {
+        let Some(context) = self.at(at).map(|op| op.command.context) else {
+            return false;
+        };
+        if !credits.is_open_to(context) {
+            return false;
+        }
+        self.unlink(at);
+        credits.park(context, &mut self.slots, at);
+        self.set_chain(at, In::Parked);
+        true
+    }
+
+    /// Has one wait no more, if it waits for credit.
+    pub(super) fn unpark<C>(&mut self, at: u32, credits: &mut Credits<C>)
+    where
+        C: DerefMut<Target = [Credit]>,
+    {
+        let Some(op) = self.slots.get_mut(at as usize) else {
+            return;
+        };
+        if op.chain == In::Parked {
+            op.chain = In::Nothing;
+            let context = op.command.context;
+            credits.unpark(context, &mut self.slots, at);
+        }
+    }
+
     /// Takes it out of its chain.
     fn unlink(&mut self, at: u32) {
         let Some(op) = self.slots.get_mut(at as usize) else {
             return;
         };
         match core::mem::replace(&mut op.chain, In::Nothing) {
-            In::Nothing => (),
+            // Of a session that is over: the chain is forgotten with it. Else see `Ops::unpark`.
+            In::Nothing | In::Parked => (),
             In::Free => self.free.remove(&mut self.slots, at),
             In::Queue => self.queue.remove(&mut self.slots, at),
             In::Active => self.active.remove(&mut self.slots, at),

@@ -1164,3 +1164,80 @@ fn limit_of_a_peer_does_not_outlive_its_session() {
         .count();
     assert_eq!(posted, usize::from(MIN_OPS));
 }
+
+/// A machine with room for 64 operations of either side.
+fn wide(name: &[u8], peer: &[u8], order: Order) -> Peer<Heap> {
+    let mut session = *machine(name, peer, 5, order).session.settings();
+    session.limits.ops = 64;
+    let settings = Settings {
+        session,
+        window: Amount::new(8, 1024),
+        order,
+    };
+    let parts = Parts {
+        ops: vec![Outgoing::vacant(); 64],
+        incoming: vec![Incoming::vacant(); 64],
+        sent: vec![Sent::vacant(); 256],
+        grants: vec![Grant::default(); 2],
+        credits: vec![Credit::default(); 2],
+    };
+    Peer::new(settings, 7 + u64::from(name[0]), parts).unwrap()
+}
+
+#[test]
+fn context_that_nobody_consumes_holds_up_nothing_else() {
+    let mut pair = Pair::new(Order::NONE);
+    pair.peers = [wide(b"a", b"b", Order::NONE), wide(b"b", b"a", Order::NONE)];
+    pair.peers[0].session.want(pair.now);
+    pair.connect();
+    pair.settle();
+    pair.forget();
+    pair.answers[1] = vec![Executed::Waits; 8];
+    let ops: Vec<_> = (0..50).map(|_| pair.submit(0, Command::send(1))).collect();
+    let mut others = vec![pair.submit(0, write(10)), pair.submit(0, read(10))];
+    let elsewhere = Command {
+        context: 1,
+        ..Command::send(1)
+    };
+    others.extend((0..12).map(|_| pair.submit(0, elsewhere)));
+    pair.settle();
+    let mut ended: Vec<_> = pair.ended(0).into_iter().map(|(op, _)| op).collect();
+    ended.sort_by_key(|op| op.0);
+    assert_eq!(ended, others);
+    // One of those that wait is withdrawn; the others go in their order when there is credit.
+    assert_eq!(pair.peers[0].cancel(ops[8]), Cancelled::Ended);
+    assert_eq!(pair.peers[0].cancel(ops[20]), Cancelled::Ended);
+    pair.drain();
+    pair.ended(0);
+    for nth in 0..8 {
+        pair.peers[1].reply(pair.token(1, nth), GOOD);
+    }
+    pair.settle();
+    let ended: Vec<_> = pair.ended(0).into_iter().map(|(op, _)| op).collect();
+    let left = ops.iter().enumerate();
+    let left = left.filter(|(nth, _)| ![8, 20].contains(nth));
+    assert_eq!(ended, left.map(|(_, &op)| op).collect::<Vec<_>>());
+    assert!(pair.peers.iter().all(Peer::is_quiet));
+}
+
+#[test]
+fn session_that_ends_takes_what_waits_for_credit_along() {
+    let mut pair = Pair::new(Order::NONE);
+    pair.answers[1] = vec![Executed::Waits; 8];
+    let ops: Vec<_> = (0..12).map(|_| pair.submit(0, Command::send(1))).collect();
+    pair.run();
+    let now = pair.now;
+    pair.peers[0].close(now, Reason::Closed);
+    pair.drain();
+    let ended = pair.ended(0);
+    assert_eq!(ended.len(), ops.len());
+    let unsent = Err(failed(Errno::ECANCELED));
+    assert_eq!(
+        ended
+            .iter()
+            .filter(|(_, verdict)| *verdict == unsent)
+            .count(),
+        4
+    );
+    assert_eq!(pair.peers[0].outstanding().0, 0);
+}

@@ -17,7 +17,8 @@ use super::outgoing::{Cancel, State};
 use super::sabotage::Broken;
 use super::{Peer, Storage};
 
-/// Among how many, the oldest, one is sought that may begin.
+/// Among how many, the oldest, one is sought that may begin. Those that wait for nothing but credit
+/// are not among them.
 const WINDOW: usize = 32;
 
 /// What a frame is made of again.
@@ -145,7 +146,10 @@ impl<S: Storage> Peer<S> {
 
     /// Whether nothing more is sent before the peer acknowledges.
     fn falls_quiet(&mut self) -> bool {
-        let more = self.ops.has_active() || self.ops.has_queued() || self.targets.has_streams();
+        let more = self.ops.has_active()
+            || self.ops.has_queued()
+            || self.credits.has_ready()
+            || self.targets.has_streams();
         !self.ring.has_again() && (!more || !self.ring.has_room())
     }
 
@@ -301,12 +305,22 @@ impl<S: Storage> Peer<S> {
     /// The first frame of the oldest that may begin.
     fn first_frame(&mut self, now: u64) -> Option<Transmit> {
         let limits = self.session.limits()?;
+        while let Some((context, at)) = self.credits.pop_ready() {
+            let amount = need(&self.ops.at(at)?.command, limits.eager);
+            if self.credits.resume(context, amount) {
+                self.ops.unpark(at, &mut self.credits);
+                self.ops.begin(at);
+                return self.request_frame(now, at);
+            }
+        }
         self.credits.search();
         // Effects of those that wait before it.
         let mut ahead = [false; 3];
         let mut next = self.ops.queued(None);
-        for _ in 0..WINDOW {
+        let mut seen = 0;
+        while seen < WINDOW {
             let at = next?;
+            seen += 1;
             next = self.ops.queued(Some(at));
             let command = self.ops.at(at)?.command;
             let effect = command.effect();
@@ -348,16 +362,10 @@ impl<S: Storage> Peer<S> {
                 continue;
             }
             let goes = if waits {
-                if meets {
-                    self.credits.hold(context);
-                }
                 false
             } else if meets {
-                let bytes = match command.what {
-                    What::Send { .. } if command.len <= limits.eager.into() => command.len,
-                    _ => 0,
-                };
-                self.credits.take(context, Amount::new(1, bytes)) || self.breaks(Broken::Overdraw)
+                let amount = need(&command, limits.eager);
+                self.credits.take(context, amount) || self.breaks(Broken::Overdraw)
             } else {
                 true
             };
@@ -365,8 +373,19 @@ impl<S: Storage> Peer<S> {
                 self.ops.begin(at);
                 return self.request_frame(now, at);
             }
-            if let Some(effect) = effect {
-                ahead[effect as usize] = true;
+            let Some(effect) = effect else { continue };
+            // If it holds up nothing but its context, it needs not be looked at until that has
+            // credit. Each is put aside once, so that the search is short.
+            let holds_up = [Effect::Read, Effect::Write, Effect::Send]
+                .iter()
+                .any(|&later| order.holds(later, effect));
+            if !waits && !holds_up && self.ops.park(at, &mut self.credits) {
+                seen -= 1;
+                continue;
+            }
+            ahead[effect as usize] = true;
+            if meets {
+                self.credits.hold(context);
             }
         }
         None
@@ -508,6 +527,15 @@ impl<S: Storage> Peer<S> {
         };
         Transmit { header, payload }
     }
+}
+
+/// What a message, or remote CQ data, takes of its context's credit.
+fn need(command: &super::Command, eager: u32) -> Amount {
+    let bytes = match command.what {
+        What::Send { .. } if command.len <= eager.into() => command.len,
+        _ => 0,
+    };
+    Amount::new(1, bytes)
 }
 
 /// Fills in what a frame says of its operation.
