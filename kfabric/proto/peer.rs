@@ -368,13 +368,13 @@ impl<S: Storage> Peer<S> {
     ///
     /// # Errors
     ///
-    /// What is wrong with it; the link is lost.
+    /// What is wrong with it; the link is lost, and the session over if it is the peer of that.
     pub fn greeted(&mut self, now: u64, link: LinkId, hello: &Hello) -> Result<(), Violation> {
         let met = self.session.greeted(now, link, hello);
         let met = met.and_then(|met| self.meet(met));
-        met.inspect_err(|_| {
+        met.inspect_err(|&violation| {
             if self.session.link() == Some(link) {
-                self.lose(now);
+                self.misgreeted(now, violation);
             }
         })
     }
@@ -383,14 +383,26 @@ impl<S: Storage> Peer<S> {
     ///
     /// # Errors
     ///
-    /// What is wrong with it; the link is to be closed.
+    /// What is wrong with it; the link is to be closed. If it is the peer of the session, that is
+    /// over.
     pub fn accept(&mut self, now: u64, hello: &Hello) -> Result<Accept, Violation> {
-        let accept = self.session.accept(now, hello)?;
-        if let Accept::Take(_, met) = accept {
-            self.pending = None;
-            self.meet(met).inspect_err(|_| self.lose(now))?;
+        let accept = self.session.accept(now, hello);
+        let met = accept.and_then(|accept| {
+            if let Accept::Take(_, met) = accept {
+                self.pending = None;
+                self.meet(met)?;
+            }
+            Ok(accept)
+        });
+        met.inspect_err(|&violation| self.misgreeted(now, violation))
+    }
+
+    /// A hello broke a rule. One that can't go on with the session never will.
+    fn misgreeted(&mut self, now: u64, violation: Violation) {
+        self.lose(now);
+        if matches!(violation, Violation::Limits | Violation::Resumed) {
+            self.end(now, End::Violated);
         }
-        Ok(accept)
     }
 
     /// What a hello means for what is in flight.
@@ -527,7 +539,8 @@ impl<S: Storage> Peer<S> {
 
     /// Takes in that the peer acknowledged all up to `ack`.
     fn acknowledge(&mut self, now: u64, ack: u32) -> Result<(), Violation> {
-        if self.ring.acknowledge(ack)? {
+        let news = self.ring.acknowledge(ack)?;
+        if news {
             self.waits = now;
         }
         while let Some(frame) = self.ring.pop() {
@@ -537,6 +550,9 @@ impl<S: Storage> Peer<S> {
                 | Frame::Piece { at, op, .. }
                 | Frame::Fetched { at, op, .. } => self.targets.acknowledged(at.into(), op),
             }
+        }
+        if news || self.ring.is_empty() {
+            self.session.progress();
         }
         Ok(())
     }

@@ -148,7 +148,12 @@ pub struct Session {
     former: u64,
     link: Link,
     ids: u32,
+    /// That of the link that was opened last.
     generation: u32,
+    /// The last that a dial of this side said.
+    dials: u32,
+    /// Dials of the peer that say no more than this are late.
+    late: u32,
     closed: Option<End>,
     give_up: Option<u64>,
     backoff: u64,
@@ -164,7 +169,8 @@ pub struct Session {
     ping_due: bool,
     pong_due: bool,
     dial_due: Option<LinkId>,
-    abandoned: Option<LinkId>,
+    /// A hello gives up the link before its own, and may have to give up its own.
+    abandoned: [Option<LinkId>; 2],
 }
 
 impl Session {
@@ -179,6 +185,8 @@ impl Session {
             link: Link::None { redial: None },
             ids: 0,
             generation: 0,
+            dials: 0,
+            late: 0,
             closed: None,
             give_up: None,
             backoff: settings.backoff.0,
@@ -192,7 +200,7 @@ impl Session {
             ping_due: false,
             pong_due: false,
             dial_due: None,
-            abandoned: None,
+            abandoned: [None; 2],
         }
     }
 
@@ -320,7 +328,8 @@ impl Session {
     pub fn abandon(&mut self, now: u64) {
         if let Some(id) = self.link() {
             self.link_lost(now, id);
-            self.abandoned = Some(id);
+            let free = usize::from(self.abandoned[0].is_some());
+            self.abandoned[free] = Some(id);
         }
     }
 
@@ -349,23 +358,17 @@ impl Session {
             {
                 return Ok(Accept::Refuse(None));
             }
-            // A dial that comes late: the peer has taken ours meanwhile.
-            Link::Open { dialled: true, .. }
-                if known && !is_later(hello.generation, self.generation) =>
-            {
+            // A dial that comes late: the peer has made another since, or has taken ours.
+            _ if known && !is_later(hello.generation, self.late) => {
                 return Ok(Accept::Refuse(None));
             }
             _ => (),
         }
         self.abandon(now);
-        let id = self.new_id();
-        let generation = self.generation.wrapping_add(1);
-        self.generation = if is_later(hello.generation, generation) {
-            hello.generation
-        } else {
-            generation
-        };
         let met = self.meet(now, hello)?;
+        let id = self.new_id();
+        self.generation = later(hello.generation, self.next_generation());
+        self.late = hello.generation;
         if met.ended {
             // What is said of the session that has ended must not be taken for this one.
             self.incarnation = self.incarnation.wrapping_add(1).max(1);
@@ -394,9 +397,14 @@ impl Session {
             return Err(Violation::Unexpected);
         }
         let met = self.meet(now, hello)?;
-        self.generation = hello.generation;
+        (self.generation, self.late) = (hello.generation, hello.generation);
         self.link = Link::Open { id, dialled: true };
         Ok(met)
+    }
+
+    /// One more than this side knows of or has said.
+    fn next_generation(&self) -> u32 {
+        later(self.generation, self.dials).wrapping_add(1)
     }
 
     /// Whether a hello is of an incarnation that the peer has left, and so of a link that was late.
@@ -427,8 +435,6 @@ impl Session {
         }
         self.other = Some(other);
         self.closed = None;
-        self.give_up = None;
-        self.backoff = self.settings.backoff.0;
         (self.heard, self.pinged) = (now, now);
         self.acks.clear();
         // What was executed on the link before may not have been acknowledged.
@@ -466,8 +472,16 @@ impl Session {
         self.heard = now;
     }
 
+    /// The session gets on: a frame was executed, or acknowledged, or none waits for that. A link
+    /// that only opens does not count, or one that always breaks then would be made for ever.
+    pub fn progress(&mut self) {
+        self.give_up = None;
+        self.backoff = self.settings.backoff.0;
+    }
+
     /// The next frame is executed.
     pub fn execute(&mut self, now: u64, len: u32, hurry: bool) {
+        self.progress();
         self.executed = self.executed.wrapping_add(1);
         self.acks.owe(now, len);
         if hurry {
@@ -593,7 +607,7 @@ impl Session {
             }
             Link::Parting { until, .. } => Some(until),
         };
-        match (link, self.give_up) {
+        match (link, self.give_up.filter(|_| !self.is_open())) {
             (Some(link), Some(give_up)) => Some(link.min(give_up)),
             (link, give_up) => link.or(give_up),
         }
@@ -607,9 +621,12 @@ impl Session {
         if !core::mem::take(&mut self.hello_due) {
             return None;
         }
-        // Who dials says one more than it knows; an answer says what was settled.
+        // Who dials says one more than it knows or has said; an answer says what was settled.
         let generation = match self.link {
-            Link::Greeting { .. } => self.generation.wrapping_add(1),
+            Link::Greeting { .. } => {
+                self.dials = self.next_generation();
+                self.dials
+            }
             _ => self.generation,
         };
         let expects = self.other.map_or(0, |other| other.incarnation);
@@ -660,7 +677,8 @@ impl Session {
 
     /// A link that is to be closed now, after what was to be sent over it.
     pub fn take_abandoned(&mut self) -> Option<LinkId> {
-        self.abandoned.take()
+        let [first, second] = &mut self.abandoned;
+        first.take().or_else(|| second.take())
     }
 }
 
@@ -673,6 +691,15 @@ fn speaks(hello: &Hello) -> bool {
 fn is_later(a: u32, b: u32) -> bool {
     let ahead = a.wrapping_sub(b);
     ahead != 0 && ahead < 1 << 31
+}
+
+/// The later of both.
+fn later(a: u32, b: u32) -> u32 {
+    if is_later(a, b) {
+        a
+    } else {
+        b
+    }
 }
 
 #[cfg(test)]

@@ -1241,3 +1241,47 @@ fn session_that_ends_takes_what_waits_for_credit_along() {
     );
     assert_eq!(pair.peers[0].outstanding().0, 0);
 }
+
+#[test]
+fn peer_that_can_not_go_on_with_its_session_ends_it() {
+    let unfit: [(fn(&mut Hello), Violation); 2] = [
+        (|h| h.last = 77, Violation::Resumed),
+        (|h| h.limits.ops = 17, Violation::Limits),
+    ];
+    for (change, violation) in unfit {
+        for dials in [false, true] {
+            let mut pair = Pair::new(Order::NONE);
+            let op = pair.submit(0, write(10));
+            while pair.frame(0).is_some() {}
+            pair.lose();
+            let mut hello = Hello {
+                versions: (1, 1),
+                caps: CAP_CRC,
+                incarnation: 200,
+                expects: 100,
+                last: 0,
+                generation: 9,
+                limits: *pair.peers[1].own_limits(),
+                from: Name::new(b"b").unwrap(),
+                to: Name::new(b"a").unwrap(),
+            };
+            change(&mut hello);
+            let found = if dials {
+                pair.now += 10 * MS;
+                pair.peers[0].handle_timeout(pair.now);
+                let link = pair.peers[0].link().unwrap();
+                pair.peers[0].link_up(link);
+                let mut out = [0; MAX];
+                pair.peers[0].poll_hello(&mut out).unwrap();
+                pair.peers[0].greeted(pair.now, link, &hello)
+            } else {
+                pair.peers[0].accept(pair.now, &hello).map(|_| ())
+            };
+            assert_eq!(found, Err(violation));
+            assert_eq!(pair.peers[0].state(), State::Closed(End::Violated));
+            pair.drain();
+            let unknown = Err(Failure::new(Errno::EPROTO, Outcome::Unknown));
+            assert_eq!(pair.ended(0), [(op, unknown)]);
+        }
+    }
+}

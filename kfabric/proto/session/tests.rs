@@ -67,6 +67,8 @@ fn connect(a: &mut Session, b: &mut Session, now: u64) -> ((LinkId, Met), (LinkI
     let answer = b.take_hello().unwrap();
     let met = a.greeted(now, id, &answer).unwrap();
     assert!(a.is_open() && b.is_open());
+    // Grants come over it, and nothing waits.
+    (a.progress(), b.progress());
     ((id, met), at_b)
 }
 
@@ -395,4 +397,86 @@ fn hello_of_an_incarnation_before_is_refused_though_its_session_was_forgotten() 
     connect(&mut b, &mut a, 2);
     assert_eq!(a.accept(3, &late), Ok(Accept::Refuse(None)));
     assert!(a.is_open());
+}
+
+#[test]
+fn older_of_two_dials_is_refused_when_it_comes_last() {
+    // Whether the link that came first is there when it does.
+    for lost in [false, true] {
+        let (mut a, mut b) = pair();
+        let id = dial(&mut b, 0);
+        let late = greet(&mut b, id);
+        b.link_lost(0, id);
+        let (_, (at_a, _)) = connect(&mut b, &mut a, 10 * MS);
+        if lost {
+            a.link_lost(11 * MS, at_a);
+        }
+        let found = a.accept(12 * MS, &late);
+        assert_eq!(found, Ok(Accept::Refuse(None)), "{lost}");
+        assert_eq!(a.is_open(), !lost);
+    }
+}
+
+#[test]
+fn both_links_that_are_given_up_are_told() {
+    let (mut a, mut b) = pair();
+    let (_, (first, _)) = connect(&mut b, &mut a, 0);
+    b.abandon(1);
+    let id = dial(&mut b, 1 + 10 * MS);
+    let hello = greet(&mut b, id);
+    let (second, _) = taken(a.accept(2, &hello));
+    a.abandon(2);
+    assert_eq!(a.take_abandoned(), Some(first));
+    assert_eq!(a.take_abandoned(), Some(second));
+    assert_eq!(a.take_abandoned(), None);
+}
+
+#[test]
+fn link_that_only_opens_is_no_progress() {
+    for progress in [false, true] {
+        let (mut a, mut b) = pair();
+        let (mut now, mut dials) = (0, 0);
+        let end = loop {
+            if now > 3000 * MS {
+                break None;
+            }
+            a.want(now);
+            if let Some(end) = a.handle_timeout(now, Some(0)) {
+                break Some((end, now));
+            }
+            if let Some(id) = a.take_dial() {
+                let hello = greet(&mut a, id);
+                taken(b.accept(now, &hello));
+                let answer = b.take_hello().unwrap();
+                a.greeted(now, id, &answer).unwrap();
+                if progress {
+                    a.progress();
+                }
+                b.abandon(now);
+                b.take_abandoned();
+                a.link_lost(now, id);
+                dials += 1;
+            }
+            now += MS;
+        };
+        if progress {
+            assert_eq!((end, dials > 200), (None, true), "{dials}");
+        } else {
+            let timeout = End::Timeout { never: false };
+            assert_eq!(
+                (end, dials < 20),
+                (Some((timeout, 1000 * MS)), true),
+                "{dials}"
+            );
+        }
+    }
+}
+
+#[test]
+fn open_link_has_no_deadline_but_its_own() {
+    let (mut a, mut b) = pair();
+    connect(&mut a, &mut b, 0);
+    a.hear(2000 * MS);
+    assert_eq!(a.deadline(None), Some(2100 * MS));
+    assert_eq!(a.handle_timeout(2000 * MS, None), None);
 }
