@@ -104,7 +104,8 @@ impl Linked for Outgoing {
 /// # Invariants
 ///
 /// Each place is in the chain that its `chain` names. Those in `queue` are queued, in the order of
-/// their posts, but for those that wait for nothing but credit, which are in the chains of `Credits`; those in `active` have a frame to send.
+/// their posts, but for those that wait for nothing but credit, which are in the chains of
+/// `Credits`; those in `active` have a frame to send.
 #[derive(Debug)]
 pub(super) struct Ops<T> {
     slots: T,

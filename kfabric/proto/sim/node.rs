@@ -160,7 +160,8 @@ impl Node {
                 }
             }
         }
-        if rng.one_in(cancel) {
+        // Not once all is posted: what is stuck must not be freed by that.
+        if self.quota > 0 && rng.one_in(cancel) {
             let at = rng.below(self.posted.len() as u64) as usize;
             if let Some((op, serial)) = self.posted[at] {
                 if self.peer.cancel(op) != Cancelled::No {

@@ -68,6 +68,13 @@ const RESTARTS: Scenario = Scenario {
     ..ROUGH
 };
 
+/// Nothing is withdrawn, so that nothing that is stuck is freed by that.
+const PATIENT: Scenario = Scenario {
+    name: "patient",
+    cancel: 0,
+    ..NARROW
+};
+
 const THOUSANDS: Scenario = Scenario {
     name: "thousands",
     pairs: 2000,
@@ -80,7 +87,7 @@ const THOUSANDS: Scenario = Scenario {
 };
 
 /// Each kind of world, and how many of it.
-const WORLDS: [(Scenario, u64); 8] = [
+const WORLDS: [(Scenario, u64); 9] = [
     (Scenario::CALM, 20),
     (LOSSY, 20),
     (ROUGH, 45),
@@ -89,6 +96,7 @@ const WORLDS: [(Scenario, u64); 8] = [
     (NARROW, 8),
     (SLOW, 8),
     (RESTARTS, 10),
+    (PATIENT, 8),
 ];
 
 fn ops(scenario: &Scenario) -> u64 {
@@ -168,6 +176,11 @@ fn dials_that_meet_and_pass_each_other_are_settled() {
 fn restarts_end_what_was_in_flight_and_nothing_else() {
     let seen = run_all(7);
     assert!(seen.lost > 200, "{seen:?}");
+}
+
+#[test]
+fn nothing_is_stuck_if_nothing_is_withdrawn() {
+    run_all(8);
 }
 
 #[test]
