@@ -172,7 +172,8 @@ pub enum Action {
 pub enum Executed {
     /// Well. The level counts where a commit was asked for.
     Done(Level),
-    /// Well so far, but its end is told later by [`Peer::reply`]. Not for pieces but the last.
+    /// Well so far, but its end is told later by [`Peer::reply`]. Not for pieces but the last, and
+    /// only for what meets a receive, or is committed, or brings something back.
     Waits,
     /// It failed.
     Failed(Failure),
@@ -452,7 +453,8 @@ impl<S: Storage> Peer<S> {
         let at = self.ops.find(h.op).ok_or(Violation::Reply)?;
         let op = self.ops.at(at).ok_or(Violation::Reply)?;
         let fits = match (h.kind, op.state) {
-            (Kind::Parked, State::Acking) => true,
+            // Nothing else waits for one. Of a message that was asked for, the last piece may.
+            (Kind::Parked, State::Acking) => op.command.meets_a_receive(),
             (Kind::Cts, State::Replying) => {
                 matches!(op.command.what, What::Send { .. }) && !op.asked
             }

@@ -1285,3 +1285,20 @@ fn peer_that_can_not_go_on_with_its_session_ends_it() {
         }
     }
 }
+
+#[test]
+fn only_what_meets_a_receive_is_parked() {
+    for (command, fits) in [
+        (with_data(10), true),
+        (Command::send(10), true),
+        (write(10), false),
+    ] {
+        let mut pair = Pair::new(Order::NONE);
+        let op = pair.submit(0, command);
+        pair.frame(0).unwrap();
+        let mut parked = Header::new(Kind::Parked);
+        (parked.seq, parked.op) = (1, op.0);
+        let expected = if fits { Ok(()) } else { Err(Violation::Reply) };
+        assert_eq!(pair.deliver(0, &parked), expected);
+    }
+}
