@@ -5,6 +5,8 @@
 //! A provider is a module of its own that registers a [`Provider`] ([`registry::Registration`]).
 //! Its [`Domain`]s make [`Endpoint`]s, which execute [`Operation`]s. What an endpoint type
 //! implements is what its infos advertise: [`caps`]. See Documentation/provider-guide.rst.
+//!
+//! A provider that has links and nothing more implements those of [`link`].
 
 use crate::av::Name;
 use crate::cm::Role;
@@ -30,6 +32,7 @@ pub(crate) mod testing;
 pub(crate) use erase::{AnyDomain, AnyEndpoint, AnyProvider};
 
 pub use crate::cm::Message;
+pub use crate::rdm::link;
 pub use crate::rdm::matching::Match;
 // What the kernel crate lacks for providers.
 pub use crate::sys::chunks::Chunks;

@@ -6,10 +6,12 @@
 //! |---|---|
 //! | `atomic` | a peer's atomics on a region |
 //! | `fence` | what waits until operations before it have completed |
+//! | [`link`] | the way of bytes to a peer, which a provider supplies |
 //! | [`matching`] | posted receives, and what arrived before them |
 //! | [`target`] | a peer's access to a region: checked, placed, made durable |
 
 mod atomic;
 pub(crate) mod fence;
+pub mod link;
 pub mod matching;
 pub mod target;

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a provider supplies that has links and nothing more.
+//!
+//! A [`Link`] brings bytes to one peer, in order, until it breaks; [`Links`] makes them to
+//! addresses, and takes those that peers make. The engine does the rest: see `super::engine`.
+//!
+//! All methods are called in process context, by one worker at a time for each link, and never wait
+//! for a peer: what can't be done now is `EAGAIN`, and the waker is woken when it can.
+
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+/// Somebody who is to look at a link, or at those that peers make.
+pub trait Wake: Send + Sync {
+    /// Has them look, soon, in a context of their own. Any context but hardirq; never sleeps.
+    fn wake(&self);
+}
+
+/// The way of bytes to one peer and back, in order, until it breaks.
+pub trait Link: Send + Sync + 'static {
+    /// Has `waker` woken from now on, in the place of the one before: when the link is made, has
+    /// bytes, takes bytes again, or breaks. It looks by itself once, at the beginning.
+    fn attach(&self, waker: Arc<dyn Wake>);
+
+    /// Whether it is made.
+    ///
+    /// # Errors
+    /// Why it can't be made, or has broken: `ECONNREFUSED`, `ETIMEDOUT`, `EHOSTUNREACH` ...
+    fn is_up(&self) -> Result<bool>;
+
+    /// Takes bytes to be sent, and says how many, at least one; `more`: others follow at once.
+    ///
+    /// # Errors
+    /// `EAGAIN`; others: the link is broken.
+    fn send(&self, bytes: &[u8], more: bool) -> Result<usize>;
+
+    /// Puts bytes that have come into `into`, which is not empty, and says how many; none: the peer
+    /// has ended the link.
+    ///
+    /// # Errors
+    /// `EAGAIN`; others: the link is broken.
+    fn receive(&self, into: &mut [u8]) -> Result<usize>;
+
+    /// Ends it; `gently`: what was taken to be sent still goes. When it returns, the waker is let go
+    /// of, and not woken any more. More than once does no harm.
+    fn close(&self, gently: bool);
+}
+
+/// Where links begin and end on this host: of one domain.
+pub trait Links: Send + Sync + 'static {
+    /// Its links.
+    type Link: Link;
+
+    /// The bytes by which peers reach it: at most [`MAX_ADDRESS`].
+    fn address(&self) -> &[u8];
+
+    /// Begins to make a link to that address: [`Link::is_up`] tells when it is made.
+    ///
+    /// # Errors
+    /// `EINVAL`: no address of this provider. `ENOMEM`; `EHOSTUNREACH`, `ENETUNREACH`: there is no
+    /// way.
+    fn dial(&self, address: &[u8]) -> Result<Arc<Self::Link>>;
+
+    /// A link that a peer has made. `EAGAIN`: there is none.
+    fn accept(&self) -> Result<Arc<Self::Link>>;
+
+    /// Has `waker` woken from now on when [`Links::accept`] has something.
+    fn attach(&self, waker: Arc<dyn Wake>);
+
+    /// Takes no links any more. When it returns, the waker is let go of, and not woken any more.
+    fn close(&self);
+}
+
+/// The longest address: a name has room for it, and for the number of an endpoint.
+pub const MAX_ADDRESS: usize = crate::av::Name::MAX - size_of::<u64>();
