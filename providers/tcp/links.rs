@@ -120,8 +120,10 @@ mod tests {
     use super::*;
     use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
     use kernel::sync::atomic::{Atomic, Relaxed};
-    use kernel::time::delay::fsleep;
+    use kernel::time::delay::{fsleep, udelay};
     use kernel::time::{Delta, Instant, Monotonic};
+    use kernel::workqueue::{impl_has_work, new_work, Work, WorkItem};
+    use kfabric::provider::work::WorkQueue;
 
     const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
     const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
@@ -472,6 +474,95 @@ mod tests {
         assert!(is_alone(first));
         drop(pair);
         assert!(is_alone(second));
+        Ok(())
+    }
+
+    /// Takes its time to be woken.
+    struct Slow {
+        /// How many wake it just now.
+        inside: Atomic<i32>,
+    }
+
+    impl Wake for Slow {
+        fn wake(&self) {
+            self.inside.add(1, Relaxed);
+            udelay(Delta::from_micros(500));
+            self.inside.add(-1, Relaxed);
+        }
+    }
+
+    /// Sends a byte now and then, until it is told to stop.
+    #[pin_data]
+    struct Sender {
+        link: Arc<Stream>,
+        stop: Atomic<i32>,
+        #[pin]
+        work: Work<Sender>,
+    }
+
+    impl_has_work! {
+        impl HasWork<Self> for Sender { self.work }
+    }
+
+    impl WorkItem for Sender {
+        type Pointer = Arc<Sender>;
+
+        fn run(this: Arc<Sender>) {
+            while this.stop.load(Relaxed) == 0 {
+                // In the end there is no peer any more.
+                let _ = this.link.send(&[0], false);
+                fsleep(Delta::from_micros(100));
+            }
+        }
+    }
+
+    /// Stops it, however a test ends.
+    struct Stop(Arc<Sender>);
+
+    impl Drop for Stop {
+        fn drop(&mut self) {
+            self.0.stop.store(1, Relaxed);
+        }
+    }
+
+    #[test]
+    fn who_is_let_go_of_is_not_being_woken() -> Result {
+        const ROUNDS: usize = 50;
+
+        let Pair { alice, bob, _links } = pair(V4)?;
+        // Waits for the sender, and so is dropped after it was stopped.
+        let queue = WorkQueue::new(c"kfi_tcp_kunit")?;
+        let sender = Arc::pin_init(
+            pin_init!(Sender {
+                link: alice,
+                stop: Atomic::new(0),
+                work <- new_work!("kfi_tcp_kunit"),
+            }),
+            GFP_KERNEL,
+        )?;
+        queue.enqueue(sender.clone());
+        let _stop = Stop(sender);
+        let mut caught = 0;
+        for round in 1..=ROUNDS {
+            let inside = Atomic::new(0);
+            let slow = Arc::new(Slow { inside }, GFP_KERNEL)?;
+            bob.attach(slow.clone());
+            unless_again(bob.receive(&mut [0; 64]))?;
+            // On another CPU it is seen at its work, which sleeping would miss.
+            let mut looks = 0..5000;
+            while slow.inside.load(Relaxed) == 0 && looks.next().is_some() {
+                udelay(Delta::from_micros(10));
+            }
+            caught += slow.inside.load(Relaxed).min(1);
+            if round < ROUNDS {
+                bob.attach(Bell::new()?);
+            } else {
+                bob.close(false);
+            }
+            assert_eq!(slow.inside.load(Relaxed), 0);
+            assert!(is_alone(slow));
+        }
+        pr_info!("{caught} of {ROUNDS} were let go of while woken\n");
         Ok(())
     }
 
