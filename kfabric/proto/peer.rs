@@ -244,9 +244,20 @@ impl<S: Storage> Peer<S> {
         self.ops.used() == 0 && self.targets.used() == 0 && self.ring.is_empty()
     }
 
+    /// Whether it is known how all operations of this side have ended, and all that is to be said of
+    /// those of the peer was given out.
+    pub fn is_settled(&self) -> bool {
+        self.ops.used() == 0 && !self.targets.has_replies()
+    }
+
     /// How many operations of this side, and of the peer, have not ended.
     pub fn outstanding(&self) -> (u32, u32) {
         (self.ops.used(), self.targets.used())
+    }
+
+    /// Whether [`Peer::submit`] has a place for another operation.
+    pub fn has_room(&self) -> bool {
+        self.ops.has_room()
     }
 
     /// Posts an operation.
@@ -364,6 +375,14 @@ impl<S: Storage> Peer<S> {
         }
     }
 
+    /// The host of the peer says that nobody listens there, in answer to a dial. Without a session,
+    /// none is waited for.
+    pub fn refused(&mut self, now: u64) {
+        if self.session.limits().is_none() {
+            self.end(now, End::Timeout { never: true });
+        }
+    }
+
     /// The answer of the peer on a link that was made here.
     ///
     /// # Errors
@@ -454,6 +473,7 @@ impl<S: Storage> Peer<S> {
         }
         let errno = match end {
             End::Bye(_) => Errno::ENOTCONN,
+            End::Closed(Reason::DeviceGone) => Errno::ENODEV,
             End::Closed(_) => Errno::ECANCELED,
             End::Restarted => Errno::ECONNRESET,
             End::Timeout { never: true } => Errno::EHOSTUNREACH,
@@ -473,6 +493,12 @@ impl<S: Storage> Peer<S> {
             State::Closed(End::Closed(_)) => (),
             _ => self.end(now, End::Closed(reason)),
         }
+    }
+
+    /// The bytes of a frame that was given out can't be had any more: it can't be made, nor taken
+    /// back, so the session ends.
+    pub fn fail_source(&mut self, now: u64) {
+        self.end(now, End::Closed(Reason::DeviceGone));
     }
 
     /// After the end of a session, others may begin.

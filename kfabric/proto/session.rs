@@ -258,9 +258,15 @@ impl Session {
         }
     }
 
-    /// What the peer takes, once that is known.
+    /// What the peer takes, once that is known; no longer frames, and eager messages, than this side
+    /// takes itself: nothing that the peer says makes it need more room.
     pub fn limits(&self) -> Option<Limits> {
-        self.other.map(|other| other.limits)
+        let own = &self.settings.limits;
+        self.other.map(|other| Limits {
+            frame: other.limits.frame.min(own.frame),
+            eager: other.limits.eager.min(own.eager),
+            ..other.limits
+        })
     }
 
     /// Whether frames have checksums.

@@ -55,6 +55,22 @@ impl Violation {
         Violation::Long,
     ];
 
+    /// How many there are.
+    pub const COUNT: usize = Malformed::ALL.len() + Violation::OTHERS.len();
+
+    /// All of them, in the order of their indices.
+    pub fn all() -> impl Iterator<Item = Violation> {
+        let malformed = Malformed::ALL.into_iter().map(Violation::Malformed);
+        malformed.chain(Violation::OTHERS)
+    }
+
+    /// Its index, below [`Violation::COUNT`], for a table of counts.
+    pub fn index(self) -> usize {
+        Violation::all()
+            .position(|violation| violation == self)
+            .unwrap_or(0)
+    }
+
     /// The name it is counted under.
     pub const fn name(self) -> &'static str {
         match self {
@@ -95,9 +111,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_different() {
-        for (at, one) in Violation::OTHERS.iter().enumerate() {
-            for other in &Violation::OTHERS[..at] {
+    fn each_has_a_name_and_an_index_of_its_own() {
+        let all: Vec<Violation> = Violation::all().collect();
+        assert_eq!(all.len(), Violation::COUNT);
+        for (at, one) in all.iter().enumerate() {
+            assert_eq!(one.index(), at);
+            for other in &all[..at] {
                 assert_ne!(one.name(), other.name());
             }
         }

@@ -68,6 +68,25 @@ pub enum Malformed {
 }
 
 impl Malformed {
+    /// All of them, each at the place of its number.
+    pub const ALL: [Malformed; 15] = [
+        Malformed::Short,
+        Malformed::Long,
+        Malformed::Version,
+        Malformed::Kind,
+        Malformed::Flags,
+        Malformed::Reserved,
+        Malformed::Len,
+        Malformed::Range,
+        Malformed::Verdict,
+        Malformed::Atomic,
+        Malformed::Checksum,
+        Malformed::Magic,
+        Malformed::Incarnation,
+        Malformed::Limit,
+        Malformed::Name,
+    ];
+
     /// The name it is counted under.
     pub const fn name(self) -> &'static str {
         match self {

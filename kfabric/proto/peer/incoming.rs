@@ -320,6 +320,11 @@ impl<T: DerefMut<Target = [Incoming]>> Targets<T> {
         }
     }
 
+    /// Whether something is to be said about one.
+    pub(super) fn has_replies(&self) -> bool {
+        !(self.urgent.is_empty() && self.replies.is_empty())
+    }
+
     pub(super) fn has_streams(&self) -> bool {
         !self.streams.is_empty()
     }

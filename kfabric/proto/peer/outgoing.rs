@@ -183,6 +183,11 @@ impl<T: DerefMut<Target = [Outgoing]>> Ops<T> {
         (lives && self.number(at).0 == number).then_some(at)
     }
 
+    /// Whether there is a place for a new one.
+    pub(super) fn has_room(&self) -> bool {
+        !self.free.is_empty()
+    }
+
     /// Queues a new one; `None`: there is no place.
     pub(super) fn post(&mut self, command: Command) -> Option<Op> {
         let at = self.free.pop(&mut self.slots)?;

@@ -22,10 +22,12 @@ pub enum Errno {
     EBADMSG = 74,
     EMSGSIZE = 90,
     EOPNOTSUPP = 95,
+    ECONNABORTED = 103,
     ECONNRESET = 104,
     ENOBUFS = 105,
     ENOTCONN = 107,
     ETIMEDOUT = 110,
+    ECONNREFUSED = 111,
     EHOSTUNREACH = 113,
     ECANCELED = 125,
     EKEYREJECTED = 129,
@@ -33,7 +35,7 @@ pub enum Errno {
 
 impl Errno {
     /// All of them.
-    pub const ALL: [Errno; 18] = [
+    pub const ALL: [Errno; 20] = [
         Errno::ENOENT,
         Errno::EIO,
         Errno::ENOMEM,
@@ -45,10 +47,12 @@ impl Errno {
         Errno::EBADMSG,
         Errno::EMSGSIZE,
         Errno::EOPNOTSUPP,
+        Errno::ECONNABORTED,
         Errno::ECONNRESET,
         Errno::ENOBUFS,
         Errno::ENOTCONN,
         Errno::ETIMEDOUT,
+        Errno::ECONNREFUSED,
         Errno::EHOSTUNREACH,
         Errno::ECANCELED,
         Errno::EKEYREJECTED,
