@@ -26,7 +26,7 @@ pub(crate) use bound::Peers;
 
 /// An endpoint's name, in its provider's format.
 // In words, so that it is copied by words: its length, which is one byte, and its bytes.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name([u64; Name::WORDS]);
 
 impl Name {

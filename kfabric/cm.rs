@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `connection` | the connection of an endpoint: how far it is, and with whom |
 //! | `ending` | the end of an endpoint that is under way |
+//! | `letter` | what one end says to the other, as bytes |
 //! | `listener` | the requests that wait at a passive endpoint |
 //! | `message` | what one end says to the other |
 //! | `passive` | passive endpoints: names that peers connect to |
@@ -30,6 +31,7 @@ use message::Says;
 
 mod connection;
 mod ending;
+pub(crate) mod letter;
 mod listener;
 mod message;
 mod passive;
@@ -65,6 +67,24 @@ impl Port {
                 Ok(())
             }
             _ => Err(ECONNREFUSED),
+        }
+    }
+
+    /// Learns that a connection message of this port, which was on its way, reached nobody.
+    ///
+    /// For providers whose [`tell`](crate::provider::Endpoint::tell) does not know at once. Context as
+    /// of [`Port::hear`].
+    pub(crate) fn unheard(&self, message: &Message, error: Error) {
+        if let Role::Connection(it) = self.role() {
+            it.unheard(message, error);
+        }
+    }
+
+    /// Learns that the peer with this number has ended the connection, or can't be reached any more, if
+    /// it is that of this port. Context as of [`Port::hear`].
+    pub(crate) fn peer_is_gone(&self, number: u64) {
+        if let Role::Connection(it) = self.role() {
+            it.peer_is_gone(number);
         }
     }
 }

@@ -223,8 +223,9 @@ impl Queue {
         }
     }
 
+    /// Takes out the first; arms the callback if there is none.
     #[inline]
-    fn pop(&self) -> Option<Operation> {
+    pub(crate) fn pop(&self) -> Option<Operation> {
         let mut state = self.state.lock();
         let op = state.done.pop();
         if op.is_none() {

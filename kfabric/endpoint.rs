@@ -29,6 +29,7 @@ use crate::debugfs;
 use crate::domain::{Child, Domain};
 use crate::info::{Caps, Info, Limits};
 use crate::op::{Failure, OpId};
+use crate::provider::Cancelled;
 use direction::Direction;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
@@ -110,26 +111,30 @@ impl<C: Send + 'static> Endpoint<C> {
     /// - `ENOENT`: it is under way, has ended, or never was; it completes, or has completed, as
     ///   it would have.
     ///
-    /// `Ok` means that its completion, with `ECANCELED`, is in the queue. Source: fi_cancel(3).
+    /// `Ok` means that its completion, with `ECANCELED`, is in the queue, or will be when the peer,
+    /// which may have to be asked, has let go of it; if it has not, it completes as it would have.
+    /// Source: fi_cancel(3).
     pub fn cancel(&self, id: OpId) -> Result {
         if id.endpoint != self.live.port.id() {
             return Err(ENOENT);
         }
         let posts = rcu::read_lock();
         let op = if id.receive {
-            self.live.port.matching().cancel(id)
+            self.live.port.matching().cancel(id).into()
         } else {
             let fence = self.live.fence.as_ref();
-            fence
-                .and_then(|fence| fence.cancel(id))
-                .or_else(|| self.live.transport.cancel(id))
+            match fence.and_then(|fence| fence.cancel(id)) {
+                Some(op) => Cancelled::Back(op),
+                None => self.live.transport.cancel(id),
+            }
         };
         let ended = match op {
-            Some(op) => {
+            Cancelled::Back(op) => {
                 op.complete(Err(Failure::not_executed(ECANCELED)));
                 Ok(())
             }
-            None => Err(ENOENT),
+            Cancelled::Asked => Ok(()),
+            Cancelled::No => Err(ENOENT),
         };
         drop(posts);
         ended

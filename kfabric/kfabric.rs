@@ -51,7 +51,9 @@ module! {
     license: "GPL",
 }
 
-struct Core {
+/// The module. Public, since `#[vtable]` names it as the owner of what the core implements.
+#[doc(hidden)]
+pub struct Core {
     _debugfs: debugfs::Root,
     _chores: provider::registry::Chores,
     _pmem: sys::pmem::Service,

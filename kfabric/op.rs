@@ -197,6 +197,11 @@ impl Op {
         self.options.data
     }
 
+    /// Sets the remote CQ data, of an operation that stands for a peer's.
+    pub(crate) fn set_data(&mut self, data: u64) {
+        self.options.data = Some(data);
+    }
+
     /// The local side.
     #[inline]
     pub fn buffer(&self) -> &Buffer {
@@ -244,6 +249,29 @@ impl Op {
         match self.buffer.memory() {
             Some(to) => Exposed::copy_here(to, at, from, offset, len),
             None => Ok(()), // no bytes
+        }
+    }
+
+    /// Copies its local bytes from byte `at` on to `to`. Context and errors: as of [`Op::copy_out`].
+    pub(crate) fn read_local(&self, at: usize, to: &mut [u8]) -> Result {
+        let end = at.checked_add(to.len()).ok_or(EINVAL)?;
+        match self.buffer.memory() {
+            Some(_) if end > self.buffer.len() => Err(EINVAL),
+            Some(from) => from.read_at(self.buffer.offset() + at, to),
+            None => {
+                to.copy_from_slice(self.injected.get(at..end).ok_or(EINVAL)?);
+                Ok(())
+            }
+        }
+    }
+
+    /// Copies `from` to its local bytes from byte `at` on. Context and errors: as of [`Op::copy_in`].
+    pub(crate) fn write_local(&self, at: usize, from: &[u8]) -> Result {
+        let end = at.checked_add(from.len()).ok_or(EINVAL)?;
+        match self.buffer.memory() {
+            _ if from.is_empty() => Ok(()),
+            Some(to) if end <= self.buffer.len() => to.write_at(self.buffer.offset() + at, from),
+            _ => Err(EINVAL),
         }
     }
 

@@ -6,7 +6,8 @@
 //! Its [`Domain`]s make [`Endpoint`]s, which execute [`Operation`]s. What an endpoint type
 //! implements is what its infos advertise: [`caps`]. See Documentation/provider-guide.rst.
 //!
-//! A provider that has links and nothing more implements those of [`link`].
+//! A provider that has links and nothing more implements those of [`link`], and gives out a
+//! [`LinkDomain`], whose endpoints are the core's [`Engine`].
 
 use crate::av::Name;
 use crate::cm::Role;
@@ -32,8 +33,9 @@ pub(crate) mod testing;
 pub(crate) use erase::{AnyDomain, AnyEndpoint, AnyProvider};
 
 pub use crate::cm::Message;
-pub use crate::rdm::link;
 pub use crate::rdm::matching::Match;
+// The engine, for providers that have links and nothing more.
+pub use crate::rdm::{link, Domain as LinkDomain, Engine};
 // What the kernel crate lacks for providers.
 pub use crate::sys::chunks::Chunks;
 pub use crate::sys::{random, rcu, work};
@@ -44,6 +46,22 @@ pub struct Rejected {
     pub op: Operation,
     /// `EAGAIN` if the consumer should try again later.
     pub error: Error,
+}
+
+/// What becomes of a cancel.
+pub enum Cancelled {
+    /// The operation, which has not begun.
+    Back(Operation),
+    /// The peer is asked, if it has it: it completes with `ECANCELED`, or as it would have.
+    Asked,
+    /// It has begun, or is not here.
+    No,
+}
+
+impl From<Option<Operation>> for Cancelled {
+    fn from(op: Option<Operation>) -> Self {
+        op.map_or(Cancelled::No, Cancelled::Back)
+    }
 }
 
 /// A provider: the code for one kind of fabric.
@@ -141,10 +159,10 @@ pub trait Endpoint: Send + Sync + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Gives back an operation that has not begun; `None` if it has, or is not here.
-    fn cancel(&self, id: OpId) -> Option<Operation> {
+    /// Gives back an operation that has not begun, or sees to it that it ends.
+    fn cancel(&self, id: OpId) -> Cancelled {
         let _ = id;
-        None
+        Cancelled::No
     }
 
     /// Brings a connection message to the port of the endpoint that is named `to`: to

@@ -5,13 +5,26 @@
 //! | file | noun |
 //! |---|---|
 //! | `atomic` | a peer's atomics on a region |
+//! | `engine` | an endpoint of a provider that has links and nothing more |
 //! | `fence` | what waits until operations before it have completed |
-//! | [`link`] | the way of bytes to a peer, which a provider supplies |
+//! | `hub` | a domain of such endpoints, and the links that peers make to it |
+//! | [`link`] | what such a provider supplies |
 //! | [`matching`] | posted receives, and what arrived before them |
+//! | `outstanding` | which operations are with such an endpoint |
+//! | `peer` | a peer of such an endpoint |
 //! | [`target`] | a peer's access to a region: checked, placed, made durable |
+//! | `verdict` | how operations end, between the objects' terms and those of the wire |
 
 mod atomic;
+mod engine;
 pub(crate) mod fence;
+mod hub;
 pub mod link;
 pub mod matching;
+mod outstanding;
+mod peer;
 pub mod target;
+mod verdict;
+
+pub use engine::Engine;
+pub use hub::Domain;

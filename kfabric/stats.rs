@@ -3,6 +3,7 @@
 //! Statistics: what each object counts.
 
 use crate::debugfs;
+use crate::proto::violation::Violation;
 use crate::sys::once;
 use kernel::fmt;
 use kernel::prelude::*;
@@ -128,6 +129,35 @@ pub(crate) struct TargetStats {
     pub(crate) strangers: Count,
     /// Bytes made durable.
     pub(crate) committed: Count,
+    /// What peers did that the protocol forbids.
+    pub(crate) violations: Violations,
+}
+
+/// Counts of violations, each under its name.
+pub(crate) struct Violations([Count; Violation::COUNT]);
+
+impl Default for Violations {
+    fn default() -> Self {
+        Violations(core::array::from_fn(|_| Count::default()))
+    }
+}
+
+impl Violations {
+    pub(crate) fn add(&self, violation: Violation) {
+        if let Some(count) = self.0.get(violation.index()) {
+            count.add(1);
+        }
+    }
+
+    /// Writes those that there were.
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (count, violation) in self.0.iter().zip(Violation::all()) {
+            if count.value() > 0 {
+                writeln!(f, "violation_{} {}", violation.name(), count.value())?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl TargetStats {
@@ -145,7 +175,8 @@ impl TargetStats {
             ("strangers", self.strangers.value()),
             ("committed_bytes", self.committed.value()),
         ];
-        debugfs::rows(f, &rows)
+        debugfs::rows(f, &rows)?;
+        self.violations.show(f)
     }
 }
 

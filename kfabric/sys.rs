@@ -40,6 +40,7 @@ pub mod pieces;
 pub mod pmem;
 pub mod random;
 pub mod rcu;
+pub(crate) mod reclaim;
 pub mod shelf;
 pub mod slot;
 pub(crate) mod stamp;

@@ -219,10 +219,27 @@ impl Connection {
         let _ = open.source.tell(refused(self.id, error, data));
     }
 
+    /// Learns that what it said reached nobody who waits for it. In an RCU read section.
+    pub(super) fn unheard(&self, message: &Message, error: Error) {
+        match message.says {
+            Says::Request if self.state.lock().cookie == message.cookie => {
+                self.fail(error, PrivateData::NONE)
+            }
+            // It was taken for connected: the peer does not know of it.
+            Says::Accept => self.peer_is_gone(self.peer.load(Relaxed)),
+            Says::Request | Says::Reject(_) | Says::Shutdown => {}
+        }
+    }
+
     /// Hears that the peer has ended it: a work item ends the endpoint.
     pub(super) fn hung_up(&self, message: &Message) {
+        self.peer_is_gone(message.from.number);
+    }
+
+    /// Learns that the peer of that number is through with it, as [`Connection::hung_up`].
+    pub(super) fn peer_is_gone(&self, number: u64) {
         let mut state = self.state.lock();
-        let known = self.peer.load(Relaxed) == message.from.number;
+        let known = self.peer.load(Relaxed) == number;
         // The peer may be through with it before this end has noted that its answer went well.
         if !matches!(state.phase, Phase::Connected | Phase::Accepting) || state.hung_up || !known {
             return;

@@ -37,7 +37,9 @@ impl<C: Send + 'static> Endpoint<C> {
     /// # Errors
     /// With each, the request comes back.
     /// - `ECONNABORTED`: the request was rejected by the close of its listener, or the peer does
-    ///   not wait any more. The request is of no use; the endpoint can be connected to another.
+    ///   not wait any more. The request is of no use; the endpoint can be connected to another. Of a
+    ///   peer on another host that is not known at once: then the endpoint is connected, and shut down
+    ///   as soon as it is known.
     /// - Those of [`Endpoint::connect`], `EALREADY` also while it accepts another; the request
     ///   still waits.
     ///

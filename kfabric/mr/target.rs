@@ -16,6 +16,16 @@ pub struct RemoteSlice {
 }
 
 impl RemoteSlice {
+    /// What a peer's operation is aimed at, here: whether it may be, is found where it acts.
+    pub(crate) fn asked(key: Key, range: Range) -> Self {
+        RemoteSlice {
+            key,
+            range,
+            access: Access::NONE,
+            persistent: false,
+        }
+    }
+
     /// The first byte, counted from the region's start.
     pub fn offset(&self) -> u64 {
         self.range.offset

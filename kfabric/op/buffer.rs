@@ -25,6 +25,8 @@ enum Source {
     Region(LocalSlice),
     /// Bytes that the operation itself holds.
     Injected,
+    /// Bytes of a peer that are not here, or not with the operation.
+    Afar,
 }
 
 impl From<Memory> for Buffer {
@@ -62,6 +64,15 @@ impl Buffer {
         }
     }
 
+    /// `len` bytes that are the peer's, of an operation that stands for one of it.
+    pub(crate) fn afar(len: usize) -> Self {
+        Buffer {
+            source: Source::Afar,
+            offset: 0,
+            len,
+        }
+    }
+
     /// What comes back with a completion or a refusal: nothing of what was injected.
     #[inline]
     pub(crate) fn returned(self) -> Self {
@@ -93,7 +104,7 @@ impl Buffer {
     /// The range must lie within the memory (within the slice): else the buffer comes back.
     pub fn range(mut self, offset: usize, len: usize) -> Result<Self, Self> {
         let (start, size) = match &self.source {
-            Source::Empty | Source::Injected => (0, 0),
+            Source::Empty | Source::Injected | Source::Afar => (0, 0),
             Source::Owned(memory) => (0, memory.len()),
             Source::Region(slice) => (slice.offset(), slice.len()),
         };
@@ -154,7 +165,7 @@ impl Buffer {
     #[inline]
     pub(crate) fn memory(&self) -> Option<&Exposed> {
         match &self.source {
-            Source::Empty | Source::Injected => None,
+            Source::Empty | Source::Injected | Source::Afar => None,
             Source::Owned(memory) => Some(memory),
             Source::Region(slice) => Some(slice.memory()),
         }

@@ -3,7 +3,7 @@
 //! Providers without their types: what the objects hold.
 
 use super::faults::Faults;
-use super::{Domain, Endpoint, Match, Port, Provider, Rejected};
+use super::{Cancelled, Domain, Endpoint, Match, Port, Provider, Rejected};
 use crate::av::Name;
 use crate::cm::Message;
 use crate::info::{Caps, Info};
@@ -69,7 +69,7 @@ pub(crate) trait AnyEndpoint: Send + Sync {
     fn name(&self) -> Name;
     fn post(&self, op: Operation, section: &Guard) -> Result<(), Rejected>;
     fn matched(&self, pair: Match);
-    fn cancel(&self, id: OpId) -> Option<Operation>;
+    fn cancel(&self, id: OpId) -> Cancelled;
     fn connects(&self) -> bool;
     fn tell(&self, to: &Name, message: &Message) -> Result;
     fn shutdown(&self, error: Error);
@@ -100,7 +100,7 @@ impl<E: Endpoint> AnyEndpoint for E {
         Endpoint::matched(self, pair)
     }
 
-    fn cancel(&self, id: OpId) -> Option<Operation> {
+    fn cancel(&self, id: OpId) -> Cancelled {
         Endpoint::cancel(self, id)
     }
 

@@ -17,21 +17,62 @@ use kernel::prelude::*;
 /// Never sleeps; any context but hardirq. `EINVAL`: not an atomic.
 pub(super) fn execute(target: &Exposed, offset: usize, op: &Op) -> Result {
     let (atomic, local) = op.atomic().zip(op.buffer().memory()).ok_or(EINVAL)?;
-    let AtomicAction { action, datatype } = atomic;
-    let (size, vector, at) = (datatype.size(), op.len(), op.buffer().offset());
+    let (size, vector, at) = (atomic.datatype.size(), op.len(), op.buffer().offset());
     // Whoever posted it has checked that the vectors fit the buffer; the memory checks again.
-    let fetched = at + (action.vectors() - 1) * vector;
-    for word in (0..vector).step_by(size) {
-        let operand = local.number_at(at + word, size)?;
+    let fetched = at + (atomic.action.vectors() - 1) * vector;
+    let operand = |byte| local.number_at(at + byte, size);
+    change(target, (offset, vector), atomic, operand, |byte, was| {
+        local.set_number_at(fetched + byte, size, was)
+    })
+}
+
+/// Does `atomic` to the words of a range of `target`, with the operands of a peer, and the comparands
+/// after them; what the words were goes to `fetched`, if it is fetched.
+///
+/// Never sleeps; any context but hardirq. `EINVAL`: there are not as many operands as words, or out
+/// of the bounds of `target`.
+pub(super) fn execute_for_peer(
+    target: &Exposed,
+    range: (usize, usize),
+    atomic: AtomicAction,
+    operands: &[u8],
+    fetched: &mut [u8],
+) -> Result {
+    let size = atomic.datatype.size();
+    let operand = |byte: usize| {
+        let mut word = [0; 8];
+        let bytes = operands.get(byte..byte + size).ok_or(EINVAL)?;
+        word[..size].copy_from_slice(bytes);
+        Ok(u64::from_le_bytes(word))
+    };
+    change(target, range, atomic, operand, |byte, was| {
+        let room = fetched.get_mut(byte..byte + size).ok_or(EINVAL)?;
+        room.copy_from_slice(&was.to_le_bytes()[..size]);
+        Ok(())
+    })
+}
+
+/// Changes the words of a range: `operand` gives those from a byte on, and behind them the comparands;
+/// `fetched` takes what a word was.
+fn change(
+    target: &Exposed,
+    (offset, vector): (usize, usize),
+    atomic: AtomicAction,
+    operand: impl Fn(usize) -> Result<u64>,
+    mut fetched: impl FnMut(usize, u64) -> Result,
+) -> Result {
+    let AtomicAction { action, datatype } = atomic;
+    for byte in (0..vector).step_by(datatype.size()) {
+        let own = operand(byte)?;
         let comparand = match action {
-            Action::Compare => local.number_at(at + vector + word, size)?,
+            Action::Compare => operand(vector + byte)?,
             Action::Update(_) | Action::Fetch(_) => 0,
         };
-        let was = target.update(offset + word, datatype, |word| {
-            atomic.apply(word, operand, comparand)
+        let was = target.update(offset + byte, datatype, |word| {
+            atomic.apply(word, own, comparand)
         })?;
         if action.fetches() {
-            local.set_number_at(fetched + word, size, was)?;
+            fetched(byte, was)?;
         }
     }
     Ok(())

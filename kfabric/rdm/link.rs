@@ -3,21 +3,27 @@
 //! What a provider supplies that has links and nothing more.
 //!
 //! A [`Link`] brings bytes to one peer, in order, until it breaks; [`Links`] makes them to
-//! addresses, and takes those that peers make. The engine does the rest: see `super::engine`.
+//! addresses, and takes those that peers make. The engine does the rest, see [`super::engine`].
 //!
 //! All methods are called in process context, by one worker at a time for each link, and never wait
 //! for a peer: what can't be done now is `EAGAIN`, and the waker is woken when it can.
 
+use crate::av::Name;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
 /// Somebody who is to look at a link, or at those that peers make.
 pub trait Wake: Send + Sync {
     /// Has them look, soon, in a context of their own. Any context but hardirq; never sleeps.
+    ///
+    /// The link may hold a lock of its own: none is taken under which a method of a link is called.
     fn wake(&self);
 }
 
 /// The way of bytes to one peer and back, in order, until it breaks.
+///
+/// Its last reference is dropped in process context, and may sleep; without a close before, it breaks
+/// for the peer, too.
 pub trait Link: Send + Sync + 'static {
     /// Has `waker` woken from now on, in the place of the one before: when the link is made, has
     /// bytes, takes bytes again, or breaks. It looks by itself once, at the beginning.
@@ -49,21 +55,18 @@ pub trait Link: Send + Sync + 'static {
 
 /// Where links begin and end on this host: of one domain.
 pub trait Links: Send + Sync + 'static {
-    /// Its links.
-    type Link: Link;
-
     /// The bytes by which peers reach it: at most [`MAX_ADDRESS`].
     fn address(&self) -> &[u8];
 
     /// Begins to make a link to that address: [`Link::is_up`] tells when it is made.
     ///
     /// # Errors
-    /// `EINVAL`: no address of this provider. `ENOMEM`; `EHOSTUNREACH`, `ENETUNREACH`: there is no
-    /// way.
-    fn dial(&self, address: &[u8]) -> Result<Arc<Self::Link>>;
+    /// `EINVAL`: no address of this provider. `ENOMEM`; `EHOSTUNREACH`, `ENETUNREACH` and others: there
+    /// is no way.
+    fn dial(&self, address: &[u8]) -> Result<Arc<dyn Link>>;
 
-    /// A link that a peer has made. `EAGAIN`: there is none.
-    fn accept(&self) -> Result<Arc<Self::Link>>;
+    /// A link that a peer has made. `EAGAIN`: there is none; `EINVAL`: after a close; `ENOMEM`.
+    fn accept(&self) -> Result<Arc<dyn Link>>;
 
     /// Has `waker` woken from now on when [`Links::accept`] has something.
     fn attach(&self, waker: Arc<dyn Wake>);
@@ -73,4 +76,18 @@ pub trait Links: Send + Sync + 'static {
 }
 
 /// The longest address: a name has room for it, and for the number of an endpoint.
-pub const MAX_ADDRESS: usize = crate::av::Name::MAX - size_of::<u64>();
+pub const MAX_ADDRESS: usize = Name::MAX - size_of::<u64>();
+
+/// The parts of an endpoint's name: the address of its domain, and its number there.
+pub(super) fn parts(name: &Name) -> Option<(&[u8], u64)> {
+    let (address, number) = name.as_bytes().split_last_chunk::<8>()?;
+    let number = u64::from_le_bytes(*number);
+    // No endpoint has the number 0: it stands for nobody.
+    let known = !address.is_empty() && address.len() <= MAX_ADDRESS && number != 0;
+    known.then_some((address, number))
+}
+
+/// The address in an endpoint's name; `None`: it is none of an endpoint over links.
+pub fn address_of(name: &Name) -> Option<&[u8]> {
+    parts(name).map(|(address, _)| address)
+}

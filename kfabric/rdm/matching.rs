@@ -66,6 +66,24 @@ impl Matching {
         }
     }
 
+    /// Takes a receive back that has met an arrival which is gone, before all that are posted; gives the
+    /// pair if something waits for it.
+    pub(crate) fn put_back(&self, receive: Operation) -> Option<Match> {
+        let mut state = self.state.lock();
+        if let Some(Closed { error, .. }) = state.closed {
+            drop(state);
+            receive.complete(Err(Failure::not_executed(error)));
+            return None;
+        }
+        match state.waiting.pop() {
+            Some(arrival) => Some(Match { arrival, receive }),
+            None => {
+                state.posted.push_front(receive);
+                None
+            }
+        }
+    }
+
     /// Takes an arrival; gives the pair if a receive waits for it.
     pub(crate) fn offer(&self, arrival: Operation) -> Option<Match> {
         let mut state = self.state.lock();
@@ -144,6 +162,16 @@ impl Match {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether its bytes are still to come, from a peer: [`Match::execute`] would not find them.
+    pub(crate) fn brings_bytes(&self) -> bool {
+        self.arrival.kind() == Kind::Send && self.arrival.len() <= self.receive.len()
+    }
+
+    /// The arrival.
+    pub(crate) fn arrival(&self) -> &Op {
+        &self.arrival
     }
 
     /// Moves the bytes and completes both, at the level that the sender asked for.
@@ -314,6 +342,37 @@ mod tests {
                 .execute();
             assert_eq!(tx.ended(), Some((context, success(context as usize))));
         }
+        Ok(())
+    }
+
+    #[test]
+    fn receive_that_is_put_back_is_the_first() -> Result {
+        let (matching, tx, rx) = (matching()?, Side::new()?, Side::new()?);
+        for context in 0..2 {
+            assert!(matching.post(rx.op(Kind::Recv, 4, context)?).is_none());
+        }
+        let pair = matching.offer(tx.op(Kind::Send, 4, 5)?).ok_or(EINVAL)?;
+        let (arrival, receive) = pair.into_parts();
+        drop(arrival);
+        assert!(tx.ended().is_some());
+        assert!(matching.put_back(receive).is_none());
+        for context in 0..2 {
+            matching
+                .offer(tx.op(Kind::Send, 4, 6)?)
+                .ok_or(EINVAL)?
+                .execute();
+            assert_eq!(rx.ended(), Some((context, success(4))));
+            assert!(tx.ended().is_some());
+        }
+        // What waits is met at once.
+        let receive = rx.op(Kind::Recv, 4, 7)?;
+        assert!(matching.offer(tx.op(Kind::Send, 4, 6)?).is_none());
+        matching.put_back(receive).ok_or(EINVAL)?.execute();
+        assert_eq!(rx.ended(), Some((7, success(4))));
+        matching.close(ECANCELED, EHOSTUNREACH);
+        assert!(matching.put_back(rx.op(Kind::Recv, 4, 8)?).is_none());
+        let ended = Err(Failure::not_executed(ECANCELED));
+        assert_eq!(rx.ended(), Some((8, ended)));
         Ok(())
     }
 

@@ -77,6 +77,19 @@ impl Port {
         find: impl FnOnce(Key) -> Result<Lease<Region>, Refusal>,
         place: impl FnOnce(&Exposed, usize) -> Result,
     ) -> Status {
+        let (remote, region) = self.admit(op, needed, find)?;
+        let memory = region.memory();
+        self.placed(op, remote, memory, place(memory, remote.offset() as usize))
+    }
+
+    /// Checks an access that needs this right; gives its range, and the region.
+    #[inline(always)]
+    fn admit<'a>(
+        &self,
+        op: &'a Op,
+        needed: Access,
+        find: impl FnOnce(Key) -> Result<Lease<Region>, Refusal>,
+    ) -> Result<(&'a RemoteSlice, Lease<Region>), Failure> {
         let Some(remote) = op.remote() else {
             return Err(Failure::not_executed(EINVAL));
         };
@@ -95,21 +108,27 @@ impl Port {
         if !remote.range().within(memory.len() as u64) || remote.len() != op.len() as u64 {
             return Err(self.refuse(op, ERANGE, &stats.out_of_range));
         }
-        let offset = remote.offset() as usize;
         if needed == Access::ATOMIC && !is_aligned(op, remote) {
             return Err(self.refuse(op, EINVAL, &stats.misaligned));
         }
-        let commits = op.level() == Level::Committed;
-        if commits && !memory.is_persistent() {
+        if op.level() == Level::Committed && !memory.is_persistent() {
             return Err(self.refuse(op, EOPNOTSUPP, &stats.volatile));
         }
-        place(memory, offset).map_err(|error| {
+        Ok((remote, region))
+    }
+
+    /// Says how an access went whose bytes are placed, or could not be; makes them durable if they
+    /// are to be.
+    #[inline(always)]
+    fn placed(&self, op: &Op, remote: &RemoteSlice, memory: &Exposed, placed: Result) -> Status {
+        let stats = self.domain().target_stats();
+        placed.map_err(|error| {
             if error == ENODEV {
                 stats.device_gone.add(1);
             }
             Failure::unknown(error)
         })?;
-        if commits {
+        if op.level() == Level::Committed {
             self.commit(op, remote, memory)?;
         }
         stats.executed.add(1);
@@ -118,6 +137,31 @@ impl Port {
             data: None,
             level: op.level().max(Level::Delivered),
         })
+    }
+
+    /// The region of a peer's access whose bytes come or go in pieces, if it may: for each piece.
+    ///
+    /// Then, once, [`Port::end_access`]. Any context but hardirq.
+    pub(super) fn admit_piece(&self, op: &Op) -> Result<Lease<Region>, Failure> {
+        let needed = match op.kind() {
+            Kind::Read => Access::READ,
+            Kind::Atomic => Access::ATOMIC,
+            _ => Access::WRITE,
+        };
+        let find = |key| self.domain().keys().lookup(key);
+        let admitted = self.admit(op, needed, find);
+        admitted.map(|(_, region)| region)
+    }
+
+    /// Ends an access whose bytes are in the region, or could not be placed there. Sleeps if the
+    /// operation commits; else any context but hardirq.
+    pub(super) fn end_access(&self, op: &Op, region: &Region, placed: Result) -> Status {
+        let Some(remote) = op.remote() else {
+            return Err(Failure::not_executed(EINVAL));
+        };
+        let status = self.placed(op, remote, region.memory(), placed);
+        self.count_access(op, &status);
+        status
     }
 
     /// Makes the bytes of an access durable.

@@ -16,6 +16,7 @@
 #include "net.h"
 #include "pieces.h"
 #include "pmem.h"
+#include "reclaim.h"
 #include "trace.h"
 
 #endif /* KFABRIC_SYS_H */

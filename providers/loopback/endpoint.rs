@@ -13,7 +13,7 @@ use kfabric::info::Order;
 use kfabric::op::{Failure, Kind, Op, OpId, Operation, Status};
 use kfabric::provider::faults::Faults;
 use kfabric::provider::work::WorkQueue;
-use kfabric::provider::{self, Match, Message, Port, Rejected};
+use kfabric::provider::{self, Cancelled, Match, Message, Port, Rejected};
 
 /// Up to this many bytes are copied in the context of the post: about as long as it takes to wake
 /// the worker.
@@ -179,12 +179,12 @@ impl provider::Endpoint for Endpoint {
         }
     }
 
-    fn cancel(&self, id: OpId) -> Option<Operation> {
+    fn cancel(&self, id: OpId) -> Cancelled {
         // A write that waits for a receive is past it: its bytes are at the peer already.
         let waits = |op: &Op| op.id() == id && !op.notifies();
-        self.worker
-            .recall(id)
-            .or_else(|| self.peers().find_map(|peer| peer.port.recall(waits)))
+        let op = self.worker.recall(id);
+        op.or_else(|| self.peers().find_map(|peer| peer.port.recall(waits)))
+            .into()
     }
 
     fn tell(&self, to: &Name, message: &Message) -> Result {

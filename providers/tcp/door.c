@@ -39,6 +39,9 @@
 /* How long a socket that was closed gently may take until the peer has all. */
 #define KFI_TCP_LINGER (5 * HZ)
 
+/* How many may take that time at once; more are ended at once. */
+#define KFI_TCP_LINGERING 1024
+
 #define KFI_TCP_BACKLOG SOMAXCONN
 
 static char address[64] = "127.0.0.1";
@@ -609,7 +612,8 @@ void kfi_tcp_free(struct kfi_tcp_socket *ks)
 	bool lingers;
 
 	write_lock_bh(&sk->sk_callback_lock);
-	lingers = ks->gently && kfi_tcp_wq && !kfi_tcp_is_done(sk);
+	lingers = ks->gently && kfi_tcp_wq && !kfi_tcp_is_done(sk) &&
+		  atomic_read(&kfi_tcp_lingering) < KFI_TCP_LINGERING;
 	if (lingers) {
 		ks->lingers = true;
 		atomic_inc(&kfi_tcp_lingering);

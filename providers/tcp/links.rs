@@ -51,8 +51,6 @@ impl Tcp {
 }
 
 impl Links for Tcp {
-    type Link = Stream;
-
     fn address(&self) -> &[u8] {
         self.bytes.as_slice()
     }
@@ -62,16 +60,17 @@ impl Links for Tcp {
     /// # Errors
     /// As [`Links::dial`], and what else a connect gives at once. `ENETUNREACH` also between IPv4 and
     /// IPv6.
-    fn dial(&self, address: &[u8]) -> Result<Arc<Stream>> {
+    fn dial(&self, address: &[u8]) -> Result<Arc<dyn Link>> {
         let to = Address::parse(address)?;
         if !self.local.is_like(&to) {
             return Err(ENETUNREACH);
         }
-        Stream::new(Socket::dial(&self.net, self.local.source(), to.addr())?)
+        let socket = Socket::dial(&self.net, self.local.source(), to.addr())?;
+        Ok(Stream::new(socket)?)
     }
 
-    fn accept(&self) -> Result<Arc<Stream>> {
-        Stream::new(self.listener.accept()?)
+    fn accept(&self) -> Result<Arc<dyn Link>> {
+        Ok(Stream::new(self.listener.accept()?)?)
     }
 
     fn attach(&self, waker: Arc<dyn Wake>) {
@@ -181,7 +180,7 @@ mod tests {
     }
 
     /// Whether nobody else has a reference to it.
-    fn is_alone<T>(arc: Arc<T>) -> bool {
+    fn is_alone<T: ?Sized>(arc: Arc<T>) -> bool {
         Arc::into_unique_or_drop(arc).is_some()
     }
 
@@ -191,8 +190,8 @@ mod tests {
 
     /// Two domains, and a link from one to the other.
     struct Pair {
-        alice: Arc<Stream>,
-        bob: Arc<Stream>,
+        alice: Arc<dyn Link>,
+        bob: Arc<dyn Link>,
         _links: [Tcp; 2],
     }
 
@@ -214,7 +213,7 @@ mod tests {
     }
 
     /// Sends bytes from `at` up to `end`, as many as go at once. Where it got.
-    fn send(link: &Stream, mut at: usize, end: usize) -> Result<usize> {
+    fn send(link: &dyn Link, mut at: usize, end: usize) -> Result<usize> {
         let mut piece = KVec::from_elem(0, PIECE, GFP_KERNEL)?;
         while at < end {
             let len = PIECE.min(end - at);
@@ -230,7 +229,7 @@ mod tests {
     }
 
     /// Receives from `at` on what is there, and compares it. Where it got, and whether it was the end.
-    fn receive(link: &Stream, mut at: usize) -> Result<(usize, bool)> {
+    fn receive(link: &dyn Link, mut at: usize) -> Result<(usize, bool)> {
         let mut piece = KVec::from_elem(0, PIECE + 1, GFP_KERNEL)?;
         while let Some(len) = unless_again(link.receive(&mut piece))? {
             if len == 0 {
@@ -250,7 +249,7 @@ mod tests {
     const MOST: usize = 64 << 20;
 
     /// Sends until no more is taken. How many bytes went. `ETIME`: it takes all.
-    fn fill(link: &Stream) -> Result<usize> {
+    fn fill(link: &dyn Link) -> Result<usize> {
         let sent = send(link, 0, MOST)?;
         if sent < MOST {
             Ok(sent)
@@ -260,7 +259,7 @@ mod tests {
     }
 
     /// Fills the way, then carries 1 MiB more over it, waiting for room by the bell of the sender alone.
-    fn carry(from: &Stream, to: &Stream, bell: &Bell) -> Result<usize> {
+    fn carry(from: &dyn Link, to: &dyn Link, bell: &Bell) -> Result<usize> {
         let mut rings = bell.rings();
         let mut sent = fill(from)?;
         let (mut received, end) = (0, sent + (1 << 20));
@@ -283,7 +282,7 @@ mod tests {
     }
 
     /// Why it is broken, once it is.
-    fn broken(link: &Stream) -> Result<Error> {
+    fn broken(link: &dyn Link) -> Result<Error> {
         until(|| Ok(link.is_up().err()))
     }
 
@@ -319,8 +318,8 @@ mod tests {
             let bells = [Bell::new()?, Bell::new()?];
             pair.alice.attach(bells[0].clone());
             pair.bob.attach(bells[1].clone());
-            let there = carry(&pair.alice, &pair.bob, &bells[0])?;
-            let back = carry(&pair.bob, &pair.alice, &bells[1])?;
+            let there = carry(&*pair.alice, &*pair.bob, &bells[0])?;
+            let back = carry(&*pair.bob, &*pair.alice, &bells[1])?;
             pr_info!("{there} bytes went there, and {back} back\n");
         }
         Ok(())
@@ -333,9 +332,9 @@ mod tests {
         pair.bob.attach(bell.clone());
         for at in 0..3 {
             let rings = bell.rings();
-            assert_eq!(send(&pair.alice, at, at + 1), Ok(at + 1));
+            assert_eq!(send(&*pair.alice, at, at + 1), Ok(at + 1));
             bell.wait(rings)?;
-            assert_eq!(receive(&pair.bob, at), Ok((at + 1, false)));
+            assert_eq!(receive(&*pair.bob, at), Ok((at + 1, false)));
         }
         Ok(())
     }
@@ -345,14 +344,14 @@ mod tests {
         let Pair { alice, bob, _links } = pair(V4)?;
         let bell = Bell::new()?;
         bob.attach(bell.clone());
-        let sent = send(&alice, 0, 100_000)?;
+        let sent = send(&*alice, 0, 100_000)?;
         alice.close(true);
         alice.close(true);
         drop(alice);
         bell.wait(0)?;
         let mut received = 0;
         until(|| {
-            let (at, ended) = receive(&bob, received)?;
+            let (at, ended) = receive(&*bob, received)?;
             received = at;
             Ok(ended.then_some(()))
         })?;
@@ -367,17 +366,17 @@ mod tests {
         let Pair { alice, bob, _links } = pair(V4)?;
         let bell = Bell::new()?;
         alice.attach(bell.clone());
-        send(&bob, 0, PIECE)?;
+        send(&*bob, 0, PIECE)?;
         bell.wait(0)?;
         // More than the peer has room for, so that some of it is still here.
-        let sent = fill(&alice)?;
+        let sent = fill(&*alice)?;
         alice.close(true);
         drop(alice);
-        send(&bob, PIECE, 2 * PIECE)?;
+        send(&*bob, PIECE, 2 * PIECE)?;
         pause();
         let mut received = 0;
         until(|| {
-            received = receive(&bob, received)?.0;
+            received = receive(&*bob, received)?.0;
             Ok((received == sent).then_some(()))
         })?;
         // It was let go of with bytes unread: that may be answered by a reset.
@@ -407,7 +406,7 @@ mod tests {
             }
             drop(alice);
             bell.wait(0)?;
-            assert_eq!(broken(&bob), Ok(ECONNRESET));
+            assert_eq!(broken(&*bob), Ok(ECONNRESET));
             for _ in 0..2 {
                 assert_eq!(bob.receive(&mut [0]), Err(ECONNRESET));
                 assert_eq!(bob.send(&[0], false), Err(ECONNRESET));
@@ -426,7 +425,7 @@ mod tests {
             let link = here.dial(address.as_slice())?;
             let bell = Bell::new()?;
             link.attach(bell.clone());
-            assert_eq!(broken(&link), Ok(ECONNREFUSED));
+            assert_eq!(broken(&*link), Ok(ECONNREFUSED));
             assert_eq!(link.is_up(), Err(ECONNREFUSED));
             drop(link);
             assert!(is_alone(bell));
@@ -440,12 +439,12 @@ mod tests {
             let Pair { alice, bob, _links } = pair(V4)?;
             let bell = Bell::new()?;
             alice.attach(bell.clone());
-            send(&bob, 0, PIECE)?;
+            send(&*bob, 0, PIECE)?;
             bell.wait(0)?;
             alice.close(gently);
             let rings = bell.rings();
             // It has gone already if it was aborted.
-            let sent = send(&bob, PIECE, 2 * PIECE);
+            let sent = send(&*bob, PIECE, 2 * PIECE);
             assert!(sent.is_ok() || !gently);
             bob.close(false);
             pause();
@@ -464,11 +463,11 @@ mod tests {
         let pair = pair(V4)?;
         let (first, second) = (Bell::new()?, Bell::new()?);
         pair.bob.attach(first.clone());
-        send(&pair.alice, 0, 1)?;
+        send(&*pair.alice, 0, 1)?;
         first.wait(0)?;
         pair.bob.attach(second.clone());
         let rings = first.rings();
-        send(&pair.alice, 1, 2)?;
+        send(&*pair.alice, 1, 2)?;
         second.wait(0)?;
         assert_eq!(first.rings(), rings);
         assert!(is_alone(first));
@@ -494,7 +493,7 @@ mod tests {
     /// Sends a byte now and then, until it is told to stop.
     #[pin_data]
     struct Sender {
-        link: Arc<Stream>,
+        link: Arc<dyn Link>,
         stop: Atomic<i32>,
         #[pin]
         work: Work<Sender>,
@@ -576,10 +575,10 @@ mod tests {
         until(|| Ok(link.is_up()?.then_some(())))?;
         there.close();
         let rings = bell.rings();
-        assert_eq!(broken(&link), Ok(ECONNRESET));
+        assert_eq!(broken(&*link), Ok(ECONNRESET));
         assert_eq!(there.accept().err(), Some(EINVAL));
         let late = here.dial(there.address())?;
-        assert_eq!(broken(&late), Ok(ECONNREFUSED));
+        assert_eq!(broken(&*late), Ok(ECONNREFUSED));
         assert_eq!(bell.rings(), rings);
         assert!(is_alone(bell));
         Ok(())

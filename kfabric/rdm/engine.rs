@@ -1,0 +1,478 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The engine: an endpoint of a provider that has links, and nothing more.
+//!
+//! It knows who is meant by a post, and has a worker for each peer ([`super::peer`]). What an
+//! endpoint posts to itself it carries out alone.
+//!
+//! Locks: `table` is taken before the inbox of a peer, interrupts disabled; nothing else but the work
+//! queue's own under it.
+
+use super::hub::Hub;
+use super::link::{self, Link};
+use super::outstanding::Outstanding;
+use super::peer::Peer;
+use crate::av::Name;
+use crate::cm::Message;
+use crate::info::{Info, Order};
+use crate::op::{Chain, Failure, Kind, Op, OpId, Operation};
+use crate::proto::violation::Violation;
+use crate::proto::wire::{Hello, Reason};
+use crate::provider::work::{self, WorkQueue};
+use crate::provider::{self, Cancelled, Match, Port, Rejected};
+use crate::sys::reclaim;
+use kernel::prelude::*;
+use kernel::rbtree::{RBTree, RBTreeNode};
+use kernel::sync::rcu::{self, Guard};
+use kernel::sync::{new_spinlock_irq, Arc, SpinLockIrq};
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
+use kernel::workqueue::{impl_has_work, new_work, Work, WorkItem};
+
+/// How many peers an endpoint may have: strangers can't make it hold more than their memory.
+const PEERS: usize = 4096;
+
+/// How many connection messages may wait for their peers to be made.
+const LETTERS: usize = 8;
+
+/// How long a close waits for the peers to say what became of what is under way: for all of them.
+const SETTLE_NS: u64 = 1_000_000_000;
+
+/// An endpoint over links.
+pub struct Engine(Arc<Shared>);
+
+/// What the workers of the peers share.
+#[pin_data]
+pub(super) struct Shared {
+    hub: Arc<Hub>,
+    port: Arc<Port>,
+    name: Name,
+    order: Order,
+    #[pin]
+    table: SpinLockIrq<Table>,
+    outstanding: Outstanding,
+    #[pin]
+    work: Work<Shared>,
+}
+
+struct Table {
+    peers: RBTree<Name, Arc<Peer>>,
+    /// How many they are.
+    known: usize,
+    /// Operations for whom there is no peer yet.
+    strangers: Chain,
+    /// Operations for this endpoint.
+    own: Chain,
+    /// Those that have met a receive; each is followed by it.
+    own_pairs: Chain,
+    /// Connection messages for whom there is no peer yet.
+    letters: KVec<(Name, Message)>,
+    /// Why nothing is taken any more.
+    closed: Option<Error>,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Shared { self.work }
+}
+
+impl WorkItem for Shared {
+    type Pointer = Arc<Shared>;
+
+    fn run(this: Arc<Shared>) {
+        loop {
+            let mut table = this.table.lock();
+            let pair = table.own_pairs.pop().zip(table.own_pairs.pop());
+            let own = match pair {
+                Some(_) => None,
+                None => table.own.pop(),
+            };
+            let name = match table.letters.first() {
+                Some((name, _)) => Some(*name),
+                None => table.strangers.iter().next().map(|op| *op.peer()),
+            };
+            drop(table);
+            match (pair, own, name) {
+                (Some((arrival, receive)), ..) => Match::from_parts(arrival, receive).execute(),
+                (_, Some(op), _) => this.execute(op),
+                (_, None, Some(name)) => reclaim::without_io(|| this.meet(&name)),
+                (None, None, None) => return,
+            }
+        }
+    }
+}
+
+impl Table {
+    /// Takes out what waits for the peer of that name.
+    fn waiting_for(&mut self, name: &Name) -> (Chain, [Option<Message>; LETTERS]) {
+        let ops = self.strangers.extract(|op| op.peer() == name);
+        let mut letters = [const { None }; LETTERS];
+        let all = self.letters.iter().filter(|(to, _)| to == name);
+        for (place, (_, letter)) in letters.iter_mut().zip(all) {
+            *place = Some(*letter);
+        }
+        self.letters.retain(|(to, _)| to != name);
+        (ops, letters)
+    }
+}
+
+impl Engine {
+    /// An endpoint of a domain. Sleeps. `ENOMEM`.
+    pub(super) fn new(hub: &Arc<Hub>, port: Arc<Port>, info: &Info) -> Result<Arc<Self>> {
+        let name = hub.new_name()?;
+        let table = Table {
+            peers: RBTree::new(),
+            known: 0,
+            strangers: Chain::new(),
+            own: Chain::new(),
+            own_pairs: Chain::new(),
+            letters: KVec::with_capacity(LETTERS, GFP_KERNEL)?,
+            closed: None,
+        };
+        let core = Arc::pin_init(
+            try_pin_init!(Shared {
+                hub: hub.clone(),
+                port,
+                name,
+                order: info.order,
+                table <- new_spinlock_irq!(table, "kfi_peers"),
+                outstanding: Outstanding::new(info.limits.tx_size)?,
+                work <- new_work!("kfi_engine"),
+            }? Error),
+            GFP_KERNEL,
+        )?;
+        let engine = Arc::new(Engine(core.clone()), GFP_KERNEL)?;
+        hub.enter(core)?;
+        Ok(engine)
+    }
+}
+
+impl Shared {
+    /// The name that peers know.
+    pub(super) fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// What is not to be overtaken.
+    pub(super) fn order(&self) -> Order {
+        self.order
+    }
+
+    /// The core's side.
+    pub(super) fn port(&self) -> &Port {
+        &self.port
+    }
+
+    /// Where work is queued.
+    pub(super) fn workers(&self) -> &WorkQueue {
+        self.hub.workers()
+    }
+
+    /// Nanoseconds of a clock that does not go back.
+    pub(super) fn now(&self) -> u64 {
+        self.hub.now()
+    }
+
+    /// Begins to make a link to a peer.
+    pub(super) fn dial(&self, name: &Name) -> Result<Arc<dyn Link>> {
+        let (address, _) = link::parts(name).ok_or(EINVAL)?;
+        self.hub.dial(address)
+    }
+
+    /// Counts what a peer has done that it may not.
+    pub(super) fn count(&self, violation: Violation) {
+        self.port.domain().target_stats().violations.add(violation);
+    }
+
+    /// Which of its operations are here.
+    pub(super) fn outstanding(&self) -> &Outstanding {
+        &self.outstanding
+    }
+
+    /// Completes operations that have not begun.
+    pub(super) fn end_all(&self, ops: &mut Chain, error: Error) {
+        while let Some(op) = ops.pop() {
+            self.outstanding.end(op, Err(Failure::not_executed(error)));
+        }
+    }
+
+    /// Takes an operation. Any context but hardirq.
+    fn post(self: &Arc<Self>, op: Operation) {
+        let mut table = self.table.lock();
+        if let Some(error) = table.closed {
+            drop(table);
+            return op.complete(Err(Failure::not_executed(error)));
+        }
+        self.outstanding.enter(&op);
+        if *op.peer() == self.name {
+            table.own.push(op);
+        } else if let Some(peer) = table.peers.get(op.peer()) {
+            let peer = peer.clone();
+            drop(table);
+            let mut one = Chain::new();
+            one.push(op);
+            return peer.post(one);
+        } else {
+            table.strangers.push(op);
+        }
+        // Under the lock, as is the mark of a close: none is queued after its flush.
+        self.hub.workers().enqueue(self.clone());
+    }
+
+    /// Carries out what the endpoint has posted to itself. Sleeps.
+    fn execute(&self, op: Operation) {
+        self.outstanding.leave(&op);
+        if op.kind() != Kind::Send {
+            match self.port.access(&op) {
+                Ok(_) if op.notifies() => {}
+                status => return op.complete(status),
+            }
+        }
+        if let Some(pair) = self.port.offer(op) {
+            pair.execute();
+        }
+    }
+
+    /// Has a receive whose message is gone wait for another. Any context but hardirq.
+    pub(super) fn put_back(self: &Arc<Self>, receive: Operation) {
+        if let Some(pair) = self.port.matching().put_back(receive) {
+            self.matched(pair);
+        }
+    }
+
+    /// Leaves a message that has met a receive to the worker of its peer. Any context but hardirq.
+    fn matched(self: &Arc<Self>, pair: Match) {
+        let sender = *pair.arrival().peer();
+        if sender == self.name {
+            // In the context of whoever has posted the receive: long ones are not for that.
+            return self.met(pair);
+        }
+        let peer = self.table.lock().peers.get(&sender).cloned();
+        match peer {
+            Some(peer) => peer.met(pair),
+            None => pair.fail(ECANCELED, self.port.lost(ECANCELED)),
+        }
+    }
+
+    /// Leaves a message to itself that has met a receive to the worker. Any context but hardirq.
+    fn met(self: &Arc<Self>, pair: Match) {
+        let mut table = self.table.lock();
+        if let Some(error) = table.closed {
+            drop(table);
+            return pair.fail(error, self.port.lost(error));
+        }
+        let (arrival, receive) = pair.into_parts();
+        table.own_pairs.push(arrival);
+        table.own_pairs.push(receive);
+        self.hub.workers().enqueue(self.clone());
+    }
+
+    /// Makes a peer for what waits for it. Sleeps.
+    fn meet(self: &Arc<Self>, name: &Name) {
+        let Err(error) = self.peer(name) else {
+            return;
+        };
+        let (mut ops, letters) = self.table.lock().waiting_for(name);
+        self.end_all(&mut ops, error);
+        let section = rcu::read_lock();
+        for letter in letters.iter().flatten() {
+            self.port.unheard(letter, error);
+        }
+        drop(section);
+    }
+
+    /// Takes a connection message. Any context but hardirq.
+    fn tell(self: &Arc<Self>, to: &Name, message: &Message) -> Result {
+        let mut table = self.table.lock();
+        if table.closed.is_some() {
+            return Err(ECANCELED);
+        }
+        if let Some(peer) = table.peers.get(to) {
+            let peer = peer.clone();
+            drop(table);
+            return peer.tell(message);
+        }
+        link::parts(to).ok_or(EHOSTUNREACH)?;
+        table
+            .letters
+            .push_within_capacity((*to, *message))
+            .map_err(|_| EAGAIN)?;
+        self.hub.workers().enqueue(self.clone());
+        Ok(())
+    }
+
+    /// The peer of that name; a new one, if there is none. Sleeps.
+    ///
+    /// # Errors
+    /// - `EHOSTUNREACH`: it is no name of another endpoint.
+    /// - `ENOBUFS`: there are as many peers as may be.
+    /// - `ECANCELED`: the endpoint is closed.
+    /// - `ENOMEM`.
+    fn peer(self: &Arc<Self>, name: &Name) -> Result<Arc<Peer>> {
+        link::parts(name).ok_or(EHOSTUNREACH)?;
+        if *name == self.name {
+            return Err(EHOSTUNREACH);
+        }
+        let table = self.table.lock();
+        if let Some(peer) = table.peers.get(name) {
+            return Ok(peer.clone());
+        }
+        if table.known >= PEERS {
+            return Err(ENOBUFS);
+        }
+        drop(table);
+        let peer = Peer::new(self, name)?;
+        let node = RBTreeNode::new(*name, peer.clone(), GFP_KERNEL)?;
+        let mut table = self.table.lock();
+        if let Some(error) = table.closed {
+            return Err(error);
+        }
+        if let Some(other) = table.peers.get(name) {
+            return Ok(other.clone());
+        }
+        table.peers.insert(node);
+        table.known += 1;
+        // With the table's lock held, so that nothing that is posted later overtakes it.
+        let (ops, letters) = table.waiting_for(name);
+        for letter in letters.iter().flatten() {
+            // It has just been made, and has room for as many.
+            let _ = peer.tell(letter);
+        }
+        peer.post(ops);
+        Ok(peer)
+    }
+
+    /// Takes a link that a peer has made. Sleeps.
+    pub(super) fn greet(self: &Arc<Self>, link: Arc<dyn Link>, hello: Hello) {
+        let name = Name::new(hello.from.as_bytes());
+        match name.and_then(|name| self.peer(&name)) {
+            Ok(peer) => peer.greet(link, hello),
+            Err(ENOBUFS) => {
+                super::peer::part(&*link, Reason::Busy);
+                link.close(true);
+            }
+            Err(_) => link.close(false),
+        }
+    }
+
+    /// The peers, one after another. Never sleeps; steps: their number.
+    fn each_peer<T>(&self, mut f: impl FnMut(&Arc<Peer>) -> Option<T>) -> Option<T> {
+        let table = self.table.lock();
+        let mut next = table.peers.cursor_front().map(|at| at.current().1.clone());
+        drop(table);
+        while let Some(peer) = next {
+            if let Some(found) = f(&peer) {
+                return Some(found);
+            }
+            let table = self.table.lock();
+            let at = table.peers.cursor_lower_bound(peer.name());
+            next = at.and_then(|at| {
+                let after = match at.current().0 == peer.name() {
+                    true => at.peek_next(),
+                    // It has gone meanwhile.
+                    false => Some(at.current()),
+                };
+                after.map(|(_, peer)| peer.clone())
+            });
+        }
+        None
+    }
+
+    /// Takes out an operation that no peer's worker has seen.
+    fn recall(&self, id: OpId) -> Option<Operation> {
+        let is = |op: &Op| op.id() == id;
+        let mut table = self.table.lock();
+        let op = table.strangers.find(is).or_else(|| table.own.find(is));
+        drop(table);
+        // What waits for a receive of this very endpoint.
+        op.or_else(|| self.port.recall(|op| is(op) && !op.notifies()))
+            .or_else(|| self.each_peer(|peer| peer.recall(id)))
+            .inspect(|op| self.outstanding.leave(op))
+    }
+
+    fn close(self: &Arc<Self>, error: Error) {
+        self.hub.leave(self);
+        let mut table = self.table.lock();
+        table.closed = Some(error);
+        let (mut strangers, mut own) = (table.strangers.take(), table.own.take());
+        let mut pairs = table.own_pairs.take();
+        let peers = core::mem::replace(&mut table.peers, RBTree::new());
+        drop(table);
+        self.end_all(&mut strangers, error);
+        self.end_all(&mut own, error);
+        while let Some((arrival, receive)) = pairs.pop().zip(pairs.pop()) {
+            Match::from_parts(arrival, receive).fail(error, self.port.lost(error));
+        }
+        work::flush(&self.work);
+        for peer in peers.values() {
+            peer.begin_close(error);
+        }
+        let begin = self.hub.now();
+        while !peers.values().fold(true, |all, peer| peer.settle() && all) {
+            if self.hub.now() - begin > SETTLE_NS {
+                break;
+            }
+            fsleep(Delta::from_millis(1));
+        }
+        for peer in peers.values() {
+            peer.close(error);
+        }
+    }
+}
+
+#[vtable]
+impl provider::Endpoint for Engine {
+    fn name(&self) -> Name {
+        self.0.name
+    }
+
+    fn send(&self, op: Operation, _section: &Guard) -> Result<(), Rejected> {
+        self.0.post(op);
+        Ok(())
+    }
+
+    fn write(&self, op: Operation, _section: &Guard) -> Result<(), Rejected> {
+        self.0.post(op);
+        Ok(())
+    }
+
+    fn read(&self, op: Operation, _section: &Guard) -> Result<(), Rejected> {
+        self.0.post(op);
+        Ok(())
+    }
+
+    fn commit(&self, op: Operation, _section: &Guard) -> Result<(), Rejected> {
+        self.0.post(op);
+        Ok(())
+    }
+
+    fn atomic(&self, op: Operation, _section: &Guard) -> Result<(), Rejected> {
+        self.0.post(op);
+        Ok(())
+    }
+
+    fn matched(&self, pair: Match) {
+        self.0.matched(pair);
+    }
+
+    fn cancel(&self, id: OpId) -> Cancelled {
+        if let Some(op) = self.0.recall(id) {
+            return Cancelled::Back(op);
+        }
+        if !self.0.outstanding.cancel(id) {
+            return Cancelled::No;
+        }
+        let _: Option<()> = self.0.each_peer(|peer| {
+            peer.cancel();
+            None
+        });
+        Cancelled::Asked
+    }
+
+    fn tell(&self, to: &Name, message: &Message) -> Result {
+        self.0.tell(to, message)
+    }
+
+    fn shutdown(&self, error: Error) {
+        self.0.close(error);
+    }
+}

@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The hub of a domain: which of its endpoints a link is for that a peer has made.
+//!
+//! Who makes a link says first who it is and whom it wants. Until then it is a stranger: there may be
+//! so many at once, each for so long, and a stranger that says anything else is sent away and counted.
+//!
+//! Locks: `engines` and `strangers` are mutexes, taken in this order.
+
+use super::engine::{self, Engine};
+use super::link::{parts, Link, Links, Wake};
+use crate::av::Name;
+use crate::info::Info;
+use crate::proto::violation::Violation;
+use crate::proto::wire::{self, crc, hello, Header, Hello, Malformed, Reason};
+use crate::provider::work::{self, WorkQueue};
+use crate::provider::{self, Port};
+use crate::sys::{random, reclaim};
+use kernel::impl_has_hr_timer;
+use kernel::prelude::*;
+use kernel::sync::atomic::{Atomic, Relaxed};
+use kernel::sync::ArcBorrow;
+use kernel::sync::{new_mutex, Arc, Mutex};
+use kernel::time::hrtimer::{
+    ArcHrTimerHandle, HrTimer, HrTimerCallback, HrTimerCallbackContext, HrTimerPointer,
+    HrTimerRestart, RelativeSoftMode,
+};
+use kernel::time::{Delta, Instant, Monotonic};
+use kernel::workqueue::{impl_has_work, new_work, Work, WorkItem};
+
+/// So many links may be open whose peers are not known yet.
+const STRANGERS: usize = 64;
+
+/// How long a stranger has to say who it is.
+const PATIENCE: Delta = Delta::from_millis(3000);
+
+/// A domain over links: what a provider's [`Provider::open`](crate::provider::Provider::open) gives.
+pub struct Domain(Arc<Hub>);
+
+/// What the endpoints of a domain share.
+#[pin_data]
+pub(super) struct Hub {
+    links: Arc<dyn Links>,
+    workers: Arc<WorkQueue>,
+    begin: Instant<Monotonic>,
+    closed: Atomic<bool>,
+    #[pin]
+    engines: Mutex<KVec<(u64, Arc<engine::Shared>)>>,
+    #[pin]
+    strangers: Mutex<KVec<Stranger>>,
+    /// Wakes the worker when strangers have had their time; refers to the hub until it is let go of.
+    #[pin]
+    alarm: Mutex<Option<ArcHrTimerHandle<Hub>>>,
+    #[pin]
+    timer: HrTimer<Hub>,
+    #[pin]
+    work: Work<Hub>,
+}
+
+/// A link whose peer is not known yet.
+struct Stranger {
+    link: Arc<dyn Link>,
+    since: Instant<Monotonic>,
+    bytes: [u8; wire::SIZE + hello::MAX],
+    have: usize,
+}
+
+/// What comes of a stranger.
+enum Said {
+    /// Nothing yet.
+    Nothing,
+    Hello(Hello),
+    /// It is to be sent away.
+    Nonsense(Violation),
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Hub { self.work }
+}
+
+impl WorkItem for Hub {
+    type Pointer = Arc<Hub>;
+
+    fn run(this: Arc<Hub>) {
+        let more = reclaim::without_io(|| {
+            let more = this.take_links();
+            this.hear();
+            more
+        });
+        if more {
+            this.queue();
+        }
+        this.set_alarm();
+    }
+}
+
+impl_has_hr_timer! {
+    impl HasHrTimer<Self> for Hub {
+        mode: RelativeSoftMode<Monotonic>, field: self.timer
+    }
+}
+
+impl HrTimerCallback for Hub {
+    type Pointer<'a> = Arc<Self>;
+
+    fn run(this: ArcBorrow<'_, Self>, _: HrTimerCallbackContext<'_, Self>) -> HrTimerRestart {
+        Arc::from(this).queue();
+        HrTimerRestart::NoRestart
+    }
+}
+
+/// Wakes the hub's worker.
+struct Waker(Arc<Hub>);
+
+impl Wake for Waker {
+    fn wake(&self) {
+        self.0.queue();
+    }
+}
+
+impl Domain {
+    /// A domain over `links`, whose work is done by `workers`. Sleeps. `ENOMEM`.
+    pub fn new(links: Arc<dyn Links>, workers: Arc<WorkQueue>) -> Result<Arc<Self>> {
+        let hub = Arc::pin_init(
+            pin_init!(Hub {
+                links,
+                workers,
+                begin: Instant::now(),
+                closed: Atomic::new(false),
+                engines <- new_mutex!(KVec::new(), "kfi_engines"),
+                strangers <- new_mutex!(KVec::new(), "kfi_strangers"),
+                alarm <- new_mutex!(None, "kfi_alarm"),
+                timer <- HrTimer::new(),
+                work <- new_work!("kfi_hub"),
+            }),
+            GFP_KERNEL,
+        )?;
+        let waker = Arc::new(Waker(hub.clone()), GFP_KERNEL)?;
+        let domain = Arc::new(Domain(hub), GFP_KERNEL)?;
+        domain.0.links.attach(waker);
+        domain.0.queue();
+        Ok(domain)
+    }
+}
+
+impl provider::Domain for Domain {
+    type Endpoint = Engine;
+
+    fn endpoint(&self, port: Arc<Port>, info: &Info) -> Result<Arc<Engine>> {
+        Engine::new(&self.0, port, info)
+    }
+}
+
+impl Drop for Domain {
+    fn drop(&mut self) {
+        let hub = &self.0;
+        hub.closed.store(true, Relaxed);
+        hub.links.close();
+        let strangers = core::mem::take(&mut *hub.strangers.lock());
+        for stranger in strangers {
+            stranger.link.close(false);
+        }
+        work::flush(&hub.work);
+        let alarm = hub.alarm.lock().take();
+        // Its callback may have queued the work once more.
+        drop(alarm);
+        work::flush(&hub.work);
+        // What the last run took meanwhile.
+        let strangers = core::mem::take(&mut *hub.strangers.lock());
+        for stranger in strangers {
+            stranger.link.close(false);
+        }
+    }
+}
+
+impl Hub {
+    /// Where work is queued.
+    pub(super) fn workers(&self) -> &WorkQueue {
+        &self.workers
+    }
+
+    /// Nanoseconds since the domain was opened.
+    pub(super) fn now(&self) -> u64 {
+        self.begin.elapsed().as_nanos().max(0) as u64
+    }
+
+    /// Begins to make a link.
+    pub(super) fn dial(&self, address: &[u8]) -> Result<Arc<dyn Link>> {
+        self.links.dial(address)
+    }
+
+    /// A name that no endpoint had.
+    pub(super) fn new_name(&self) -> Result<Name> {
+        let address = self.links.address();
+        let mut bytes = [0; Name::MAX];
+        let end = address.len() + size_of::<u64>();
+        let name = bytes.get_mut(..end).ok_or(EINVAL)?;
+        let (head, number) = name.split_at_mut(address.len());
+        head.copy_from_slice(address);
+        number.copy_from_slice(&random::u64().max(1).to_le_bytes());
+        Name::new(name)
+    }
+
+    /// Lets peers reach an endpoint. Sleeps. `ENOMEM`.
+    pub(super) fn enter(&self, engine: Arc<engine::Shared>) -> Result {
+        let (_, number) = parts(engine.name()).ok_or(EINVAL)?;
+        self.engines.lock().push((number, engine), GFP_KERNEL)?;
+        Ok(())
+    }
+
+    /// No peer reaches the endpoint any more. Sleeps.
+    pub(super) fn leave(&self, engine: &Arc<engine::Shared>) {
+        self.engines
+            .lock()
+            .retain(|(_, other)| !Arc::ptr_eq(other, engine));
+    }
+
+    fn queue(self: &Arc<Self>) {
+        if !self.closed.load(Relaxed) {
+            self.workers.enqueue(self.clone());
+        }
+    }
+
+    /// Takes the links that peers have made, so many at a time; whether there may be more.
+    fn take_links(self: &Arc<Self>) -> bool {
+        for _ in 0..STRANGERS {
+            match self.links.accept() {
+                Ok(link) => self.invite(link),
+                // None, or the domain is closed.
+                Err(EAGAIN | EINVAL) => return false,
+                // One that broke, or there is no memory for it.
+                Err(_) => {}
+            }
+        }
+        true
+    }
+
+    /// Has the worker look again when a stranger has had its time.
+    fn set_alarm(self: &Arc<Self>) {
+        let waits = !self.strangers.lock().is_empty();
+        let mut alarm = self.alarm.lock();
+        // Before it is set again: one at a time.
+        *alarm = None;
+        if waits && !self.closed.load(Relaxed) {
+            *alarm = Some(self.clone().start(PATIENCE));
+        }
+    }
+
+    /// Hears a stranger out, if there is room. One that is sent away may come again.
+    fn invite(self: &Arc<Self>, link: Arc<dyn Link>) {
+        let mut strangers = self.strangers.lock();
+        let waker = Arc::new(Waker(self.clone()), GFP_KERNEL);
+        let room = strangers.reserve(1, GFP_KERNEL);
+        let (Ok(waker), Ok(()), true) = (waker, room, strangers.len() < STRANGERS) else {
+            drop(strangers);
+            super::peer::part(&*link, Reason::Busy);
+            return link.close(true);
+        };
+        link.attach(waker);
+        let stranger = Stranger {
+            link,
+            since: Instant::now(),
+            bytes: [0; wire::SIZE + hello::MAX],
+            have: 0,
+        };
+        // There is room.
+        let _ = strangers.push_within_capacity(stranger);
+    }
+
+    /// Hears what the strangers say.
+    fn hear(&self) {
+        let engines = self.engines.lock();
+        let mut strangers = self.strangers.lock();
+        strangers.retain(|stranger| match stranger.hear() {
+            Said::Nothing if !stranger.is_late() => true,
+            Said::Nothing => {
+                self.blame(&engines, Violation::Unexpected);
+                stranger.link.close(false);
+                false
+            }
+            Said::Nonsense(violation) => {
+                self.blame(&engines, violation);
+                stranger.link.close(false);
+                false
+            }
+            Said::Hello(hello) => {
+                self.introduce(&engines, stranger.link.clone(), hello);
+                false
+            }
+        });
+    }
+
+    /// Counts what a stranger has done that it may not, where the endpoints count what peers do.
+    fn blame(&self, engines: &[(u64, Arc<engine::Shared>)], violation: Violation) {
+        if let Some((_, engine)) = engines.first() {
+            engine.count(violation);
+        }
+    }
+
+    /// Brings a link to the endpoint that it is for.
+    fn introduce(&self, engines: &[(u64, Arc<engine::Shared>)], link: Arc<dyn Link>, hello: Hello) {
+        let wanted = Name::new(hello.to.as_bytes()).ok();
+        let engine = engines
+            .iter()
+            .map(|(_, engine)| engine)
+            .find(|engine| wanted.as_ref() == Some(engine.name()));
+        match engine {
+            Some(engine) => engine.greet(link, hello),
+            None => {
+                super::peer::part(&*link, Reason::NoEndpoint);
+                link.close(true);
+            }
+        }
+    }
+}
+
+impl Stranger {
+    fn is_late(&self) -> bool {
+        self.since.elapsed() > PATIENCE
+    }
+
+    /// Reads what is there.
+    fn hear(&mut self) -> Said {
+        loop {
+            let end = match self.have {
+                0..wire::SIZE => wire::SIZE,
+                _ => match self.announced() {
+                    Ok(end) => end,
+                    Err(malformed) => return Said::Nonsense(malformed.into()),
+                },
+            };
+            if self.have == end {
+                return match self.hello(end) {
+                    Ok(hello) => Said::Hello(hello),
+                    Err(malformed) => Said::Nonsense(malformed.into()),
+                };
+            }
+            let Some(room) = self.bytes.get_mut(self.have..end) else {
+                return Said::Nonsense(Malformed::Long.into());
+            };
+            match self.link.receive(room) {
+                Ok(len @ 1..) => self.have += len,
+                Err(EAGAIN) => return Said::Nothing,
+                Ok(0) | Err(_) => return Said::Nonsense(Malformed::Short.into()),
+            }
+        }
+    }
+
+    fn header(&self) -> Result<Header, Malformed> {
+        let header = self.bytes.get(..wire::SIZE).ok_or(Malformed::Short)?;
+        let header = Header::parse(header, hello::MAX as u32, true)?;
+        match header.kind {
+            wire::Kind::Hello => Ok(header),
+            _ => Err(Malformed::Kind),
+        }
+    }
+
+    /// How many bytes the header and the hello have.
+    fn announced(&self) -> Result<usize, Malformed> {
+        Ok(wire::SIZE + self.header()?.len as usize)
+    }
+
+    fn hello(&self, end: usize) -> Result<Hello, Malformed> {
+        let payload = self.bytes.get(wire::SIZE..end).ok_or(Malformed::Short)?;
+        if crc::of(&[payload]) != self.header()?.payload_crc {
+            return Err(Malformed::Checksum);
+        }
+        Hello::parse(payload)
+    }
+}

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A peer of an engine: what is posted to it, and the one worker that talks with it.
+//!
+//! Everything that goes on with a peer is done by its work item, one step after another: so the
+//! protocol's machine needs no lock of the data path, and what a frame asks for is done in one
+//! piece with the machine's knowing of it. Posts, wakers and timers put what they have into the
+//! inbox, and queue the work.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `guest` | an operation of the peer that is under way here |
+//! | `receive` | the frame that comes |
+//! | `send` | the frames that go |
+//! | `talk` | the conversation: the machine, its link, and what is under way |
+//!
+//! Locks: `inbox` is a leaf lock, interrupts disabled, but for the work queue's own. `talk` is a mutex
+//! that the work item holds while it works, also while it completes operations: nothing that a
+//! consumer may do in a callback takes it.
+
+use super::engine;
+use super::link::{self, Link, Wake};
+use crate::av::Name;
+use crate::cm::Message;
+use crate::op::{Chain, OpId, Operation};
+use crate::proto::wire::Hello;
+use crate::provider::Match;
+use crate::sys::{reclaim, work};
+use kernel::impl_has_hr_timer;
+use kernel::prelude::*;
+use kernel::sync::{new_mutex, new_spinlock_irq, Arc, ArcBorrow, Mutex, SpinLockIrq};
+use kernel::time::hrtimer::{
+    HrTimer, HrTimerCallback, HrTimerCallbackContext, HrTimerRestart, RelativeSoftMode,
+};
+use kernel::time::Monotonic;
+use kernel::workqueue::{impl_has_work, new_work, Work, WorkItem};
+
+mod guest;
+mod receive;
+mod send;
+mod talk;
+
+use talk::Talk;
+
+pub(super) use send::part;
+
+/// How many connection messages for a peer may wait for its worker.
+const LETTERS: usize = 8;
+
+/// A peer.
+#[pin_data]
+pub(super) struct Peer {
+    engine: Arc<engine::Shared>,
+    name: Name,
+    /// Its number, by its name: that of the operations which stand for its own.
+    number: u64,
+    #[pin]
+    inbox: SpinLockIrq<Inbox>,
+    #[pin]
+    talk: Mutex<Talk>,
+    #[pin]
+    timer: HrTimer<Peer>,
+    #[pin]
+    work: Work<Peer>,
+}
+
+/// What others have for the worker.
+struct Inbox {
+    posts: Chain,
+    /// Connection messages for the peer.
+    letters: KVec<Message>,
+    /// Arrivals that a receive has met; each is followed by it.
+    pairs: Chain,
+    /// A link that the peer has made, and what it said there.
+    link: Option<(Arc<dyn Link>, Hello)>,
+    /// Whether a consumer cancels something that is under way.
+    cancels: bool,
+    /// Why nothing is taken any more.
+    closed: Option<Error>,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Peer { self.work }
+}
+
+impl WorkItem for Peer {
+    type Pointer = Arc<Peer>;
+
+    fn run(this: Arc<Peer>) {
+        let again = reclaim::without_io(|| this.talk.lock().turn(&this));
+        if again {
+            this.queue();
+        }
+    }
+}
+
+impl_has_hr_timer! {
+    impl HasHrTimer<Self> for Peer {
+        mode: RelativeSoftMode<Monotonic>, field: self.timer
+    }
+}
+
+impl HrTimerCallback for Peer {
+    type Pointer<'a> = Arc<Self>;
+
+    fn run(this: ArcBorrow<'_, Self>, _: HrTimerCallbackContext<'_, Self>) -> HrTimerRestart {
+        Arc::from(this).queue();
+        HrTimerRestart::NoRestart
+    }
+}
+
+/// Wakes a peer's worker.
+struct Waker(Arc<Peer>);
+
+impl Wake for Waker {
+    fn wake(&self) {
+        self.0.queue();
+    }
+}
+
+impl Peer {
+    /// A peer that nothing has been said to. Sleeps. `ENOMEM`.
+    pub(super) fn new(engine: &Arc<engine::Shared>, name: &Name) -> Result<Arc<Self>> {
+        let (_, number) = link::parts(name).ok_or(EHOSTUNREACH)?;
+        let talk = Talk::new(engine, name, number)?;
+        let inbox = Inbox {
+            posts: Chain::new(),
+            letters: KVec::with_capacity(LETTERS, GFP_KERNEL)?,
+            pairs: Chain::new(),
+            link: None,
+            cancels: false,
+            closed: None,
+        };
+        Arc::pin_init(
+            pin_init!(Peer {
+                engine: engine.clone(),
+                name: *name,
+                number,
+                inbox <- new_spinlock_irq!(inbox, "kfi_peer"),
+                talk <- new_mutex!(talk, "kfi_talk"),
+                timer <- HrTimer::new(),
+                work <- new_work!("kfi_peer"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Its name.
+    pub(super) fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Queues the work, unless the peer is closed. Any context but hardirq.
+    fn queue(self: &Arc<Self>) {
+        let inbox = self.inbox.lock();
+        if inbox.closed.is_none() {
+            // Under the lock, as is the mark of a close: none is queued after it was cancelled.
+            self.engine.workers().enqueue(self.clone());
+        }
+    }
+
+    /// Leaves operations to the worker, in their order. Any context but hardirq.
+    pub(super) fn post(self: &Arc<Self>, mut ops: Chain) {
+        let mut inbox = self.inbox.lock();
+        if let Some(error) = inbox.closed {
+            drop(inbox);
+            return self.engine.end_all(&mut ops, error);
+        }
+        while let Some(op) = ops.pop() {
+            inbox.posts.push(op);
+        }
+        self.engine.workers().enqueue(self.clone());
+    }
+
+    /// Leaves a connection message for the peer to the worker. Any context but hardirq.
+    ///
+    /// # Errors
+    /// `EAGAIN`: there is no room. `ECANCELED`: the endpoint is closed.
+    pub(super) fn tell(self: &Arc<Self>, message: &Message) -> Result {
+        let mut inbox = self.inbox.lock();
+        if inbox.closed.is_some() {
+            return Err(ECANCELED);
+        }
+        inbox
+            .letters
+            .push_within_capacity(*message)
+            .map_err(|_| EAGAIN)?;
+        self.engine.workers().enqueue(self.clone());
+        Ok(())
+    }
+
+    /// Leaves a message of the peer to the worker that has met a receive. Any context but hardirq.
+    pub(super) fn met(self: &Arc<Self>, pair: Match) {
+        let mut inbox = self.inbox.lock();
+        if let Some(error) = inbox.closed {
+            drop(inbox);
+            return pair.fail(error, self.engine.port().lost(error));
+        }
+        let (arrival, receive) = pair.into_parts();
+        inbox.pairs.push(arrival);
+        inbox.pairs.push(receive);
+        self.engine.workers().enqueue(self.clone());
+    }
+
+    /// Takes a link that the peer has made. Sleeps.
+    pub(super) fn greet(self: &Arc<Self>, link: Arc<dyn Link>, hello: Hello) {
+        let mut inbox = self.inbox.lock();
+        let late = match inbox.closed {
+            Some(_) => Some(link),
+            None => {
+                let before = inbox.link.replace((link, hello));
+                self.engine.workers().enqueue(self.clone());
+                before.map(|(link, _)| link)
+            }
+        };
+        drop(inbox);
+        if let Some(link) = late {
+            link.close(false);
+        }
+    }
+
+    /// Takes an operation out again that the worker has not seen. Any context but hardirq.
+    pub(super) fn recall(&self, id: OpId) -> Option<Operation> {
+        self.inbox.lock().posts.find(|op| op.id() == id)
+    }
+
+    /// Has the worker look for what is to be cancelled. Any context but hardirq.
+    pub(super) fn cancel(self: &Arc<Self>) {
+        let mut inbox = self.inbox.lock();
+        if inbox.closed.is_none() {
+            inbox.cancels = true;
+            self.engine.workers().enqueue(self.clone());
+        }
+    }
+
+    /// Begins the end: what has not begun ends with `error`, and nothing comes in any more. Then
+    /// [`Peer::settle`], and [`Peer::close`]. Sleeps.
+    pub(super) fn begin_close(self: &Arc<Self>, error: Error) {
+        let mut inbox = self.inbox.lock();
+        inbox.closed = Some(error);
+        let (mut posts, mut pairs) = (inbox.posts.take(), inbox.pairs.take());
+        let (link, letters) = (inbox.link.take(), core::mem::take(&mut inbox.letters));
+        drop(inbox);
+        work::cancel(self);
+        self.engine.end_all(&mut posts, error);
+        while let Some((arrival, receive)) = pairs.pop().zip(pairs.pop()) {
+            Match::from_parts(arrival, receive).fail(error, self.engine.port().lost(error));
+        }
+        if let Some((link, _)) = link {
+            link.close(false);
+        }
+        self.talk.lock().begin_close(self, letters, error);
+    }
+
+    /// Goes on with what is under way; whether nothing is any more. Sleeps, but not for the peer.
+    pub(super) fn settle(self: &Arc<Self>) -> bool {
+        self.talk.lock().settle(self)
+    }
+
+    /// Ends everything. Sleeps.
+    pub(super) fn close(self: &Arc<Self>, error: Error) {
+        let timer = self.talk.lock().close(self, error);
+        // Waits for the timer's callback, which takes the inbox's lock only.
+        drop(timer);
+    }
+}

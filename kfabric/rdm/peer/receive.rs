@@ -1,0 +1,646 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The frame that comes: its header, its payload, and what it asks for.
+
+use super::super::{atomic, verdict};
+use super::guest::{let_go, Held, State, Wish};
+use super::talk::{deliver, finish, Talk, LETTERS, LIMITS};
+use super::Peer;
+use crate::cm::Message;
+use crate::memory::Exposed;
+use crate::mr::{Region, RemoteSlice};
+use crate::op::{AtomicAction, Failure, Kind, Level, OpId, Operation, Status};
+use crate::proto::key::Key;
+use crate::proto::peer::command::Target;
+use crate::proto::peer::incoming::Token;
+use crate::proto::peer::{Action, Executed};
+use crate::proto::range::Range;
+use crate::proto::violation::Violation;
+use crate::proto::wire::{self, crc, Header, Hello, Malformed};
+use kernel::prelude::*;
+use kernel::sync::{rcu, Arc};
+
+/// The frame that is being received.
+pub(super) struct Reception {
+    header: [u8; wire::SIZE],
+    /// Bytes of the header and the payload that are here.
+    have: usize,
+    frame: Option<Frame>,
+    payload: KVVec<u8>,
+}
+
+/// A frame whose header is here.
+#[derive(Clone, Copy)]
+struct Frame {
+    header: Header,
+    /// What it asks for; `None`: it is a hello.
+    action: Option<Action>,
+}
+
+impl Reception {
+    pub(super) fn new() -> Result<Self> {
+        let mut payload = KVVec::new();
+        payload.resize(LIMITS.frame as usize, 0, GFP_KERNEL)?;
+        Ok(Reception {
+            header: [0; wire::SIZE],
+            have: 0,
+            frame: None,
+            payload,
+        })
+    }
+
+    /// Forgets the frame that had begun, with its link.
+    pub(super) fn reset(&mut self) {
+        (self.have, self.frame) = (0, None);
+    }
+
+    /// Where the next bytes go; `None`: all of the part that comes is here.
+    fn room(&mut self) -> Option<&mut [u8]> {
+        let room = match &self.frame {
+            None => self.header.get_mut(self.have..),
+            Some(frame) => self.payload.get_mut(self.have..frame.header.len as usize),
+        };
+        room.filter(|room| !room.is_empty())
+    }
+}
+
+/// Why nothing more is received for now.
+enum Stop {
+    /// Nothing is there.
+    Empty,
+    /// The link is broken, or the peer has broken a rule.
+    Lost,
+}
+
+impl Talk {
+    /// Receives what is there; whether there may be more at once.
+    pub(super) fn receive(&mut self, peer: &Arc<Peer>, now: u64, budget: usize) -> bool {
+        for _ in 0..budget {
+            match self.receive_one(peer, now) {
+                Ok(()) => {}
+                Err(Stop::Empty) => return false,
+                Err(Stop::Lost) => {
+                    self.events(peer, now);
+                    return true;
+                }
+            }
+        }
+        true
+    }
+
+    /// Receives a frame, and does what it asks for.
+    fn receive_one(&mut self, peer: &Arc<Peer>, now: u64) -> Result<(), Stop> {
+        loop {
+            self.gather(now)?;
+            if let Some(frame) = self.reception.frame.take() {
+                self.reception.have = 0;
+                return self.payload_is_here(peer, now, &frame);
+            }
+            self.reception.have = 0;
+            let frame = self.header_is_here(peer, now)?;
+            match frame {
+                Some(frame) => self.reception.frame = Some(frame),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Reads until the part that comes is here.
+    fn gather(&mut self, now: u64) -> Result<(), Stop> {
+        let Some(current) = self.link.as_ref().filter(|current| current.up) else {
+            return Err(Stop::Empty);
+        };
+        while let Some(room) = self.reception.room() {
+            match current.link.receive(room) {
+                Ok(len @ 1..) => self.reception.have += len,
+                Err(EAGAIN) => return Err(Stop::Empty),
+                Ok(0) | Err(_) => {
+                    self.lose(now);
+                    return Err(Stop::Lost);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A header is here; the frame, if its payload is awaited.
+    fn header_is_here(&mut self, peer: &Arc<Peer>, now: u64) -> Result<Option<Frame>, Stop> {
+        let crc = self.machine.has_crc();
+        let parsed = Header::parse(&self.reception.header, LIMITS.frame, crc);
+        let header = parsed.map_err(|malformed| self.broke(peer, now, malformed.into()))?;
+        if header.kind == wire::Kind::Hello {
+            let action = None;
+            return Ok(Some(Frame { header, action }));
+        }
+        let Some(id) = self.link.as_ref().map(|current| current.id) else {
+            return Err(Stop::Lost);
+        };
+        loop {
+            let action = self.machine.handle_frame(now, id, &header);
+            match action.map_err(|violation| self.blame(peer, violation))? {
+                Action::Nothing => return Ok(None),
+                Action::Events => self.events(peer, now),
+                action => {
+                    let action = Some(action);
+                    return Ok(Some(Frame { header, action }));
+                }
+            }
+        }
+    }
+
+    /// The machine has found that the peer broke a rule.
+    fn blame(&mut self, peer: &Arc<Peer>, violation: Violation) -> Stop {
+        peer.engine.count(violation);
+        Stop::Lost
+    }
+
+    /// The peer broke a rule before the machine could see it.
+    fn broke(&mut self, peer: &Arc<Peer>, now: u64, violation: Violation) -> Stop {
+        self.machine.fail(now, violation);
+        self.blame(peer, violation)
+    }
+
+    /// All of a frame is here.
+    fn payload_is_here(&mut self, peer: &Arc<Peer>, now: u64, frame: &Frame) -> Result<(), Stop> {
+        // Taken out, so that the rest can be changed meanwhile.
+        let payload = core::mem::replace(&mut self.reception.payload, KVVec::new());
+        let done = match payload.get(..frame.header.len as usize) {
+            Some(bytes) => self.carry_out(peer, now, frame, bytes),
+            None => Err(Stop::Lost),
+        };
+        self.reception.payload = payload;
+        done
+    }
+
+    fn carry_out(
+        &mut self,
+        peer: &Arc<Peer>,
+        now: u64,
+        frame: &Frame,
+        bytes: &[u8],
+    ) -> Result<(), Stop> {
+        let hello = frame.action.is_none();
+        if (hello || self.machine.has_crc()) && crc::of(&[bytes]) != frame.header.payload_crc {
+            return Err(self.broke(peer, now, Malformed::Checksum.into()));
+        }
+        let Some(action) = frame.action else {
+            return self.greeting(peer, now, bytes);
+        };
+        let how = self.execute(peer, &action, bytes);
+        self.machine
+            .executed(now, how)
+            .map_err(|violation| self.blame(peer, violation))?;
+        Ok(())
+    }
+
+    /// The peer's answer to a hello.
+    fn greeting(&mut self, peer: &Arc<Peer>, now: u64, bytes: &[u8]) -> Result<(), Stop> {
+        let hello =
+            Hello::parse(bytes).map_err(|malformed| self.broke(peer, now, malformed.into()))?;
+        let Some(id) = self.link.as_ref().map(|current| current.id) else {
+            return Err(Stop::Lost);
+        };
+        let greeted = self.machine.greeted(now, id, &hello);
+        greeted.map_err(|violation| {
+            let stop = self.blame(peer, violation);
+            // A hello that fits nothing leaves the machine as it was; the link is of no use.
+            if self.machine.link() == Some(id) {
+                self.lose(now);
+            }
+            stop
+        })
+    }
+
+    /// Does what a frame asks for.
+    fn execute(&mut self, peer: &Arc<Peer>, action: &Action, bytes: &[u8]) -> Executed {
+        match *action {
+            Action::Nothing | Action::Events | Action::Discard => done(),
+            Action::Message { context, .. } if context == LETTERS => read_letter(peer, bytes),
+            Action::Offer { context, .. } if context == LETTERS => {
+                failed(&Failure::not_executed(EMSGSIZE))
+            }
+            Action::Message {
+                token, data, len, ..
+            } => self.message(peer, token, data, len.into(), Some(bytes)),
+            Action::Offer {
+                token, data, len, ..
+            } => self.message(peer, token, data, len, None),
+            Action::Piece {
+                token,
+                offset,
+                last,
+                ..
+            } => self.piece(token, offset, last, bytes),
+            Action::Write {
+                token,
+                target,
+                piece,
+                whole,
+                first,
+                last,
+                commit,
+                data,
+            } => {
+                if let (true, Some(whole)) = (first, whole) {
+                    let wish = access(Kind::Write, commit, None, target, whole);
+                    match wish.and_then(|wish| self.stand_in(token, wish)) {
+                        Ok(proxy) => self.put_guest(token, State::Write(proxy)),
+                        Err(failure) => return failed(&failure),
+                    }
+                }
+                self.write(peer, token, piece, last.then_some(data), bytes)
+            }
+            Action::Commit {
+                token,
+                key,
+                range,
+                data,
+            } => {
+                let wish = access(Kind::Commit, true, data, Target::Key(key), range);
+                self.carried_out(peer, token, wish, |_| Ok(()))
+            }
+            Action::Read {
+                token,
+                target,
+                range,
+            } => self.read(peer, token, access(Kind::Read, false, None, target, range)),
+            Action::Atomic {
+                token,
+                key,
+                range,
+                action,
+                datatype,
+                commit,
+                ..
+            } => {
+                let mut wish = access(Kind::Atomic, commit, None, Target::Key(key), range);
+                let atomic = AtomicAction { action, datatype };
+                if let Ok(wish) = &mut wish {
+                    wish.atomic = Some(atomic);
+                }
+                self.atomic(peer, token, wish, atomic, bytes)
+            }
+            Action::Withdrawn { token } => self.withdraw(peer, token),
+            Action::Announce { .. } | Action::Withdraw { .. } => {
+                failed(&Failure::not_executed(EOPNOTSUPP))
+            }
+            Action::ReadData { op, offset, .. } => match self.posted(op) {
+                Some(op) => stored(op.write_local(offset as usize, bytes)),
+                None => done(),
+            },
+            Action::AtomicData { op, .. } => match self.posted(op) {
+                Some(op) => {
+                    let vectors = op.atomic().map_or(1, |atomic| atomic.action.vectors());
+                    stored(op.write_local((vectors - 1) * op.len(), bytes))
+                }
+                None => done(),
+            },
+        }
+    }
+
+    /// A message has come, with its bytes or without.
+    fn message(
+        &mut self,
+        peer: &Arc<Peer>,
+        token: Token,
+        data: Option<u64>,
+        len: u64,
+        bytes: Option<&[u8]>,
+    ) -> Executed {
+        let wish = Wish {
+            kind: Kind::Send,
+            level: Level::Delivered,
+            data,
+            remote: None,
+            atomic: None,
+            len: len as usize,
+        };
+        let proxy = match self.proxies.take(token, wish) {
+            Ok(proxy) => proxy,
+            Err(error) => return failed(&Failure::not_executed(error)),
+        };
+        let id = proxy.id();
+        let Some(pair) = peer.engine.port().offer(proxy) else {
+            return self.waits(token, id, bytes);
+        };
+        if !pair.brings_bytes() {
+            pair.execute();
+            return self.ended_at_once(token).unwrap_or(Executed::Waits);
+        }
+        let (proxy, receive) = pair.into_parts();
+        match bytes {
+            Some(bytes) => {
+                let status = deliver(&proxy, receive, bytes);
+                let_go(proxy);
+                executed(&status)
+            }
+            None => {
+                self.put_guest(token, State::Receiving { proxy, receive });
+                done()
+            }
+        }
+    }
+
+    /// What was offered waits for a receive, or was refused. If a receive has met it meanwhile, this
+    /// worker learns of it later, and finds the bytes then.
+    fn waits(&mut self, token: Token, proxy: OpId, bytes: Option<&[u8]>) -> Executed {
+        if let Some(executed) = self.ended_at_once(token) {
+            return executed;
+        }
+        let held = match bytes.map(copy_of) {
+            None => Held::Afar,
+            // The window bounds it.
+            Some(Ok(bytes)) => Held::Here(bytes),
+            Some(Err(error)) => Held::Lost(error),
+        };
+        self.put_guest(token, State::Waiting { proxy, held });
+        Executed::Waits
+    }
+
+    /// Whether the port has ended a proxy that it was just offered, and how.
+    fn ended_at_once(&mut self, token: Token) -> Option<Executed> {
+        let mut found = None;
+        while let Some((ended, status)) = self.proxies.ended() {
+            if ended == token {
+                found = Some(executed(&status));
+            } else {
+                drop(self.take_guest(ended));
+                self.machine.reply(ended, verdict::told(&status));
+            }
+        }
+        found
+    }
+
+    /// A piece of a message has come that was asked for.
+    fn piece(&mut self, token: Token, offset: u64, last: bool, bytes: &[u8]) -> Executed {
+        let Some(State::Receiving { receive, .. }) = self.guest(token) else {
+            return failed(&Failure::unknown(ECANCELED));
+        };
+        let placed = receive.write_local(offset as usize, bytes);
+        if placed.is_ok() && !last {
+            return done();
+        }
+        match self.take_guest(token).map(|guest| guest.state) {
+            Some(State::Receiving { proxy, receive }) => {
+                let status = finish(&proxy, receive, |_| placed);
+                let_go(proxy);
+                executed(&status)
+            }
+            _ => failed(&Failure::unknown(ECANCELED)),
+        }
+    }
+
+    /// A proxy for an operation of the peer.
+    fn stand_in(&mut self, token: Token, wish: Wish) -> Result<Operation, Failure> {
+        let proxy = self.proxies.take(token, wish);
+        proxy.map_err(Failure::not_executed)
+    }
+
+    /// Carries out an access that has no pieces: `act` does to the region what it does.
+    fn carried_out(
+        &mut self,
+        peer: &Arc<Peer>,
+        token: Token,
+        wish: Result<Wish, Failure>,
+        act: impl FnOnce(&Exposed) -> Result,
+    ) -> Executed {
+        let proxy = match wish.and_then(|wish| self.stand_in(token, wish)) {
+            Ok(proxy) => proxy,
+            Err(failure) => return failed(&failure),
+        };
+        match peer.engine.port().admit_piece(&proxy) {
+            Ok(region) => {
+                let acted = act(region.memory());
+                self.end(peer, token, proxy, &region, acted)
+            }
+            Err(failure) => {
+                let_go(proxy);
+                failed(&failure)
+            }
+        }
+    }
+
+    /// A piece of a write has come; `last`: with the last one, the remote CQ data, if there are some.
+    fn write(
+        &mut self,
+        peer: &Arc<Peer>,
+        token: Token,
+        piece: Range,
+        last: Option<Option<(u16, u64)>>,
+        bytes: &[u8],
+    ) -> Executed {
+        let Some(State::Write(mut proxy)) = self.take_guest(token).map(|guest| guest.state) else {
+            return failed(&Failure::unknown(ECANCELED));
+        };
+        let region = match peer.engine.port().admit_piece(&proxy) {
+            Ok(region) => region,
+            Err(failure) => {
+                let first = proxy.remote().map(|remote| remote.offset()) == Some(piece.offset);
+                let_go(proxy);
+                // A region that is closed meanwhile has some of the bytes.
+                return failed(&match first {
+                    true => failure,
+                    false => Failure::unknown(failure.error),
+                });
+            }
+        };
+        let placed = region.memory().write_at(piece.offset as usize, bytes);
+        match last {
+            None if placed.is_ok() => {
+                self.put_guest(token, State::Write(proxy));
+                return done();
+            }
+            Some(Some((_, data))) => proxy.op().set_data(data),
+            _ => {}
+        }
+        self.end(peer, token, proxy, &region, placed)
+    }
+
+    /// Ends an access whose bytes are placed, or could not be.
+    fn end(
+        &mut self,
+        peer: &Arc<Peer>,
+        token: Token,
+        proxy: Operation,
+        region: &Region,
+        placed: Result,
+    ) -> Executed {
+        let status = peer.engine.port().end_access(&proxy, region, placed);
+        if status.is_err() || !proxy.notifies() {
+            let_go(proxy);
+            return executed(&status);
+        }
+        self.notify(peer, token, proxy, &status)
+    }
+
+    /// Tells a receive of a write.
+    fn notify(
+        &mut self,
+        peer: &Arc<Peer>,
+        token: Token,
+        proxy: Operation,
+        status: &Status,
+    ) -> Executed {
+        let id = proxy.id();
+        match peer.engine.port().offer(proxy) {
+            Some(pair) => {
+                pair.execute();
+                self.ended_at_once(token)
+                    .unwrap_or_else(|| executed(status))
+            }
+            None => match self.ended_at_once(token) {
+                Some(executed) => executed,
+                None => {
+                    let held = Held::Afar;
+                    self.put_guest(token, State::Waiting { proxy: id, held });
+                    Executed::Waits
+                }
+            },
+        }
+    }
+
+    /// A read may begin.
+    fn read(&mut self, peer: &Arc<Peer>, token: Token, wish: Result<Wish, Failure>) -> Executed {
+        let proxy = match wish.and_then(|wish| self.stand_in(token, wish)) {
+            Ok(proxy) => proxy,
+            Err(failure) => return failed(&failure),
+        };
+        let port = peer.engine.port();
+        let status = port.admit_piece(&proxy).and_then(|region| {
+            // A device that has gone is found now, and not when the bytes are sent.
+            let (mut first, some) = ([0; 1], proxy.len().min(1));
+            let at = proxy.remote().map_or(0, |remote| remote.offset());
+            let probed = region.memory().read_at(at as usize, &mut first[..some]);
+            port.end_access(&proxy, &region, probed)
+        });
+        match status {
+            Ok(_) => self.put_guest(token, State::Source(proxy)),
+            Err(_) => let_go(proxy),
+        }
+        executed(&status)
+    }
+
+    /// Changes words.
+    fn atomic(
+        &mut self,
+        peer: &Arc<Peer>,
+        token: Token,
+        wish: Result<Wish, Failure>,
+        atomic: AtomicAction,
+        bytes: &[u8],
+    ) -> Executed {
+        let range = match &wish {
+            Ok(Wish {
+                remote: Some(remote),
+                ..
+            }) => (remote.offset() as usize, remote.len() as usize),
+            _ => (0, 0),
+        };
+        let mut fetched = KVVec::new();
+        // What it was has to stay until the peer has it, beyond the frame that asked for it.
+        if atomic.action.fetches() && fetched.resize(range.1, 0, GFP_KERNEL).is_err() {
+            return failed(&Failure::not_executed(ENOMEM));
+        }
+        let how = self.carried_out(peer, token, wish, |target| {
+            atomic::execute_for_peer(target, range, atomic, bytes, &mut fetched)
+        });
+        if let (true, Executed::Done(_)) = (atomic.action.fetches(), how) {
+            self.put_guest(token, State::Fetched(fetched));
+        }
+        how
+    }
+
+    /// The peer cancels what waits for a receive.
+    fn withdraw(&mut self, peer: &Arc<Peer>, token: Token) -> Executed {
+        let Some(State::Waiting { proxy, .. }) = self.guest(token) else {
+            return done();
+        };
+        let proxy = *proxy;
+        match peer.engine.port().recall(|op| op.id() == proxy) {
+            Some(op) => {
+                let level = op.level();
+                let failure = match op.kind() {
+                    Kind::Send => Failure::not_executed(ECANCELED),
+                    _ => Failure::after(level, ECANCELED),
+                };
+                let_go(op);
+                drop(self.take_guest(token));
+                failed(&failure)
+            }
+            // A receive has met it.
+            None => done(),
+        }
+    }
+}
+
+/// A connection message has come.
+fn read_letter(peer: &Arc<Peer>, bytes: &[u8]) -> Executed {
+    let heard = Message::parse(bytes, peer.name, peer.number).and_then(|message| {
+        let section = rcu::read_lock();
+        let heard = peer.engine.port().hear(&message);
+        drop(section);
+        heard
+    });
+    match heard {
+        Ok(()) => done(),
+        Err(error) => failed(&Failure::not_executed(error)),
+    }
+}
+
+/// The proxy of an access.
+fn access(
+    kind: Kind,
+    commit: bool,
+    data: Option<(u16, u64)>,
+    target: Target,
+    range: Range,
+) -> Result<Wish, Failure> {
+    let Target::Key(key) = target else {
+        return Err(Failure::not_executed(EOPNOTSUPP));
+    };
+    let len = usize::try_from(range.len).map_err(|_| Failure::not_executed(ERANGE))?;
+    Ok(Wish {
+        kind,
+        level: if commit {
+            Level::Committed
+        } else {
+            Level::Delivered
+        },
+        data: data.map(|(_, data)| data),
+        remote: Some(RemoteSlice::asked(Key::from_raw(key), range)),
+        atomic: None,
+        len,
+    })
+}
+
+/// A vector with the same bytes. `ENOMEM`.
+fn copy_of(bytes: &[u8]) -> Result<KVVec<u8>> {
+    let mut copy = KVVec::with_capacity(bytes.len(), GFP_KERNEL)?;
+    copy.extend_from_slice(bytes, GFP_KERNEL)?;
+    Ok(copy)
+}
+
+/// Well.
+fn done() -> Executed {
+    Executed::Done(wire::Level::Delivered)
+}
+
+fn failed(failure: &Failure) -> Executed {
+    Executed::Failed(verdict::failure_told(failure))
+}
+
+/// As an operation ended.
+fn executed(status: &Status) -> Executed {
+    match verdict::told(status) {
+        Ok(level) => Executed::Done(level),
+        Err(failure) => Executed::Failed(failure),
+    }
+}
+
+/// As what came for an operation of this side was stored.
+fn stored(stored: Result) -> Executed {
+    match stored {
+        Ok(()) => done(),
+        Err(error) => failed(&Failure::unknown(error)),
+    }
+}

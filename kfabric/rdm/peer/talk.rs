@@ -1,0 +1,735 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The conversation with a peer: the protocol's machine, the link in use, and what is under way.
+
+use super::super::engine;
+use super::super::link::Link;
+use super::super::verdict;
+use super::guest::{let_go, tokened, Guest, Held, Proxies, State};
+use super::receive::Reception;
+use super::send::Transmission;
+use super::{Peer, Waker};
+use crate::av::Name;
+use crate::cm::Message;
+use crate::op::{Chain, Failure, Kind, Level, Op, Operation, Success};
+use crate::proto::flow::{Amount, Credit, Grant};
+use crate::proto::peer::command::{self, Command, Target, What as Does};
+use crate::proto::peer::incoming::{Incoming, Token};
+use crate::proto::peer::outgoing::Outgoing;
+use crate::proto::peer::{self, Cancelled, Event, Parts, Refused, Settings, Storage};
+use crate::proto::session::acks::Policy;
+use crate::proto::session::ring::Sent;
+use crate::proto::session::{self, Accept, End, LinkId};
+use crate::proto::wire::hello::{self, Limits};
+use crate::proto::wire::verdict::Verdict;
+use crate::proto::wire::{self, Hello, Reason};
+use crate::provider::Match;
+use crate::sys::random;
+use kernel::prelude::*;
+use kernel::sync::{rcu, Arc};
+use kernel::time::hrtimer::{ArcHrTimerHandle, HrTimerPointer};
+use kernel::time::Delta;
+
+const MS: u64 = 1_000_000;
+
+/// What an endpoint tells its peers that it takes.
+pub(super) const LIMITS: Limits = Limits {
+    frame: 96 << 10,
+    eager: 8 << 10,
+    message: 1 << 30,
+    ops: 128,
+    contexts: 2,
+};
+
+/// The context of connection messages. The first: whoever has credit for what follows one has credit
+/// for it, too.
+pub(super) const LETTERS: u16 = 0;
+
+/// The context of the consumer's messages.
+const MESSAGES: u16 = 1;
+
+/// Operations of this side that the machine knows of; the others wait before it.
+const OPS: usize = 128;
+
+/// Frames that may wait to be acknowledged, beside those that the machine's rule asks for.
+const FRAMES: usize = 128;
+
+/// What a peer may send that meets no receive.
+const WINDOW: Amount = Amount::new(128, 256 << 10);
+
+/// Frames that are received, or filled in to be sent, before the worker lets others run.
+const BUDGET: usize = 64;
+
+/// The machine's storage.
+pub(super) struct Heap;
+
+impl Storage for Heap {
+    type Of<T> = KVVec<T>;
+}
+
+pub(super) type Machine = peer::Peer<Heap>;
+
+/// The link that the machine uses.
+pub(super) struct Current {
+    pub(super) id: LinkId,
+    pub(super) link: Arc<dyn Link>,
+    /// Whether it is made.
+    pub(super) up: bool,
+}
+
+/// What was posted, and the machine knows of.
+struct Posted {
+    number: command::Op,
+    what: What,
+}
+
+/// What was posted.
+enum What {
+    Operation(Operation),
+    Letter(KBox<Message>),
+}
+
+/// The conversation with a peer.
+pub(super) struct Talk {
+    pub(super) machine: Machine,
+    pub(super) link: Option<Current>,
+    /// Operations that wait for the machine to have room.
+    queued: Chain,
+    posted: KVVec<Option<Posted>>,
+    guests: KVVec<Option<Guest>>,
+    pub(super) proxies: Proxies,
+    pub(super) reception: Reception,
+    pub(super) transmission: Transmission,
+    timer: Option<(u64, ArcHrTimerHandle<Peer>)>,
+    /// The session is over; another may begin once the goodbye was said, or something is posted.
+    over: bool,
+    /// What its end is called, once that has begun.
+    closing: Option<Error>,
+}
+
+/// A vector with `len` values that `make` makes.
+fn filled<T>(len: usize, mut make: impl FnMut() -> T) -> Result<KVVec<T>> {
+    let mut all = KVVec::with_capacity(len, GFP_KERNEL)?;
+    for _ in 0..len {
+        all.push(make(), GFP_KERNEL)?;
+    }
+    Ok(all)
+}
+
+impl Talk {
+    pub(super) fn new(engine: &engine::Shared, name: &Name, number: u64) -> Result<Self> {
+        let wire = |name: &Name| hello::Name::new(name.as_bytes()).ok_or(EINVAL);
+        let settings = Settings {
+            session: session::Settings {
+                name: wire(engine.name())?,
+                peer: wire(name)?,
+                limits: LIMITS,
+                caps: 0,
+                ping: 2000 * MS,
+                dead: 10_000 * MS,
+                dial: 3000 * MS,
+                resume: 4000 * MS,
+                backoff: (10 * MS, 500 * MS),
+                acks: Policy {
+                    frames: 16,
+                    bytes: 128 << 10,
+                    delay: MS,
+                },
+            },
+            window: WINDOW,
+            order: engine.order(),
+        };
+        let guests = usize::from(LIMITS.ops);
+        let contexts = usize::from(LIMITS.contexts);
+        let parts = Parts {
+            ops: filled(OPS, Outgoing::vacant)?,
+            incoming: filled(guests, Incoming::vacant)?,
+            sent: filled(2 * guests + FRAMES, Sent::vacant)?,
+            grants: filled(contexts, Grant::default)?,
+            credits: filled(contexts, Credit::default)?,
+        };
+        Ok(Talk {
+            machine: Machine::new(settings, random::u64(), parts).ok_or(EINVAL)?,
+            link: None,
+            queued: Chain::new(),
+            posted: filled(OPS, || None)?,
+            guests: filled(guests, || None)?,
+            proxies: Proxies::new(name, number, guests)?,
+            reception: Reception::new()?,
+            transmission: Transmission::new()?,
+            timer: None,
+            over: false,
+            closing: None,
+        })
+    }
+
+    /// Does what there is to do; whether the worker is to come again at once. Sleeps.
+    pub(super) fn turn(&mut self, peer: &Arc<Peer>) -> bool {
+        if self.closing.is_some() {
+            return false;
+        }
+        let now = peer.engine.now();
+        self.take_inbox(peer, now);
+        self.take_ended();
+        self.look_up(now);
+        let more = self.receive(peer, now, BUDGET);
+        // After what has come: a worker that was held up must not take the peer for dead.
+        self.machine.handle_timeout(now);
+        // Before anything is submitted: what has ended makes room, and a session may be over.
+        self.events(peer, now);
+        self.submit(peer, now);
+        self.events(peer, now);
+        let goes_on = self.transmit(peer, now, BUDGET);
+        self.events(peer, now);
+        self.arm(peer, now);
+        let waits = !self.queued.is_empty() && self.machine.has_room();
+        more || goes_on || waits
+    }
+
+    /// Takes what others have left.
+    fn take_inbox(&mut self, peer: &Arc<Peer>, now: u64) {
+        let mut inbox = peer.inbox.lock();
+        let (mut posts, mut pairs) = (inbox.posts.take(), inbox.pairs.take());
+        let link = inbox.link.take();
+        let cancels = core::mem::take(&mut inbox.cancels);
+        let mut letters = [const { None::<Message> }; super::LETTERS];
+        for (to, letter) in letters.iter_mut().zip(inbox.letters.iter()) {
+            *to = Some(*letter);
+        }
+        inbox.letters.clear();
+        drop(inbox);
+        if let Some((link, hello)) = link {
+            self.greeted(peer, now, link, &hello);
+        }
+        // Before what was posted after them.
+        for message in letters.into_iter().flatten() {
+            self.write_letter(peer, now, message);
+        }
+        while let Some(op) = posts.pop() {
+            self.queued.push(op);
+        }
+        if cancels {
+            self.cancel(peer);
+        }
+        while let Some((arrival, receive)) = pairs.pop().zip(pairs.pop()) {
+            self.met(peer, Match::from_parts(arrival, receive));
+        }
+    }
+
+    /// A peer has made a link and said who it is.
+    fn greeted(&mut self, peer: &Arc<Peer>, now: u64, link: Arc<dyn Link>, hello: &Hello) {
+        match self.machine.accept(now, hello) {
+            Ok(Accept::Take(id, _)) => {
+                // The one before it is closed by this.
+                self.events(peer, now);
+                if self.machine.link() != Some(id) {
+                    return link.close(false);
+                }
+                if self.attach(peer, &link).is_err() {
+                    self.machine.link_lost(now, id);
+                    return link.close(false);
+                }
+                self.link = Some(Current { id, link, up: true });
+                self.reception.reset();
+                self.transmission.reset();
+            }
+            Ok(Accept::Refuse(reason)) => {
+                if let Some(reason) = reason {
+                    super::send::part(&*link, reason);
+                }
+                link.close(true);
+            }
+            Err(violation) => {
+                peer.engine.count(violation);
+                link.close(false);
+            }
+        }
+    }
+
+    /// Has the link wake the peer's worker.
+    fn attach(&self, peer: &Arc<Peer>, link: &Arc<dyn Link>) -> Result {
+        link.attach(Arc::new(Waker(peer.clone()), GFP_KERNEL)?);
+        Ok(())
+    }
+
+    /// Looks whether the link that was asked for is made.
+    fn look_up(&mut self, now: u64) {
+        let Some(current) = &mut self.link else {
+            return;
+        };
+        if current.up {
+            return;
+        }
+        match current.link.is_up() {
+            Ok(true) => {
+                current.up = true;
+                self.machine.link_up(current.id);
+            }
+            Ok(false) => {}
+            Err(error) => {
+                self.lose(now);
+                self.missed(now, error);
+            }
+        }
+    }
+
+    /// The link is broken.
+    pub(super) fn lose(&mut self, now: u64) {
+        if let Some(current) = self.link.take() {
+            current.link.close(false);
+            self.machine.link_lost(now, current.id);
+        }
+        self.reception.reset();
+        self.transmission.reset();
+    }
+
+    /// Does what the machine says.
+    pub(super) fn events(&mut self, peer: &Arc<Peer>, now: u64) {
+        while let Some(event) = self.machine.poll_event() {
+            match event {
+                Event::Dial(id) if self.closing.is_some() => self.machine.link_lost(now, id),
+                Event::Dial(id) => self.dial(peer, now, id),
+                Event::CloseLink(id) => self.close_link(id),
+                Event::Opened { .. } => {}
+                Event::Ended {
+                    op,
+                    command,
+                    verdict,
+                } => self.ended(peer, op, &command, verdict),
+                Event::Released(token) => self.end_guest(peer, token),
+                Event::Over(end) => {
+                    self.over = true;
+                    if let End::Timeout { .. } = end {
+                        // What waited behind the others has waited as long.
+                        let error = peer.engine.port().lost(ECANCELED);
+                        peer.engine.end_all(&mut self.queued, error);
+                    }
+                    let section = rcu::read_lock();
+                    peer.engine.port().peer_is_gone(peer.number);
+                    drop(section);
+                }
+            }
+        }
+    }
+
+    fn dial(&mut self, peer: &Arc<Peer>, now: u64, id: LinkId) {
+        let dialled = peer.engine.dial(&peer.name).and_then(|link| {
+            self.attach(peer, &link)
+                .map(|()| link.clone())
+                .inspect_err(|_| link.close(false))
+        });
+        match dialled {
+            Ok(link) => {
+                self.reception.reset();
+                self.transmission.reset();
+                self.link = Some(Current {
+                    id,
+                    link,
+                    up: false,
+                });
+                // It may have been made before the waker was there.
+                self.look_up(now);
+            }
+            Err(error) => {
+                self.machine.link_lost(now, id);
+                self.missed(now, error);
+            }
+        }
+    }
+
+    /// A link could not be made. A peer that was never there is not waited for, if it is known that
+    /// nobody listens there, or that no way leads there.
+    fn missed(&mut self, now: u64, error: Error) {
+        if matches!(
+            error,
+            ECONNREFUSED | EHOSTUNREACH | ENETUNREACH | EINVAL | EAFNOSUPPORT
+        ) {
+            self.machine.refused(now);
+        }
+    }
+
+    /// Closes a link that the machine has given up, after what was to be sent over it.
+    fn close_link(&mut self, id: LinkId) {
+        if self.link.as_ref().is_none_or(|current| current.id != id) {
+            return;
+        }
+        if let Some(current) = self.link.take() {
+            let flushed = current.up && self.transmission.flush(&*current.link).is_ok();
+            current.link.close(flushed);
+        }
+        self.reception.reset();
+        self.transmission.reset();
+    }
+
+    /// Hands operations to the machine, as long as it takes them.
+    fn submit(&mut self, peer: &Arc<Peer>, now: u64) {
+        if self.over && (self.machine.link().is_none() || !self.queued.is_empty()) {
+            self.over = false;
+            self.machine.reopen(now);
+            self.events(peer, now);
+        }
+        while self.machine.has_room() {
+            let Some(op) = self.queued.pop() else { break };
+            if let Err(error) = probe(&op) {
+                let status = Err(Failure::not_executed(error));
+                peer.engine.outstanding().end(op, status);
+                continue;
+            }
+            match self.machine.submit(now, command(&op)) {
+                Ok(number) => self.put_posted(number, What::Operation(op)),
+                Err(Refused::Closed) => {
+                    let lost = peer.engine.port().lost(ECANCELED);
+                    let status = Err(Failure::not_executed(lost));
+                    peer.engine.outstanding().end(op, status);
+                }
+                // Not full: there was room. It is none of those that the core lets pass.
+                Err(Refused::Full | Refused::Unsound) => {
+                    let status = Err(Failure::not_executed(EINVAL));
+                    peer.engine.outstanding().end(op, status);
+                }
+            }
+        }
+        // It may have a link to make at once.
+        self.machine.handle_timeout(now);
+    }
+
+    /// An operation of this side has ended.
+    fn ended(
+        &mut self,
+        peer: &Arc<Peer>,
+        number: command::Op,
+        command: &Command,
+        verdict: Verdict,
+    ) {
+        let place = self.posted.get_mut(number.index());
+        let op = match place.and_then(Option::take).map(|posted| posted.what) {
+            Some(What::Operation(op)) => op,
+            Some(What::Letter(message)) => return letter_ended(peer, &message, verdict),
+            None => return,
+        };
+        let mut status = verdict::heard(verdict, command.len as usize);
+        if let Err(failure) = &mut status {
+            failure.error = match (failure.error, self.closing) {
+                (ECANCELED, Some(error)) => error,
+                // The peer, or its endpoint, is not there any more.
+                (ENOTCONN, _) => peer.engine.port().lost(ECANCELED),
+                (error, _) => error,
+            };
+        }
+        peer.engine.outstanding().end(op, status);
+    }
+
+    /// The operation of this side that has this number.
+    pub(super) fn posted(&self, number: command::Op) -> Option<&Operation> {
+        let posted = self.posted.get(number.index())?.as_ref()?;
+        match &posted.what {
+            What::Operation(op) if posted.number == number => Some(op),
+            _ => None,
+        }
+    }
+
+    /// The connection message of this side that has this number.
+    pub(super) fn letter(&self, number: command::Op) -> Option<&Message> {
+        let posted = self.posted.get(number.index())?.as_ref()?;
+        match &posted.what {
+            What::Letter(message) if posted.number == number => Some(message),
+            _ => None,
+        }
+    }
+
+    fn put_posted(&mut self, number: command::Op, what: What) {
+        if let Some(place) = self.posted.get_mut(number.index()) {
+            *place = Some(Posted { number, what });
+        }
+    }
+
+    /// Hands a connection message to the machine.
+    fn write_letter(&mut self, peer: &Arc<Peer>, now: u64, message: Message) {
+        let command = Command {
+            context: LETTERS,
+            ..Command::send(message.emit().1 as u64)
+        };
+        let kept = KBox::new(message, GFP_KERNEL);
+        let submitted = match &kept {
+            Ok(_) if self.machine.has_room() => self.machine.submit(now, command).ok(),
+            _ => None,
+        };
+        match (submitted, kept) {
+            (Some(number), Ok(message)) => self.put_posted(number, What::Letter(message)),
+            _ => unheard(peer, &message, EAGAIN),
+        }
+    }
+
+    /// Cancels what the consumer wants to be cancelled.
+    fn cancel(&mut self, peer: &Arc<Peer>) {
+        let outstanding = peer.engine.outstanding();
+        let unwanted = |op: &Op| outstanding.is_unwanted(op.id());
+        let mut queued = self.queued.extract(unwanted);
+        peer.engine.end_all(&mut queued, ECANCELED);
+        for posted in self.posted.iter().flatten() {
+            let What::Operation(op) = &posted.what else {
+                continue;
+            };
+            if unwanted(op) {
+                // What can't be withdrawn any more ends as it would have.
+                let (Cancelled::Ended | Cancelled::Asked | Cancelled::No) =
+                    self.machine.cancel(posted.number);
+            }
+        }
+    }
+
+    /// Takes what was ended by others than the worker.
+    fn take_ended(&mut self) {
+        while let Some((token, status)) = self.proxies.ended() {
+            // Its place is gone if the peer has withdrawn it meanwhile.
+            drop(self.take_guest(token));
+            self.machine.reply(token, verdict::told(&status));
+        }
+    }
+
+    /// Notes an operation of the peer.
+    pub(super) fn put_guest(&mut self, token: Token, state: State) {
+        if let Some(place) = self.guests.get_mut(token.index()) {
+            *place = Some(Guest { token, state });
+        }
+    }
+
+    /// The operation of the peer that has this token, to go on with it.
+    pub(super) fn take_guest(&mut self, token: Token) -> Option<Guest> {
+        let place = self.guests.get_mut(token.index())?;
+        match place {
+            Some(guest) if guest.token == token => place.take(),
+            _ => None,
+        }
+    }
+
+    /// The operation of the peer that has this token.
+    pub(super) fn guest(&self, token: Token) -> Option<&State> {
+        let guest = self.guests.get(token.index())?.as_ref()?;
+        (guest.token == token).then_some(&guest.state)
+    }
+
+    /// What waited has met a receive.
+    fn met(&mut self, peer: &Arc<Peer>, pair: Match) {
+        if !pair.brings_bytes() {
+            // The notice of a write, or a message that is too long: both sides end, see `take_ended`.
+            return pair.execute();
+        }
+        let (proxy, receive) = pair.into_parts();
+        let Some((proxy, token)) = tokened(proxy) else {
+            return receive.complete(Err(Failure::unknown(EPROTO)));
+        };
+        let held = match self.take_guest(token).map(|guest| guest.state) {
+            Some(State::Waiting { held, .. }) => held,
+            // The peer has gone meanwhile: the receive is for another.
+            _ => {
+                let_go(proxy);
+                return peer.engine.put_back(receive);
+            }
+        };
+        let status = match held {
+            Held::Here(bytes) => deliver(&proxy, receive, &bytes),
+            Held::Lost(error) => {
+                receive.complete(Err(Failure::unknown(error)));
+                Err(Failure::not_executed(error))
+            }
+            Held::Afar => {
+                self.put_guest(token, State::Receiving { proxy, receive });
+                if !self.machine.reply(token, Ok(wire::Level::Delivered)) {
+                    self.end_guest(peer, token);
+                }
+                return;
+            }
+        };
+        let_go(proxy);
+        self.machine.reply(token, verdict::told(&status));
+    }
+
+    /// Lets go of an operation of the peer.
+    pub(super) fn end_guest(&mut self, peer: &Arc<Peer>, token: Token) {
+        if let Some(guest) = self.take_guest(token) {
+            let lost = || peer.engine.port().lost(ECANCELED);
+            let error = self.closing.unwrap_or_else(lost);
+            guest.state.end(&peer.engine, error);
+        }
+    }
+
+    /// Has the timer fire when the machine has something to do.
+    fn arm(&mut self, peer: &Arc<Peer>, now: u64) {
+        let Some(deadline) = self.machine.deadline() else {
+            return;
+        };
+        // One that fires too early does no harm.
+        if self
+            .timer
+            .as_ref()
+            .is_some_and(|(at, _)| (now..=deadline).contains(at) && *at > now)
+        {
+            return;
+        }
+        self.timer = None;
+        let after = deadline.saturating_sub(now).clamp(1, i64::MAX as u64);
+        let handle = peer.clone().start(Delta::from_nanos(after as i64));
+        self.timer = Some((deadline.max(now + 1), handle));
+    }
+
+    /// Begins the end, with `error`: what has not begun ends, and what waits for a receive of the peer
+    /// is to be withdrawn, so that it is known what became of it.
+    ///
+    /// Connection messages that wait still go.
+    pub(super) fn begin_close(&mut self, peer: &Arc<Peer>, letters: KVec<Message>, error: Error) {
+        self.closing = Some(error);
+        peer.engine.end_all(&mut self.queued, error);
+        for posted in self.posted.iter().flatten() {
+            if let What::Operation(_) = posted.what {
+                let (Cancelled::Ended | Cancelled::Asked | Cancelled::No) =
+                    self.machine.cancel(posted.number);
+            }
+        }
+        let now = peer.engine.now();
+        for message in letters {
+            self.write_letter(peer, now, message);
+        }
+    }
+
+    /// Goes on until it is known what became of everything that was posted, and the peer is told what
+    /// became of its own; whether that is so, or never will be.
+    pub(super) fn settle(&mut self, peer: &Arc<Peer>) -> bool {
+        let now = peer.engine.now();
+        self.machine.handle_timeout(now);
+        self.take_ended();
+        self.events(peer, now);
+        self.receive(peer, now, BUDGET);
+        self.events(peer, now);
+        self.transmit(peer, now, BUDGET);
+        self.events(peer, now);
+        let is_told = self.transmission.is_empty() && self.machine.is_settled();
+        is_told || self.machine.state() != session::State::Open
+    }
+
+    /// Ends it: says goodbye, and all that is still under way ends. Gives the timer, to be let go of.
+    pub(super) fn close(
+        &mut self,
+        peer: &Arc<Peer>,
+        error: Error,
+    ) -> Option<(u64, ArcHrTimerHandle<Peer>)> {
+        let now = peer.engine.now();
+        self.machine.close(
+            now,
+            match error {
+                ENODEV => Reason::DeviceGone,
+                _ => Reason::Closed,
+            },
+        );
+        // The goodbye, before the link goes.
+        self.transmit(peer, now, BUDGET);
+        self.events(peer, now);
+        self.lose(now);
+        for place in self.guests.iter_mut() {
+            if let Some(guest) = place.take() {
+                guest.state.end(&peer.engine, error);
+            }
+        }
+        self.timer.take()
+    }
+}
+
+/// A connection message has reached the peer, or has not.
+fn letter_ended(peer: &Arc<Peer>, message: &Message, verdict: Verdict) {
+    if let Err(failure) = verdict {
+        let error = match verdict::error(failure.errno) {
+            ENOTCONN | ECONNRESET | EPROTO => EHOSTUNREACH,
+            error => error,
+        };
+        unheard(peer, message, error);
+    }
+}
+
+fn unheard(peer: &Arc<Peer>, message: &Message, error: Error) {
+    let section = rcu::read_lock();
+    peer.engine.port().unheard(message, error);
+    drop(section);
+}
+
+/// Whether the bytes that an operation brings can be had: a device may have gone.
+fn probe(op: &Op) -> Result {
+    let brings = matches!(op.kind(), Kind::Send | Kind::Write | Kind::Atomic);
+    let may_go = op
+        .buffer()
+        .memory()
+        .is_some_and(|memory| memory.is_device() || memory.is_persistent());
+    match brings && may_go && !op.buffer().is_empty() {
+        true => op.read_local(0, &mut [0]),
+        false => Ok(()),
+    }
+}
+
+/// What the machine is told of a post.
+fn command(op: &Op) -> Command {
+    let (key, offset) = op
+        .remote()
+        .map_or((0, 0), |remote| (remote.key().raw(), remote.offset()));
+    let commit = op.level() == Level::Committed;
+    let target = Target::Key(key);
+    let what = match (op.kind(), op.atomic()) {
+        (Kind::Write, _) => Does::Write {
+            target,
+            offset,
+            commit,
+        },
+        (Kind::Read, _) => Does::Read { target, offset },
+        (Kind::Commit, _) => Does::Commit { key, offset },
+        (Kind::Atomic, Some(atomic)) => Does::Atomic {
+            key,
+            offset,
+            action: atomic.action,
+            datatype: atomic.datatype,
+            commit,
+        },
+        _ => Does::Send { tag: None },
+    };
+    Command {
+        what,
+        len: op.len() as u64,
+        data: op.data(),
+        context: MESSAGES,
+    }
+}
+
+/// Puts all bytes of a message into its receive, and completes that; how it went, for the sender.
+pub(super) fn deliver(arrival: &Op, receive: Operation, bytes: &[u8]) -> crate::op::Status {
+    finish(arrival, receive, |receive| receive.write_local(0, bytes))
+}
+
+/// Completes the receive of a message whose bytes `place` puts there, or has put there.
+pub(super) fn finish(
+    arrival: &Op,
+    receive: Operation,
+    place: impl FnOnce(&Op) -> Result,
+) -> crate::op::Status {
+    let (len, level) = (arrival.len(), Level::Delivered);
+    let status = |data| match place_status(len, &receive) {
+        Some(failure) => Err(failure),
+        None => Ok(Success { len, data, level }),
+    };
+    let (here, there) = (status(arrival.data()), status(None));
+    if here.is_err() {
+        receive.complete(here);
+        return there;
+    }
+    match place(&receive) {
+        Ok(()) => {
+            receive.complete(here);
+            there
+        }
+        Err(error) => {
+            receive.complete(Err(Failure::unknown(error)));
+            Err(Failure::unknown(error))
+        }
+    }
+}
+
+/// Why a message of `len` bytes can't go into a receive.
+fn place_status(len: usize, receive: &Op) -> Option<Failure> {
+    (len > receive.len()).then_some(Failure::not_executed(EMSGSIZE))
+}
