@@ -61,6 +61,14 @@ module! {
             default: 30,
             description: "How long the case under load runs",
         },
+        first: usize {
+            default: 1,
+            description: "The number of the first case that is run, from 1",
+        },
+        last: usize {
+            default: 1_000_000,
+            description: "The number of the last case that is run",
+        },
         large: bool {
             default: true,
             description: "Runs the case that needs a gibibyte of memory, too",

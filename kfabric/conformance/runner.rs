@@ -2,6 +2,7 @@
 
 //! The runner: each case on each provider, and KTAP in the log.
 
+use crate::module_parameters;
 use kernel::prelude::*;
 use kfabric::prelude::*;
 
@@ -116,7 +117,15 @@ pub(crate) fn run(cases: &[&[Case]], seed: u64) -> Result {
         ..Hints::default()
     })?;
     let seed = if seed == 0 { random() } else { seed };
-    let total: usize = cases.iter().map(|group| group.len()).sum();
+    let (first, last) = (
+        module_parameters::first.value().max(1),
+        module_parameters::last.value(),
+    );
+    let chosen = || {
+        let all = cases.iter().copied().flatten();
+        all.take(last).skip(first - 1)
+    };
+    let total = chosen().count();
     pr_info!("KTAP version 1\n");
     pr_info!("# seed {seed}\n");
     pr_info!("1..{}\n", total * infos.len());
@@ -125,7 +134,7 @@ pub(crate) fn run(cases: &[&[Case]], seed: u64) -> Result {
         let mut timeouts = 0;
         let caps = all_caps(info);
         pr_info!("# conformance.{} has {}\n", info.provider, caps);
-        for case in cases.iter().copied().flatten() {
+        for case in chosen() {
             number += 1;
             let (provider, name) = (info.provider, case.name);
             let Some(info) = asked_for(info, case.endpoints, case.needs, case.order) else {

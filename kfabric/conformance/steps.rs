@@ -34,7 +34,7 @@
 use crate::bar::Bound;
 use crate::close::closed;
 use crate::ops::{data, error, level, pmem};
-use crate::rig::{byte, check_buffer, pattern, register, until, Base, End, Rig};
+use crate::rig::{byte, check_buffer, pattern, register, timeout, until, Base, End, Rig};
 use crate::{check, check_eq};
 use kernel::fmt;
 use kernel::iov::{IovIterDest, IovIterSource};
@@ -258,7 +258,7 @@ fn cycle(info: &Info) -> Result {
             rig.written(pattern(len, 2)?, slice, Options::default())?;
             check_buffer(rig.read(Memory::zeroed(len)?, slice)?.buffer, len, 2)?;
         }
-        drop(closed(region.close())?);
+        drop(closed(region.close_wait(timeout()))?);
     }
     // Left in flight: it ends with the endpoint.
     rig.b.ep.recv(Buffer::empty(), 3)?;
@@ -276,7 +276,7 @@ fn fail(info: &Info) -> Result {
     check_eq!(error(&rig.b.next()?), Some(EMSGSIZE));
     check_eq!(error(&rig.a.next()?), Some(EMSGSIZE));
     let (region, remote) = rig.region(LONG, Access::READ_WRITE)?;
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     let done = rig.write(pattern(8, 1)?, remote.slice(0, 8)?, Options::default())?;
     check_eq!(error(&done), Some(EKEYREJECTED));
     rig.close()
@@ -354,7 +354,7 @@ impl Held {
             drop(closed(region.0.close())?);
         }
         for region in held.crowd {
-            drop(closed(region.close())?);
+            drop(closed(region.close_wait(timeout()))?);
         }
         drop(closed(held.local.close())?);
         drop(closed(held.others.close())?);
@@ -381,13 +381,13 @@ impl Held {
             }
         }
         for (n, region) in regions.into_iter().enumerate() {
-            check_pattern(&closed(region.close())?, n)?;
+            check_pattern(&closed(region.close_wait(timeout()))?, n)?;
         }
         failed?;
         if let Some(device) = &self.device {
             let memory = Memory::device(device.memory(), 0, 100)?;
             match self.rig.b.domain.register(memory, Access::READ_WRITE) {
-                Ok(region) => check!(closed(region.close())?.is_device()),
+                Ok(region) => check!(closed(region.close_wait(timeout()))?.is_device()),
                 Err((error, memory)) => {
                     check!(memory.is_device());
                     return Err(error);
@@ -406,7 +406,7 @@ impl Held {
             uncached: true,
         };
         match self.rig.b.domain.register(pattern(100, 1)?, attributes) {
-            Ok(region) => check_pattern(&closed(region.close())?, 1),
+            Ok(region) => check_pattern(&closed(region.close_wait(timeout()))?, 1),
             Err((error, memory)) => {
                 check_pattern(&memory, 1)?;
                 Err(error)
@@ -418,14 +418,14 @@ impl Held {
     fn pmem(&mut self) -> Result {
         // What is held has the device open.
         if let Some((region, _)) = self.lasting.take() {
-            drop(closed(region.close())?);
+            drop(closed(region.close_wait(timeout()))?);
         }
         let device = pmem()?;
         let memory = Memory::persistent(&device, 12_345, LONG)?;
         match self.rig.b.domain.register(memory, Access::READ_WRITE) {
             Ok(region) => {
                 region.commit(0, LONG)?;
-                drop(closed(region.close())?);
+                drop(closed(region.close_wait(timeout()))?);
                 Ok(())
             }
             Err((error, memory)) => {
@@ -642,7 +642,7 @@ impl Echo {
         if let Some(target) = target {
             closed(target.ep.close())?;
         }
-        drop(closed(self.region.close())?);
+        drop(closed(self.region.close_wait(timeout()))?);
         self.base.close()
     }
 }

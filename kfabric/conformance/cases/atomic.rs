@@ -5,7 +5,7 @@
 use crate::close::{closed, given_back};
 use crate::crew::Crew;
 use crate::ops::{check_filled, check_not_executed, check_refused, error, level, pmem, reached};
-use crate::rig::{register, End, Rig};
+use crate::rig::{register, timeout, End, Rig};
 use crate::rng::Rng;
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
@@ -107,7 +107,7 @@ fn atomic_changes_its_word_and_no_other(info: &Info, _seed: u64) -> Result {
             check_filled(&region, 0)?;
         }
     }
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -144,7 +144,7 @@ fn each_operation_does_what_it_says(info: &Info, _seed: u64) -> Result {
             check_eq!(word(&region, 0, datatype)?, after);
         }
     }
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -162,7 +162,7 @@ fn fetch_brings_what_was_there(info: &Info, _seed: u64) -> Result {
     }
     check_eq!(region.load_u64(0)?, 0);
     check_eq!(region.load_u64(16)?, 0);
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -183,7 +183,7 @@ fn compare_swaps_what_is_equal(info: &Info, _seed: u64) -> Result {
             check_eq!(word(&region, 16, datatype)?, after);
         }
     }
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -212,7 +212,7 @@ fn vector_of_words_is_changed_word_by_word(info: &Info, seed: u64) -> Result {
             check_eq!(found[count + n], *before);
             check_eq!(region.load_u64(8 * n)?, *after);
         }
-        drop(closed(region.close())?);
+        drop(closed(region.close_wait(timeout()))?);
     }
     rig.close()
 }
@@ -231,7 +231,7 @@ fn operands_need_no_alignment(info: &Info, _seed: u64) -> Result {
         memory.read_at(offset + 8, &mut fetched)?;
         check_eq!(u64::from_le_bytes(fetched), 3 * offset as u64);
     }
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -248,7 +248,7 @@ fn slices_of_regions_hold_operands_and_results(info: &Info, _seed: u64) -> Resul
     check_eq!((local.load_u64(0)?, local.load_u64(24)?), (0, 0));
     check_eq!(region.load_u64(0)?, 11);
     drop(closed(local.close())?);
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -269,7 +269,7 @@ fn words_that_are_not_aligned_are_refused(info: &Info, _seed: u64) -> Result {
     }
     check_filled(&region, 0)?;
     rig.quiet()?;
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -296,7 +296,7 @@ fn buffer_of_another_length_is_refused(info: &Info, _seed: u64) -> Result {
         check_eq!(check_refused(posted, EINVAL, 3)?.len(), len);
     }
     rig.quiet()?;
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -309,7 +309,7 @@ fn atomic_without_the_right_is_refused_at_post(info: &Info, _seed: u64) -> Resul
         let posted = rig.a.ep.atomic(local, rig.to_b, slice, SUM, options, 3);
         drop(check_refused(posted, EACCES, 3)?);
         check_filled(&region, 0)?;
-        drop(closed(region.close())?);
+        drop(closed(region.close_wait(timeout()))?);
     }
     rig.close()
 }
@@ -323,14 +323,14 @@ fn right_to_write_is_not_the_right_to_atomics(info: &Info, _seed: u64) -> Result
         .ep
         .write(Memory::zeroed(8)?, rig.to_b, slice, options, 3);
     drop(check_refused(posted, EACCES, 3)?);
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     let (region, remote) = rig.region(8, Access::ALL)?;
     let slice = remote.slice(0, 8)?;
     rig.written(words(Datatype::U64, &[4])?, slice, Options::default())?;
     let done = rig.atomic(words(Datatype::U64, &[1])?, slice, SUM)?;
     check_eq!(error(&done), None);
     check_eq!(region.load_u64(0)?, 5);
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -341,7 +341,7 @@ fn data_with_an_atomic_is_refused(info: &Info, _seed: u64) -> Result {
     let local = words(Datatype::U64, &[1])?;
     let posted = rig.a.ep.atomic(local, rig.to_b, slice, SUM, options, 3);
     drop(check_refused(posted, EINVAL, 3)?);
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -354,7 +354,7 @@ fn region_that_begins_unaligned_takes_no_atomics(info: &Info, _seed: u64) -> Res
         let memory = given_back(refused, EINVAL)?;
         // Without that right it is as good as any.
         let region = register(&end.domain, memory, Access::READ_WRITE)?;
-        drop(closed(region.close())?);
+        drop(closed(region.close_wait(timeout()))?);
     }
     let memory = Memory::persistent(&device, 8, 64)?;
     drop(closed(register(&end.domain, memory, Access::ALL)?.close())?);
@@ -364,7 +364,7 @@ fn region_that_begins_unaligned_takes_no_atomics(info: &Info, _seed: u64) -> Res
 fn atomic_on_a_closed_region_is_refused(info: &Info, _seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let (region, remote) = rig.region(8, Access::ATOMIC)?;
-    let memory = closed(region.close())?;
+    let memory = closed(region.close_wait(timeout()))?;
     let done = rig.atomic(words(Datatype::U64, &[1])?, remote.slice(0, 8)?, SUM)?;
     let buffer = check_not_executed(done, EKEYREJECTED)?;
     check_eq!(&values(Datatype::U64, buffer)?[..], &[1][..]);
@@ -382,7 +382,7 @@ fn committed_atomic_is_for_persistent_words(info: &Info, _seed: u64) -> Result {
         .ep
         .atomic(local, rig.to_b, remote.slice(0, 8)?, SUM, options, 3);
     drop(check_refused(posted, EOPNOTSUPP, 3)?);
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
 
     let device = pmem()?;
     let memory = Memory::persistent(&device, 4096, 4096)?;
@@ -402,7 +402,7 @@ fn committed_atomic_is_for_persistent_words(info: &Info, _seed: u64) -> Result {
     check_eq!(reached(&done), Ok((8, Level::Committed)));
     check_eq!(&values(Datatype::U64, done.buffer)?[..], &[1, 41][..]);
     check_eq!(region.load_u64(4088)?, 42);
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -446,7 +446,7 @@ fn sums_of_many_lose_none(info: &Info, _seed: u64) -> Result {
         check_eq!(region.load_u64(0)?, 0);
         check_eq!(region.load_u64(8)? & !all, 0);
         check_eq!(remote.len(), 16);
-        drop(closed(region.close())?);
+        drop(closed(region.close_wait(timeout()))?);
     }
     rig.close()
 }
@@ -495,7 +495,7 @@ fn owner_and_peers_share_a_lock(info: &Info, _seed: u64) -> Result {
     }
     crew.join()?;
     check_eq!(region.load_u64(8)?, 50 * (THREADS as u64 + 1));
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -528,6 +528,6 @@ fn every_atomic_in_flight_completes_once(info: &Info, _seed: u64) -> Result {
     }
     rig.quiet()?;
     check_eq!(region.load_u64(0)?, posted as u64);
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }

@@ -185,7 +185,7 @@ impl Side {
 
     fn close(self) -> Result {
         for region in [self.local, self.receive] {
-            drop(closed(region.close())?);
+            drop(closed(region.close_wait(timeout()))?);
         }
         closed(self.av.close())?;
         closed(self.cq.close())?;
@@ -693,7 +693,7 @@ impl Campaign {
         }
         for station in core::mem::take(&mut self.stations) {
             for region in station.regions {
-                drop(closed(region.close())?);
+                drop(closed(region.close_wait(timeout()))?);
             }
         }
         for side in core::mem::take(&mut self.sides) {

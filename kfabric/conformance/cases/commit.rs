@@ -9,7 +9,7 @@ use crate::forge::Forgery;
 use crate::ops::{
     check_filled, check_filled_at, check_not_executed, check_refused, fill, level, pmem, reached,
 };
-use crate::rig::{check_buffer, check_region, pattern, register, Rig, DEPTH};
+use crate::rig::{check_buffer, check_region, pattern, register, timeout, Rig, DEPTH};
 use crate::rng::Rng;
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
@@ -324,7 +324,7 @@ fn committed_bytes_are_there_when_the_device_is_opened_again(info: &Info, seed: 
     let (region, remote) = rig.persistent(&device, OFFSET, 50_000)?;
     let all = remote.slice(0, 50_000)?;
     rig.written(pattern(50_000, seed)?, all, level(Level::Committed))?;
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     drop(device);
 
     let device = pmem()?;

@@ -47,7 +47,7 @@ fn domain_with_something_open_is_not_closed(info: &Info, _seed: u64) -> Result {
     let domain = busy(domain.close())?;
     closed(av.close())?;
     let domain = busy(domain.close())?;
-    closed(region.close())?;
+    closed(region.close_wait(timeout()))?;
     closed(domain.close())?;
     closed(fabric.close())
 }

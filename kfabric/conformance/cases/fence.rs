@@ -4,7 +4,7 @@
 
 use crate::close::closed;
 use crate::ops::{check_filled, check_not_executed, check_refused, error, level, pmem};
-use crate::rig::{check_region, ended, pattern, End, Rig};
+use crate::rig::{check_region, ended, pattern, timeout, End, Rig};
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
 use kernel::time::delay::fsleep;
@@ -67,7 +67,7 @@ fn fence_waits_for_what_was_posted_before(info: &Info, seed: u64) -> Result {
     check_eq!(ended(&rig.a.next()?), (Kind::Write, 2, Ok(100)));
     check_region(&region, 0, 100, seed)?;
     drop(rig.b.next()?);
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -87,7 +87,7 @@ fn fence_does_not_wait_for_other_peers(info: &Info, seed: u64) -> Result {
     other.ep.recv(Memory::zeroed(8)?, 3)?;
     check_eq!(ended(&rig.a.next()?), (Kind::Send, 1, Ok(8)));
     drop(other.next()?);
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     other.close()?;
     rig.close()
 }
@@ -115,7 +115,7 @@ fn what_follows_a_fence_waits_behind_it(info: &Info, seed: u64) -> Result {
     check_region(&region, 0, 100, seed)?;
     check_eq!(ended(&rig.b.next()?), (Kind::Recv, 4, Ok(8)));
     check_eq!(ended(&rig.b.next()?), (Kind::Recv, 5, Ok(0)));
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -126,7 +126,7 @@ fn fence_with_nothing_before_it_goes_at_once(info: &Info, seed: u64) -> Result {
         rig.written(pattern(100, seed + n)?, remote.slice(0, 100)?, FENCE)?;
         check_region(&region, 0, 100, seed + n)?;
     }
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -146,7 +146,7 @@ fn fenced_writes_take_effect_one_after_another(info: &Info, seed: u64) -> Result
         }
         check_region(&region, 0, 70, seed + n + 4)?;
     }
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -171,7 +171,7 @@ fn fence_waits_for_durability(info: &Info, seed: u64) -> Result {
         );
         check_eq!(ended(&rig.a.next()?), (Kind::Send, 2, Ok(0)));
     }
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -204,7 +204,7 @@ fn cancelled_fence_lets_the_others_go(info: &Info, seed: u64) -> Result {
     rig.b.ep.recv(Buffer::empty(), 4)?;
     check_eq!(ended(&rig.a.next()?), (Kind::Send, 1, Ok(0)));
     drop(rig.b.next()?);
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -228,7 +228,7 @@ fn close_ends_what_waits_at_a_fence(info: &Info, seed: u64) -> Result {
     }
     check_eq!(seen, 0b1110);
     check_filled(&region, 0)?;
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     base.close()?;
     rig.b.close()
 }
@@ -255,7 +255,7 @@ fn failure_before_a_fence_lets_it_go(info: &Info, seed: u64) -> Result {
         check_eq!(ended(&rig.a.next()?), (Kind::Write, 2, Ok(100)));
         check_region(&region, 0, 100, seed + n)?;
     }
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 

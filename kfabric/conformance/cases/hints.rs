@@ -6,7 +6,7 @@
 
 use crate::close::{closed, given_back};
 use crate::ops::{check_filled_at, fill, level, pmem, reached};
-use crate::rig::{check_region, ended, pattern, Rig};
+use crate::rig::{check_region, ended, pattern, timeout, Rig};
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
 use kfabric::prelude::*;
@@ -40,11 +40,11 @@ fn uncached_region_tells_that_it_is(info: &Info, _seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let (region, _) = uncached_at(&rig, Memory::zeroed(64)?)?;
     check!(region.is_uncached());
-    let memory = closed(region.close())?;
+    let memory = closed(region.close_wait(timeout()))?;
     // The hint was the region's: the memory has none.
     let region = closed(rig.b.domain.register(memory, Access::READ))?;
     check!(!region.is_uncached());
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -92,7 +92,7 @@ fn uncached_region_takes_writes_and_gives_reads(info: &Info, seed: u64) -> Resul
         .inject_write(bytes, rig.to_b, slice, Options::NONE, 1)?;
     check_eq!(ended(&rig.a.next()?), (Kind::Write, 1, Ok(21)));
     check_region(&region, 5, 21, !seed)?;
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -109,7 +109,7 @@ fn uncached_region_takes_messages(info: &Info, seed: u64) -> Result {
         check_region(&region, offset, len, seed)?;
         check_filled_at(&region, offset + len, 100, 0)?;
     }
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -134,7 +134,7 @@ fn uncached_region_takes_atomics(info: &Info, _seed: u64) -> Result {
         let expected = if word == 1 { 8 } else { 36 };
         check_eq!(region.load_u64(word * 8)?, expected);
     }
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -152,7 +152,7 @@ fn uncached_region_copies_onto_itself(info: &Info, seed: u64) -> Result {
         check_eq!(ended(&rig.b.next()?), (Kind::Write, 1, Ok(4000)));
         check_region(&region, to as usize, 4000, seed)?;
     }
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -173,6 +173,6 @@ fn uncached_persistent_region_is_committed(info: &Info, seed: u64) -> Result {
         check_eq!(region.commit(offset, len), Ok(()));
     }
     check_eq!(region.commit(0, LEN + 1), Err(EINVAL));
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }

@@ -55,7 +55,7 @@ fn injected_bytes_arrive_up_to_the_limit(info: &Info, seed: u64) -> Result {
         check_buffer(received.buffer, len, seed)?;
         check_eq!(ended(&rig.a.next()?), (Kind::Send, 2, Ok(len)));
     }
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -88,7 +88,7 @@ fn injection_is_no_longer_than_a_message(info: &Info, seed: u64) -> Result {
     }
     closed(ep.close())?;
     closed(cq.close())?;
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -115,7 +115,7 @@ fn injected_bytes_may_be_overwritten_at_once(info: &Info, _seed: u64) -> Result 
         check_buffer_filled(received.buffer, n)?;
         check_eq!(ended(&rig.a.next()?), (Kind::Send, n.into(), Ok(8)));
     }
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -146,7 +146,7 @@ fn injected_bytes_need_no_completion(info: &Info, _seed: u64) -> Result {
     // The last ones may be about to end: the close waits for them.
     let (ep, base) = rig.a.split();
     closed(ep.close())?;
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     base.close()?;
     rig.b.close()
 }
@@ -207,7 +207,7 @@ fn refused_injection_has_no_effect(info: &Info, _seed: u64) -> Result {
     ] {
         check_eq!(check_refused(posted, expected, 1)?.len(), 0);
     }
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     let (region, remote) = rig.region(8, Access::READ_WRITE)?;
     let slice = remote.slice(0, 8)?;
     for (bytes, to, options, expected) in [
@@ -220,6 +220,6 @@ fn refused_injection_has_no_effect(info: &Info, _seed: u64) -> Result {
     }
     check_filled_at(&region, 0, 8, 0)?;
     rig.quiet()?;
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }

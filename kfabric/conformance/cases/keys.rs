@@ -8,7 +8,7 @@ use crate::forge::{key, Forgery};
 use crate::ops::{
     check_buffer_filled, check_filled, check_not_executed, data, error, fill, level, CONTEXT,
 };
-use crate::rig::{check_buffer, check_region, pattern, register, until, Rig};
+use crate::rig::{check_buffer, check_region, pattern, register, timeout, until, Rig};
 use crate::rng::Rng;
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
@@ -37,7 +37,7 @@ fn closed_key_is_refused(info: &Info, seed: u64) -> Result {
     for len in [1, 64, 40_000] {
         let (region, remote) = rig.region(len, Access::READ_WRITE)?;
         let slice = remote.slice(0, len as u64)?;
-        let memory = closed(region.close())?;
+        let memory = closed(region.close_wait(timeout()))?;
         let again = register(&rig.b.domain, memory, Access::READ_WRITE)?;
         let done = rig.write(pattern(len, seed)?, slice, Options::default())?;
         check_buffer(check_not_executed(done, EKEYREJECTED)?, len, seed)?;
@@ -69,7 +69,7 @@ fn old_key_is_refused_when_its_place_is_used_again(info: &Info, seed: u64) -> Re
         let done = rig.write(pattern(64, seed)?, slice, Options::default())?;
         check_not_executed(done, EKEYREJECTED)?;
         check_filled(&region, 0)?;
-        memory = closed(region.close())?;
+        memory = closed(region.close_wait(timeout()))?;
     }
     check!(memory
         .as_slice()
@@ -250,7 +250,7 @@ fn no_key_is_given_out_twice(info: &Info, _seed: u64) -> Result {
         let key = key(&region)?;
         check!(key != 0);
         check!(seen.try_create_and_insert(key, (), GFP_KERNEL)?.is_none());
-        memory = closed(region.close())?;
+        memory = closed(region.close_wait(timeout()))?;
     }
     drop(live);
     rig.close()

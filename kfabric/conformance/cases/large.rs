@@ -4,7 +4,7 @@
 
 use super::memory::of_vecs;
 use crate::close::closed;
-use crate::rig::{check_region, ended, pattern, register, Rig};
+use crate::rig::{check_region, ended, pattern, register, timeout, Rig};
 use crate::{cases, check_eq};
 use kernel::prelude::*;
 use kfabric::prelude::*;
@@ -49,6 +49,6 @@ fn gibibyte_in_256_pieces_is_one_operation(info: &Info, seed: u64) -> Result {
         check_eq!((context, result), (2, Ok(len)));
     }
     is_at(0)?;
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }

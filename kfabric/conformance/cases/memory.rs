@@ -4,7 +4,7 @@
 
 use crate::close::{closed, given_back};
 use crate::ops::{check_filled_at, check_refused, error, fill, pmem, reached};
-use crate::rig::{byte, check_region, ended, pattern, register, Rig};
+use crate::rig::{byte, check_region, ended, pattern, register, timeout, Rig};
 use crate::rng::Rng;
 use crate::{cases, check, check_eq};
 use kernel::page::{Page, PAGE_SIZE};
@@ -167,7 +167,7 @@ fn each_source_is_written_from(info: &Info, seed: u64) -> Result {
             check_filled_at(&region, 333 + len, 1000, 0xa5)?;
         }
     }
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -181,7 +181,7 @@ fn each_source_is_read_into(info: &Info, seed: u64) -> Result {
             check_memory(&memory_of(done.buffer)?, 0, len, seed)?;
         }
     }
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -202,7 +202,7 @@ fn each_source_is_a_region(info: &Info, seed: u64) -> Result {
                 check_memory(&memory_of(done.buffer)?, 0, len, seed)?;
             }
         }
-        let memory = closed(region.close())?;
+        let memory = closed(region.close_wait(timeout()))?;
         check_eq!(memory.len(), SIZE);
     }
     rig.close()
@@ -229,7 +229,7 @@ fn region_in_pieces_is_a_local_buffer(info: &Info, seed: u64) -> Result {
         check_filled_at(&local, 9_003, 997, 0)?;
         drop(closed(local.close())?);
     }
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -299,7 +299,7 @@ fn pieces_come_back_as_they_went(info: &Info, _seed: u64) -> Result {
     };
     let back = list.into_pages();
     check!([back[0].as_ptr(), back[1].as_ptr()] == expected);
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -338,7 +338,7 @@ fn pieces_are_at_most_256(info: &Info, seed: u64) -> Result {
             check_eq!(list.into_pages().len(), count);
         }
     }
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -355,7 +355,7 @@ fn pieces_without_bytes_are_passed_over(info: &Info, seed: u64) -> Result {
     // Memory of no bytes at all is no region.
     let refused = rig.b.domain.register(of_vecs(&[0, 0])?, Access::READ);
     check_eq!(given_back(refused, EINVAL)?.len(), 0);
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -372,7 +372,7 @@ fn pieces_of_one_byte_are_put_together(info: &Info, seed: u64) -> Result {
         let done = rig.read(of_vecs(&[1; 256][..len])?, slice)?;
         check_memory(&memory_of(done.buffer)?, 0, len, seed)?;
     }
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -397,7 +397,7 @@ fn write_touches_no_piece_beside_it(info: &Info, seed: u64) -> Result {
             check_filled_at(&region, ends + to, size - ends - to, 0xa5)?;
         }
     }
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -449,7 +449,7 @@ fn any_split_meets_any_other(info: &Info, seed: u64) -> Result {
         check_memory(&memory_of(received.buffer)?, 0, len, seed)?;
         check_eq!(ended(&rig.a.next()?), (Kind::Send, 2, Ok(len)));
     }
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -495,7 +495,7 @@ fn region_in_pieces_copies_onto_itself(info: &Info, seed: u64) -> Result {
         check_eq!(ended(&rig.a.next()?), (Kind::Write, 1, Ok(len)));
         check_region(&region, to as usize, len, seed)?;
     }
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -552,7 +552,7 @@ fn atomics_reach_each_piece(info: &Info, _seed: u64) -> Result {
         check_eq!(u64::from_ne_bytes(was), 10 * word);
         check_eq!(region.load_u64(word as usize * 8)?, 11 * word + 1);
     }
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -568,7 +568,7 @@ fn pieces_are_persistent_nowhere(info: &Info, _seed: u64) -> Result {
             .ep
             .commit(rig.to_b, remote.slice(0, 1)?, Options::NONE, 1);
         drop(check_refused(posted, EOPNOTSUPP, 1)?);
-        drop(closed(region.close())?);
+        drop(closed(region.close_wait(timeout()))?);
     }
     rig.close()
 }
@@ -601,8 +601,8 @@ fn persistent_memory_meets_pieces(info: &Info, seed: u64) -> Result {
         let done = rig.read(range, place.slice(0, LEN as u64)?)?;
         check_eq!(error(&done), None);
         check_region(&region, 0, LEN, !seed)?;
-        drop(closed(volatile.close())?);
+        drop(closed(volatile.close_wait(timeout()))?);
     }
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }

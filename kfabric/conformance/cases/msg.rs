@@ -4,7 +4,7 @@
 
 use crate::close::{busy, closed};
 use crate::ops::check_refused;
-use crate::rig::{byte, cancel, check_buffer, ended, pattern, register, End, Rig};
+use crate::rig::{byte, cancel, check_buffer, ended, pattern, register, timeout, End, Rig};
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
 use kfabric::prelude::*;
@@ -487,6 +487,6 @@ fn range_of_a_buffer_stays_within_it(info: &Info, _seed: u64) -> Result {
     check!(Buffer::empty().range(0, 0).is_ok());
     check!(Buffer::empty().range(0, 1).is_err());
     check!(Buffer::empty().range(1, 0).is_err());
-    closed(region.close())?;
+    closed(region.close_wait(timeout()))?;
     end.close()
 }

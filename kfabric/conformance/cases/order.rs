@@ -4,7 +4,7 @@
 
 use crate::close::closed;
 use crate::ops::{error, level, pmem};
-use crate::rig::{check_buffer, check_region, ended, pattern, Rig};
+use crate::rig::{check_buffer, check_region, ended, pattern, timeout, Rig};
 use crate::{cases, check_eq};
 use kernel::prelude::*;
 use kfabric::prelude::*;
@@ -84,7 +84,7 @@ fn write_after_write_wins(info: &Info, seed: u64) -> Result {
         region.read_at(70, rest)?;
         check_eq!(rest[0], crate::rig::byte(70, seed + 4 * n + 2));
     }
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -99,7 +99,7 @@ fn write_after_a_commit_wins(info: &Info, seed: u64) -> Result {
         rig.all_well(2)?;
         check_region(&region, 0, 100, seed + 2 * n + 1)?;
     }
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -121,7 +121,7 @@ fn read_after_write_sees_it(info: &Info, seed: u64) -> Result {
             }
         }
     }
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -149,7 +149,7 @@ fn read_before_a_write_does_not_see_it(info: &Info, seed: u64) -> Result {
             }
         }
     }
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -195,7 +195,7 @@ fn message_after_a_write_finds_its_bytes(info: &Info, seed: u64) -> Result {
         check_region(&region, 0, LONG, seed + n)?;
         rig.all_well(2)?;
     }
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -221,7 +221,7 @@ fn atomic_after_a_write_finds_its_bytes(info: &Info, seed: u64) -> Result {
             }
         }
     }
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -247,6 +247,6 @@ fn strict_order_keeps_everything(info: &Info, seed: u64) -> Result {
             }
         }
     }
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }

@@ -8,7 +8,7 @@ use crate::ops::{
     check_buffer_filled, check_filled, check_filled_at, check_refused, error, fill, level, reached,
     CONTEXT,
 };
-use crate::rig::{check_buffer, check_region, pattern, register, End, Rig, DEPTH};
+use crate::rig::{check_buffer, check_region, pattern, register, timeout, End, Rig, DEPTH};
 use crate::rng::Rng;
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
@@ -484,7 +484,7 @@ fn random_reads_see_random_writes(info: &Info, seed: u64) -> Result {
             .and_then(|bytes| bytes.get(offset..offset + len));
         check!(found.as_slice() == right);
     }
-    let found = closed(region.close())?;
+    let found = closed(region.close_wait(timeout()))?;
     check!(found.as_slice() == expected.as_slice());
     rig.close()
 }

@@ -50,7 +50,7 @@ fn silent_write_takes_effect_without_a_completion(info: &Info, seed: u64) -> Res
     closed(ep.close())?;
     check_eq!(base.cq.read().is_none(), true);
     drop(closed(local.close())?);
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     base.close()?;
     rig.b.close()
 }
@@ -76,7 +76,7 @@ fn silent_message_arrives_without_a_completion(info: &Info, seed: u64) -> Result
 fn silent_operation_that_fails_is_told(info: &Info, _seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let (region, remote) = rig.region(100, Access::READ_WRITE)?;
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.a
         .ep
         .write(Buffer::empty(), rig.to_b, remote.slice(0, 0)?, SILENT, 5)?;
@@ -103,7 +103,7 @@ fn silent_operation_with_owned_memory_is_refused(info: &Info, seed: u64) -> Resu
     let posted = rig.a.ep.send(pattern(100, seed)?, rig.to_b, SILENT, 3);
     check_buffer(check_refused(posted, EINVAL, 3)?, 100, seed)?;
     rig.quiet()?;
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -125,7 +125,7 @@ fn silent_operations_give_their_slots_back(info: &Info, _seed: u64) -> Result {
     let (ep, base) = rig.a.split();
     closed(ep.close())?;
     drop(closed(local.close())?);
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     base.close()?;
     rig.b.close()
 }
@@ -146,7 +146,7 @@ fn context_of_a_silent_operation_is_dropped(info: &Info, _seed: u64) -> Result {
     check_eq!(cq.read().is_none(), true);
     closed(ep.close())?;
     closed(cq.close())?;
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -160,7 +160,7 @@ fn region_lent_to_a_silent_operation_comes_back(info: &Info, seed: u64) -> Resul
     let memory = closed(local.close_wait(timeout()))?;
     check_eq!(memory.len(), 200_000);
     check_region(&region, 0, 200_000, seed)?;
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 

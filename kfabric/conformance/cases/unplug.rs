@@ -155,7 +155,7 @@ fn unplugged_handles_stay_valid_and_refuse(info: &Info, seed: u64) -> Result {
     a.av.remove(to_b)?;
     check_eq!(a.cq.wait(1).err(), Some(ETIMEDOUT));
     check_region(&region, 0, 1000, seed)?;
-    let memory = closed(region.close())?;
+    let memory = closed(region.close_wait(timeout()))?;
     check!(memory.as_slice() == pattern(1000, seed)?.as_slice());
     // Out of order as ever.
     let a = End {
@@ -275,7 +275,7 @@ fn unplug_under_load_loses_no_operation(info: &Info, _seed: u64) -> Result {
     for pair in core::mem::take(pairs.as_mut().get_mut()) {
         let Pair { rig, regions, .. } = pair;
         for region in regions {
-            drop(closed(region.close())?);
+            drop(closed(region.close_wait(timeout()))?);
         }
         rig.close()?;
     }
@@ -309,7 +309,7 @@ fn unplug_while_others_open_and_close(info: &Info, seed: u64) -> Result {
             // It is just going.
             error => check!(gone(error)),
         }
-        drop(closed(region.close())?);
+        drop(closed(region.close_wait(timeout()))?);
         end.close()
     }
     let crew = Crew::start(THREADS, Arc::new(job, GFP_KERNEL)?)?;

@@ -15,7 +15,7 @@ use kfabric::av::Name;
 use kfabric::info::{AtomicAgent, EndpointType, Info, Label, Limits, Namespace, Order};
 use kfabric::op::{Failure, OpId, Operation, INJECT_SIZE};
 use kfabric::provider::registry::{self, Registration};
-use kfabric::provider::{self, Port, Provider, Rejected};
+use kfabric::provider::{self, Cancelled, Port, Provider, Rejected};
 
 module! {
     type: Module,
@@ -132,9 +132,10 @@ impl provider::Endpoint for Endpoint {
         Ok(())
     }
 
-    fn cancel(&self, id: OpId) -> Option<Operation> {
+    fn cancel(&self, id: OpId) -> Cancelled {
         self.peers()
             .find_map(|peer| peer.port.recall(|op| op.id() == id))
+            .into()
     }
 
     fn shutdown(&self, error: Error) {

@@ -119,7 +119,7 @@ impl Host {
 
 /// Says where another event was expected.
 #[track_caller]
-fn failed<T>(expected: &str) -> Result<T> {
+pub(crate) fn failed<T>(expected: &str) -> Result<T> {
     let at = core::panic::Location::caller();
     pr_err!(
         "# {}:{}: the event is not: {expected}\n",

@@ -109,7 +109,7 @@ fn callback_of_a_counter_posts_the_next(info: &Info, _seed: u64) -> Result {
     closed(target.ok_or(EINVAL)?.ep.close())?;
     closed(cq.close())?;
     closed(cntr.close())?;
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 

@@ -29,7 +29,7 @@ fn failure_counts_as_an_error(info: &Info, _seed: u64) -> Result {
     check_eq!(both(&cntr), (0, 1));
     side.recv(&rig, 11)?;
     check_eq!(both(&cntr), (0, 2));
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     for (errors, options) in [(3, Options::default()), (4, SILENT)] {
         let slice = remote.slice(0, 0)?;
         side.ep
@@ -96,7 +96,7 @@ fn count_comes_no_later_than_the_completion(info: &Info, _seed: u64) -> Result {
     }
     check_eq!(both(&cntr), (completed, 0));
     side.close()?;
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     closed(cntr.close())?;
     rig.close()
 }
@@ -121,7 +121,7 @@ fn silent_operations_are_counted_when_they_have_let_go(info: &Info, seed: u64) -
         check!(side.cq.read().is_none());
     }
     side.close()?;
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     closed(cntr.close())?;
     rig.close()
 }

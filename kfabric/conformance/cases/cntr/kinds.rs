@@ -5,7 +5,7 @@
 use super::side::{both, Side};
 use crate::close::closed;
 use crate::ops::{data, error, pmem};
-use crate::rig::Rig;
+use crate::rig::{timeout, Rig};
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
 use kfabric::prelude::*;
@@ -74,7 +74,7 @@ fn each_kind_is_counted_by_its_counter(info: &Info, _seed: u64) -> Result {
     for cntr in cntrs {
         closed(cntr.close())?;
     }
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
@@ -100,7 +100,7 @@ fn atomics_count_by_whether_they_fetch(info: &Info, _seed: u64) -> Result {
         check_eq!((read.value(), write.value()), expected);
     }
     side.close()?;
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     closed(read.close())?;
     closed(write.close())?;
     rig.close()
@@ -131,7 +131,7 @@ fn data_of_a_write_is_no_message(info: &Info, _seed: u64) -> Result {
     check_eq!(error(&rig.a.next()?), None);
     check_eq!((both(&recv), both(&write)), ((1, 0), (1, 0)));
     side.close()?;
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     closed(recv.close())?;
     closed(write.close())?;
     rig.close()
@@ -176,7 +176,7 @@ fn accesses_of_peers_are_counted_at_their_target(info: &Info, _seed: u64) -> Res
     side.ends(Kind::Write, None)?;
     check_eq!((both(&read), both(&write)), ((8, 0), (4, 0)));
     side.close()?;
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     closed(read.close())?;
     closed(write.close())?;
     rig.close()
@@ -193,7 +193,7 @@ fn access_that_is_refused_counts_at_its_initiator_only(info: &Info, _seed: u64) 
     let kinds = Counts::REMOTE_READ | Counts::REMOTE_WRITE;
     let target = Side::new(&rig.b, info, &[(kinds, &suffered)])?;
     let to = rig.a.av.insert(&target.ep.name())?;
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     let (slice, options) = (remote.slice(0, 100)?, Options::default());
     let zeros = || Memory::zeroed(100);
     initiator.ep.write(zeros()?, to, slice, options, 1)?;

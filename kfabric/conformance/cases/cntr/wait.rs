@@ -79,7 +79,7 @@ fn wait_for_a_count_ends_with_an_operation(info: &Info, _seed: u64) -> Result {
         side.ends(Kind::Write, None)?;
     }
     drop(side);
-    drop(closed(region.close())?);
+    drop(closed(region.close_wait(timeout()))?);
     closed(cntr.close())?;
     rig.close()
 }
