@@ -4,7 +4,8 @@
 //!
 //! Written to `/dev/kfi_conformance`: a step, and a provider's name if it is not to be the first
 //! there is. The write fails as the step does; read, the file tells the errno of the last step. An
-//! open file keeps the module, which one of `kernel::debugfs` would not. So whatever a script can
+//! open file keeps the module, which one of `kernel::debugfs` would not. What follows in it is the
+//! answer of the last step that has one. So whatever a script can
 //! arrange for a task, above all allocations that fail or are counted, it can arrange for a step.
 //!
 //! | step | does |
@@ -22,12 +23,14 @@
 //! | `pieces` | makes memory in pieces, of each kind |
 //! | `pmem` | opens the persistent memory, registers some in what is held; closes |
 //! | `posts` | posts operations of each kind on what is held and reads their completions |
+//! | `far ...` | talks with another host, see `steps/far.rs` |
 //!
 //! `posts` does it in this context, in softirqs and in the provider's workers; over a connection;
 //! silent, fenced, atomic and counted.
 //!
 //! | file | noun |
 //! |---|---|
+//! | `far` | an endpoint for one on another host |
 //! | `link` | two endpoints that are connected |
 //! | `tally` | an endpoint with counters and fences |
 
@@ -40,14 +43,16 @@ use kernel::fmt;
 use kernel::iov::{IovIterDest, IovIterSource};
 use kernel::page::{Page, PAGE_SIZE};
 use kernel::prelude::*;
-use kernel::str::Formatter;
+use kernel::str::{CString, Formatter};
 use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::{new_mutex, new_spinlock_irq, Arc, Mutex, SpinLockIrq};
 use kfabric::prelude::*;
 
+mod far;
 mod link;
 mod tally;
 
+use far::Far;
 use link::Link;
 use tally::Tally;
 
@@ -77,13 +82,22 @@ struct State {
     errno: Atomic<i32>,
     #[pin]
     held: Mutex<Option<KBox<Held>>>,
+    #[pin]
+    far: Mutex<Option<KBox<Far>>>,
+    #[pin]
+    answer: Mutex<Option<CString>>,
 }
+
+/// The longest step: one with a card.
+const LONGEST: usize = 512;
 
 impl Steps {
     pub(crate) fn new() -> Result<Self> {
         let state = pin_init!(State {
             errno: Atomic::new(0),
             held <- new_mutex!(None),
+            far <- new_mutex!(None),
+            answer <- new_mutex!(None),
         });
         let device = Device(Arc::pin_init(state, GFP_KERNEL)?);
         Ok(Steps {
@@ -109,13 +123,16 @@ impl CharDevice for Device {
         let mut out = Formatter::new(&mut line);
         let errno = -self.0.errno.load(Relaxed);
         fmt::Write::write_fmt(&mut out, fmt!("{errno}\n")).map_err(|_| EOVERFLOW)?;
-        let len = out.bytes_written();
-        let rest = line.get(usize::try_from(pos)?..len).unwrap_or(&[]);
-        Ok(to.copy_to_iter(rest))
+        let (len, pos) = (out.bytes_written(), usize::try_from(pos)?);
+        let errno = line.get(pos..len).unwrap_or(&[]);
+        let answer = self.0.answer.lock();
+        let answer = answer.as_ref().map_or(&[][..], |answer| answer.to_bytes());
+        let answer = answer.get(pos.saturating_sub(len)..).unwrap_or(&[]);
+        Ok(to.copy_to_iter(errno) + to.copy_to_iter(answer))
     }
 
     fn write(&self, _file: &(), _pos: u64, from: &mut IovIterSource<'_>) -> Result<usize> {
-        let mut bytes = [0; 64];
+        let mut bytes = [0; LONGEST];
         let len = from.copy_from_iter(&mut bytes);
         self.0.ask(bytes.get(..len).ok_or(EINVAL)?)?;
         Ok(len)
@@ -131,10 +148,19 @@ impl State {
         let text = core::str::from_utf8(text).map_err(|_| EINVAL)?;
         let mut words = text.split_ascii_whitespace();
         let step = words.next().ok_or(EINVAL)?;
-        let done = self.step(step, words.next());
+        let done = match step {
+            "far" => self.far(words),
+            _ => self.step(step, words.next()),
+        };
         let errno = done.err().map_or(0, Error::to_errno);
         self.errno.store(errno, Relaxed);
         done
+    }
+
+    fn far<'a>(&self, words: impl Iterator<Item = &'a str>) -> Result {
+        let answer = Far::step(&mut self.far.lock(), words)?;
+        *self.answer.lock() = Some(answer);
+        Ok(())
     }
 
     fn step(&self, step: &str, provider: Option<&str>) -> Result {
