@@ -149,8 +149,10 @@ impl Violations {
         }
     }
 
-    /// Writes those that there were.
+    /// Writes how many there were, and of what kinds.
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = self.0.iter().map(Count::value).sum();
+        debugfs::rows(f, &[("violations", all)])?;
         for (count, violation) in self.0.iter().zip(Violation::all()) {
             if count.value() > 0 {
                 writeln!(f, "violation_{} {}", violation.name(), count.value())?;
