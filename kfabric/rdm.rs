@@ -13,6 +13,7 @@
 //! | `outstanding` | which operations are with such an endpoint |
 //! | `peer` | a peer of such an endpoint |
 //! | [`target`] | a peer's access to a region: checked, placed, made durable |
+//! | `timeouts` | how long the engine waits for what |
 //! | `verdict` | how operations end, between the objects' terms and those of the wire |
 
 mod atomic;
@@ -24,6 +25,7 @@ pub mod matching;
 mod outstanding;
 mod peer;
 pub mod target;
+mod timeouts;
 mod verdict;
 
 pub use engine::Engine;

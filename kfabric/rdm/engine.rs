@@ -12,6 +12,7 @@ use super::hub::Hub;
 use super::link::{self, Link};
 use super::outstanding::Outstanding;
 use super::peer::Peer;
+use super::timeouts::Timeouts;
 use crate::av::Name;
 use crate::cm::Message;
 use crate::info::{Info, Order};
@@ -34,9 +35,6 @@ const PEERS: usize = 4096;
 
 /// How many connection messages may wait for their peers to be made.
 const LETTERS: usize = 8;
-
-/// How long a close waits for the peers to say what became of what is under way: for all of them.
-const SETTLE_NS: u64 = 1_000_000_000;
 
 /// An endpoint over links.
 pub struct Engine(Arc<Shared>);
@@ -170,6 +168,11 @@ impl Shared {
     /// Nanoseconds of a clock that does not go back.
     pub(super) fn now(&self) -> u64 {
         self.hub.now()
+    }
+
+    /// How long it waits for what.
+    pub(super) fn timeouts(&self) -> &Timeouts {
+        self.hub.timeouts()
     }
 
     /// Begins to make a link to a peer.
@@ -408,7 +411,7 @@ impl Shared {
         }
         let begin = self.hub.now();
         while !peers.values().fold(true, |all, peer| peer.settle() && all) {
-            if self.hub.now() - begin > SETTLE_NS {
+            if self.hub.now() - begin > self.timeouts().settle {
                 break;
             }
             fsleep(Delta::from_millis(1));

@@ -5,10 +5,11 @@
 //! Who makes a link says first who it is and whom it wants. Until then it is a stranger: there may be
 //! so many at once, each for so long, and a stranger that says anything else is sent away and counted.
 //!
-//! Locks: `engines` and `strangers` are mutexes, taken in this order.
+//! Locks: `engines`, `strangers` and `alarm` are mutexes, taken in this order.
 
 use super::engine::{self, Engine};
 use super::link::{parts, Link, Links, Wake};
+use super::timeouts::Timeouts;
 use crate::av::Name;
 use crate::info::Info;
 use crate::proto::violation::Violation;
@@ -19,8 +20,7 @@ use crate::sys::{random, reclaim};
 use kernel::impl_has_hr_timer;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
-use kernel::sync::ArcBorrow;
-use kernel::sync::{new_mutex, Arc, Mutex};
+use kernel::sync::{new_mutex, Arc, ArcBorrow, Mutex};
 use kernel::time::hrtimer::{
     ArcHrTimerHandle, HrTimer, HrTimerCallback, HrTimerCallbackContext, HrTimerPointer,
     HrTimerRestart, RelativeSoftMode,
@@ -31,9 +31,6 @@ use kernel::workqueue::{impl_has_work, new_work, Work, WorkItem};
 /// So many links may be open whose peers are not known yet.
 const STRANGERS: usize = 64;
 
-/// How long a stranger has to say who it is.
-const PATIENCE: Delta = Delta::from_millis(3000);
-
 /// A domain over links: what a provider's [`Provider::open`](crate::provider::Provider::open) gives.
 pub struct Domain(Arc<Hub>);
 
@@ -42,6 +39,7 @@ pub struct Domain(Arc<Hub>);
 pub(super) struct Hub {
     links: Arc<dyn Links>,
     workers: Arc<WorkQueue>,
+    timeouts: Timeouts,
     begin: Instant<Monotonic>,
     closed: Atomic<bool>,
     #[pin]
@@ -60,7 +58,7 @@ pub(super) struct Hub {
 /// A link whose peer is not known yet.
 struct Stranger {
     link: Arc<dyn Link>,
-    since: Instant<Monotonic>,
+    since: u64,
     bytes: [u8; wire::SIZE + hello::MAX],
     have: usize,
 }
@@ -69,6 +67,8 @@ struct Stranger {
 enum Said {
     /// Nothing yet.
     Nothing,
+    /// The link has ended.
+    Gone,
     Hello(Hello),
     /// It is to be sent away.
     Nonsense(Violation),
@@ -83,6 +83,8 @@ impl WorkItem for Hub {
 
     fn run(this: Arc<Hub>) {
         let more = reclaim::without_io(|| {
+            // Those who have had their time make room.
+            this.hear();
             let more = this.take_links();
             this.hear();
             more
@@ -90,7 +92,7 @@ impl WorkItem for Hub {
         if more {
             this.queue();
         }
-        this.set_alarm();
+        this.arm();
     }
 }
 
@@ -121,10 +123,20 @@ impl Wake for Waker {
 impl Domain {
     /// A domain over `links`, whose work is done by `workers`. Sleeps. `ENOMEM`.
     pub fn new(links: Arc<dyn Links>, workers: Arc<WorkQueue>) -> Result<Arc<Self>> {
+        Self::with_timeouts(links, workers, Timeouts::DEFAULT)
+    }
+
+    /// As [`Domain::new`], with other timeouts.
+    pub(super) fn with_timeouts(
+        links: Arc<dyn Links>,
+        workers: Arc<WorkQueue>,
+        timeouts: Timeouts,
+    ) -> Result<Arc<Self>> {
         let hub = Arc::pin_init(
             pin_init!(Hub {
                 links,
                 workers,
+                timeouts,
                 begin: Instant::now(),
                 closed: Atomic::new(false),
                 engines <- new_mutex!(KVec::new(), "kfi_engines"),
@@ -184,6 +196,11 @@ impl Hub {
         self.begin.elapsed().as_nanos().max(0) as u64
     }
 
+    /// How long it waits for what.
+    pub(super) fn timeouts(&self) -> &Timeouts {
+        &self.timeouts
+    }
+
     /// Begins to make a link.
     pub(super) fn dial(&self, address: &[u8]) -> Result<Arc<dyn Link>> {
         self.links.dial(address)
@@ -235,17 +252,6 @@ impl Hub {
         true
     }
 
-    /// Has the worker look again when a stranger has had its time.
-    fn set_alarm(self: &Arc<Self>) {
-        let waits = !self.strangers.lock().is_empty();
-        let mut alarm = self.alarm.lock();
-        // Before it is set again: one at a time.
-        *alarm = None;
-        if waits && !self.closed.load(Relaxed) {
-            *alarm = Some(self.clone().start(PATIENCE));
-        }
-    }
-
     /// Hears a stranger out, if there is room. One that is sent away may come again.
     fn invite(self: &Arc<Self>, link: Arc<dyn Link>) {
         let mut strangers = self.strangers.lock();
@@ -259,7 +265,7 @@ impl Hub {
         link.attach(waker);
         let stranger = Stranger {
             link,
-            since: Instant::now(),
+            since: self.now(),
             bytes: [0; wire::SIZE + hello::MAX],
             have: 0,
         };
@@ -272,7 +278,7 @@ impl Hub {
         let engines = self.engines.lock();
         let mut strangers = self.strangers.lock();
         strangers.retain(|stranger| match stranger.hear() {
-            Said::Nothing if !stranger.is_late() => true,
+            Said::Nothing if !self.is_late(stranger) => true,
             Said::Nothing => {
                 self.blame(&engines, Violation::Unexpected);
                 stranger.link.close(false);
@@ -280,6 +286,10 @@ impl Hub {
             }
             Said::Nonsense(violation) => {
                 self.blame(&engines, violation);
+                stranger.link.close(false);
+                false
+            }
+            Said::Gone => {
                 stranger.link.close(false);
                 false
             }
@@ -295,6 +305,25 @@ impl Hub {
         if let Some((_, engine)) = engines.first() {
             engine.count(violation);
         }
+    }
+
+    /// Has the next stranger whose time is over sent away then.
+    fn arm(self: &Arc<Self>) {
+        let oldest = self.strangers.lock().iter().map(|one| one.since).min();
+        let mut alarm = self.alarm.lock();
+        let before = alarm.take();
+        // Waits for the timer's callback, which takes no lock.
+        drop(before);
+        if let (Some(since), false) = (oldest, self.closed.load(Relaxed)) {
+            let left = (since + self.timeouts.stranger).saturating_sub(self.now());
+            let after = Delta::from_nanos(i64::try_from(left).unwrap_or(i64::MAX));
+            *alarm = Some(self.clone().start(after));
+        }
+    }
+
+    /// Whether a stranger has had its time.
+    fn is_late(&self, stranger: &Stranger) -> bool {
+        self.now() - stranger.since >= self.timeouts.stranger
     }
 
     /// Brings a link to the endpoint that it is for.
@@ -315,10 +344,6 @@ impl Hub {
 }
 
 impl Stranger {
-    fn is_late(&self) -> bool {
-        self.since.elapsed() > PATIENCE
-    }
-
     /// Reads what is there.
     fn hear(&mut self) -> Said {
         loop {
@@ -341,7 +366,8 @@ impl Stranger {
             match self.link.receive(room) {
                 Ok(len @ 1..) => self.have += len,
                 Err(EAGAIN) => return Said::Nothing,
-                Ok(0) | Err(_) => return Said::Nonsense(Malformed::Short.into()),
+                // As of a peer that has dialled at the same time, and has taken the other link.
+                Ok(0) | Err(_) => return Said::Gone,
             }
         }
     }

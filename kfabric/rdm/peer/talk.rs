@@ -30,7 +30,8 @@ use kernel::sync::{rcu, Arc};
 use kernel::time::hrtimer::{ArcHrTimerHandle, HrTimerPointer};
 use kernel::time::Delta;
 
-const MS: u64 = 1_000_000;
+/// How long an acknowledgement waits for a frame to go with.
+const ACK_DELAY_NS: u64 = 1_000_000;
 
 /// What an endpoint tells its peers that it takes.
 pub(super) const LIMITS: Limits = Limits {
@@ -125,15 +126,16 @@ impl Talk {
                 peer: wire(name)?,
                 limits: LIMITS,
                 caps: 0,
-                ping: 2000 * MS,
-                dead: 10_000 * MS,
-                dial: 3000 * MS,
-                resume: 4000 * MS,
-                backoff: (10 * MS, 500 * MS),
+        let timeouts = engine.timeouts();
+                ping: timeouts.ping,
+                dead: timeouts.dead,
+                dial: timeouts.dial,
+                resume: timeouts.resume,
+                backoff: timeouts.backoff,
                 acks: Policy {
                     frames: 16,
                     bytes: 128 << 10,
-                    delay: MS,
+                    delay: ACK_DELAY_NS,
                 },
             },
             window: WINDOW,

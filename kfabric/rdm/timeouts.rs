@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How long the engine waits, in nanoseconds: for peers, and for those that may become some.
+
+const MS: u64 = 1_000_000;
+
+/// How long the engine waits.
+#[derive(Clone, Copy)]
+pub(super) struct Timeouts {
+    /// After how long without a word a peer is asked whether it is there.
+    pub(super) ping: u64,
+    /// After how long without a word a link is dead.
+    pub(super) dead: u64,
+    /// How long a link may take to be made and to be greeted.
+    pub(super) dial: u64,
+    /// How long a session without a link is remembered, and operations wait for the first one.
+    pub(super) resume: u64,
+    /// Before the next link is made: first, and at most.
+    pub(super) backoff: (u64, u64),
+    /// How long a stranger has to say who it is.
+    pub(super) stranger: u64,
+    /// How long a close waits for the peers to say what became of what is under way: for all of them.
+    pub(super) settle: u64,
+}
+
+impl Timeouts {
+    /// Those of every domain, but in tests.
+    pub(super) const DEFAULT: Timeouts = Timeouts {
+        ping: 2000 * MS,
+        dead: 10_000 * MS,
+        dial: 3000 * MS,
+        resume: 4000 * MS,
+        backoff: (10 * MS, 500 * MS),
+        stranger: 3000 * MS,
+        settle: 1000 * MS,
+    };
+}
