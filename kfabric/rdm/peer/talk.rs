@@ -120,13 +120,13 @@ fn filled<T>(len: usize, mut make: impl FnMut() -> T) -> Result<KVVec<T>> {
 impl Talk {
     pub(super) fn new(engine: &engine::Shared, name: &Name, number: u64) -> Result<Self> {
         let wire = |name: &Name| hello::Name::new(name.as_bytes()).ok_or(EINVAL);
+        let timeouts = engine.timeouts();
         let settings = Settings {
             session: session::Settings {
                 name: wire(engine.name())?,
                 peer: wire(name)?,
                 limits: LIMITS,
                 caps: 0,
-        let timeouts = engine.timeouts();
                 ping: timeouts.ping,
                 dead: timeouts.dead,
                 dial: timeouts.dial,
@@ -174,6 +174,7 @@ impl Talk {
         self.take_inbox(peer, now);
         self.take_ended();
         self.look_up(now);
+        self.events(peer, now);
         let more = self.receive(peer, now, BUDGET);
         // After what has come: a worker that was held up must not take the peer for dead.
         self.machine.handle_timeout(now);
@@ -184,7 +185,8 @@ impl Talk {
         let goes_on = self.transmit(peer, now, BUDGET);
         self.events(peer, now);
         self.arm(peer, now);
-        let waits = !self.queued.is_empty() && self.machine.has_room();
+        // What waits finds room, or begins another session, and nothing else would wake it.
+        let waits = !self.queued.is_empty() && (self.over || self.machine.has_room());
         more || goes_on || waits
     }
 
