@@ -20,7 +20,7 @@ use crate::proto::peer::{self, Cancelled, Event, Parts, Refused, Settings, Stora
 use crate::proto::session::acks::Policy;
 use crate::proto::session::ring::Sent;
 use crate::proto::session::{self, Accept, End, LinkId};
-use crate::proto::wire::hello::{self, Limits};
+use crate::proto::wire::hello::{self, Limits, MIN_OPS};
 use crate::proto::wire::verdict::Verdict;
 use crate::proto::wire::{self, Hello, Reason};
 use crate::provider::Match;
@@ -96,6 +96,13 @@ pub(super) struct Talk {
     pub(super) link: Option<Current>,
     /// Operations that wait for the machine to have room.
     queued: Chain,
+    /// Those of them that may have to wait for a receive of the peer, if no order holds the others
+    /// back.
+    messages: Chain,
+    /// Whether the next for the machine is one of `messages`, if both have one.
+    turn: bool,
+    /// How many of those in `posted` may have to wait for a receive.
+    waiting: usize,
     posted: KVVec<Option<Posted>>,
     guests: KVVec<Option<Guest>>,
     pub(super) proxies: Proxies,
@@ -154,6 +161,9 @@ impl Talk {
             machine: Machine::new(settings, random::u64(), parts).ok_or(EINVAL)?,
             link: None,
             queued: Chain::new(),
+            messages: Chain::new(),
+            turn: false,
+            waiting: 0,
             posted: filled(OPS, || None)?,
             guests: filled(guests, || None)?,
             proxies: Proxies::new(name, number, guests)?,
@@ -186,7 +196,8 @@ impl Talk {
         self.events(peer, now);
         self.arm(peer, now);
         // What waits finds room, or begins another session, and nothing else would wake it.
-        let waits = !self.queued.is_empty() && (self.over || self.machine.has_room());
+        let waits = (self.over && self.has_queued())
+            || (self.machine.has_room() && self.next_is_message().is_some());
         more || goes_on || waits
     }
 
@@ -210,7 +221,10 @@ impl Talk {
             self.write_letter(peer, now, message);
         }
         while let Some(op) = posts.pop() {
-            self.queued.push(op);
+            match meets_a_receive(&op) && peer.engine.order().is_none() {
+                true => self.messages.push(op),
+                false => self.queued.push(op),
+            }
         }
         if cancels {
             self.cancel(peer);
@@ -307,6 +321,7 @@ impl Talk {
                         // What waited behind the others has waited as long.
                         let error = peer.engine.port().lost(ECANCELED);
                         peer.engine.end_all(&mut self.queued, error);
+                        peer.engine.end_all(&mut self.messages, error);
                     }
                     let section = rcu::read_lock();
                     peer.engine.port().peer_is_gone(peer.number);
@@ -367,20 +382,23 @@ impl Talk {
 
     /// Hands operations to the machine, as long as it takes them.
     fn submit(&mut self, peer: &Arc<Peer>, now: u64) {
-        if self.over && (self.machine.link().is_none() || !self.queued.is_empty()) {
+        if self.over && (self.machine.link().is_none() || self.has_queued()) {
             self.over = false;
             self.machine.reopen(now);
             self.events(peer, now);
         }
         while self.machine.has_room() {
-            let Some(op) = self.queued.pop() else { break };
+            let Some(op) = self.next_post() else { break };
             if let Err(error) = probe(&op) {
                 let status = Err(Failure::not_executed(error));
                 peer.engine.outstanding().end(op, status);
                 continue;
             }
             match self.machine.submit(now, command(&op)) {
-                Ok(number) => self.put_posted(number, What::Operation(op)),
+                Ok(number) => {
+                    self.waiting += usize::from(meets_a_receive(&op));
+                    self.put_posted(number, What::Operation(op));
+                }
                 Err(Refused::Closed) => {
                     let lost = peer.engine.port().lost(ECANCELED);
                     let status = Err(Failure::not_executed(lost));
@@ -397,6 +415,35 @@ impl Talk {
         self.machine.handle_timeout(now);
     }
 
+    /// Whether operations wait for the machine to have room.
+    fn has_queued(&self) -> bool {
+        !(self.queued.is_empty() && self.messages.is_empty())
+    }
+
+    /// Whether the next operation for the machine is a message; `None`: it may have none. Messages leave
+    /// it some places for what waits for no receive of the peer.
+    fn next_is_message(&self) -> Option<bool> {
+        let places = self.machine.limits().map_or(MIN_OPS, |limits| limits.ops);
+        let places = usize::from(places).min(OPS);
+        let may = self.waiting < places - places / 4;
+        match (may && !self.messages.is_empty(), !self.queued.is_empty()) {
+            (true, true) => Some(self.turn),
+            (true, false) => Some(true),
+            (false, true) => Some(false),
+            (false, false) => None,
+        }
+    }
+
+    /// The next operation for the machine.
+    fn next_post(&mut self) -> Option<Operation> {
+        let is_message = self.next_is_message()?;
+        self.turn = !is_message;
+        match is_message {
+            true => self.messages.pop(),
+            false => self.queued.pop(),
+        }
+    }
+
     /// An operation of this side has ended.
     fn ended(
         &mut self,
@@ -411,6 +458,7 @@ impl Talk {
             Some(What::Letter(message)) => return letter_ended(peer, &message, verdict),
             None => return,
         };
+        self.waiting -= usize::from(meets_a_receive(&op));
         let mut status = verdict::heard(verdict, command.len as usize);
         if let Err(failure) = &mut status {
             failure.error = match (failure.error, self.closing) {
@@ -468,8 +516,10 @@ impl Talk {
     fn cancel(&mut self, peer: &Arc<Peer>) {
         let outstanding = peer.engine.outstanding();
         let unwanted = |op: &Op| outstanding.is_unwanted(op.id());
-        let mut queued = self.queued.extract(unwanted);
-        peer.engine.end_all(&mut queued, ECANCELED);
+        for queued in [&mut self.queued, &mut self.messages] {
+            peer.engine
+                .end_all(&mut queued.extract(unwanted), ECANCELED);
+        }
         for posted in self.posted.iter().flatten() {
             let What::Operation(op) = &posted.what else {
                 continue;
@@ -584,6 +634,7 @@ impl Talk {
     pub(super) fn begin_close(&mut self, peer: &Arc<Peer>, letters: KVec<Message>, error: Error) {
         self.closing = Some(error);
         peer.engine.end_all(&mut self.queued, error);
+        peer.engine.end_all(&mut self.messages, error);
         for posted in self.posted.iter().flatten() {
             if let What::Operation(_) = posted.what {
                 let (Cancelled::Ended | Cancelled::Asked | Cancelled::No) =
@@ -653,6 +704,11 @@ fn unheard(peer: &Arc<Peer>, message: &Message, error: Error) {
     let section = rcu::read_lock();
     peer.engine.port().unheard(message, error);
     drop(section);
+}
+
+/// Whether an operation may have to wait for a receive of the peer.
+fn meets_a_receive(op: &Op) -> bool {
+    op.kind() == Kind::Send || op.notifies()
 }
 
 /// Whether the bytes that an operation brings can be had: a device may have gone.
