@@ -3,7 +3,7 @@
 //! What a provider supplies that has links and nothing more.
 //!
 //! A [`Link`] brings bytes to one peer, in order, until it breaks; [`Links`] makes them to
-//! addresses, and takes those that peers make. The engine does the rest, see [`super::engine`].
+//! addresses, and takes those that peers make. The engine does the rest: see Documentation/engine.rst.
 //!
 //! All methods are called in process context, by one worker at a time for each link, and never wait
 //! for a peer: what can't be done now is `EAGAIN`, and the waker is woken when it can.
