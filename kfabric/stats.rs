@@ -149,10 +149,14 @@ impl Violations {
         }
     }
 
+    /// How many there were.
+    pub(crate) fn total(&self) -> u64 {
+        self.0.iter().map(Count::value).sum()
+    }
+
     /// Writes how many there were, and of what kinds.
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all = self.0.iter().map(Count::value).sum();
-        debugfs::rows(f, &[("violations", all)])?;
+        debugfs::rows(f, &[("violations", self.total())])?;
         for (count, violation) in self.0.iter().zip(Violation::all()) {
             if count.value() > 0 {
                 writeln!(f, "violation_{} {}", violation.name(), count.value())?;

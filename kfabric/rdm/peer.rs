@@ -39,6 +39,8 @@ mod guest;
 mod receive;
 mod send;
 mod talk;
+#[cfg(CONFIG_KUNIT = "y")]
+mod tests;
 
 use talk::Talk;
 
