@@ -14,7 +14,7 @@ given = $(foreach v,$(tools),$(if $(filter command,$(origin $(v))),$(call quote,
 # Of `make vm`, whose own defaults they would hide here.
 export KERNEL CPUS MEM NVDIMM APPEND ICOUNT
 
-## demo     the main job, from nothing: a file through persistent memory, a
+## demo     the main job, from nothing: a file into another host's memory, a
 ##          hard kill, and the same file back
 .PHONY: demo
 demo:

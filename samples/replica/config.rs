@@ -7,15 +7,20 @@
 //! - `provider`: the name of a fabric provider, `loopback` unless something else is written.
 //! - `device`: the path of a persistent-memory block device in fsdax mode.
 //! - `size`: how many bytes of it, a multiple of 4096; K, M and G may follow the number.
+//! - `peer`: instead of a device, the card of memory that another host has opened.
+//! - `export`: 1 for a device that only others have files in: no node here, but a card.
 //! - `enable`: 1 brings the replica to life, 0 ends it.
 //! - `node`: the path of its device, or an empty line.
+//! - `card`: what another host has to know, or an empty line.
 //! - `statistics`: what it did since it was enabled, a name and a number in each line.
 //!
 //! While it lives its settings can't change (`EBUSY`). Every refusal has a line in the log.
 
 use super::{
-    link::Link,
+    card::Card,
+    link::{find, Link},
     replica::{Device, Replica},
+    target::Target,
 };
 use kernel::{
     configfs::{self, configfs_attrs, AttributeOperations, GroupOperations},
@@ -39,6 +44,8 @@ pub(crate) struct Settings {
     pub(crate) provider: CString,
     pub(crate) device: CString,
     pub(crate) size: u64,
+    pub(crate) peer: Option<Card>,
+    pub(crate) export: bool,
 }
 
 /// Which numbers are in use.
@@ -75,13 +82,43 @@ impl Drop for Number {
     }
 }
 
-/// A replica that lives.
-struct Live {
+/// A replica that lives, or memory for one elsewhere.
+enum Live {
+    File(File),
+    Export(Target),
+}
+
+/// A file.
+struct File {
     registration: CharDeviceRegistration<Device>,
     number: Number,
 }
 
 impl Live {
+    fn new(label: &CStr, settings: &Settings, numbers: &Arc<Numbers>) -> Result<Self> {
+        if settings.export {
+            let info = find(label, &settings.provider)?;
+            return Ok(Live::Export(Target::open(label, settings, &info)?));
+        }
+        Ok(Live::File(File::new(settings, numbers)?))
+    }
+
+    fn file(&self) -> Option<&File> {
+        match self {
+            Live::File(file) => Some(file),
+            Live::Export(_) => None,
+        }
+    }
+
+    fn end(self, label: &CStr) {
+        match self {
+            Live::File(file) => file.end(),
+            Live::Export(target) => target.close(label),
+        }
+    }
+}
+
+impl File {
     fn new(settings: &Settings, numbers: &Arc<Numbers>) -> Result<Self> {
         let number = Number::new(numbers)?;
         let name = CString::try_from_fmt(fmt!("kfi_replica{}", number.value))?;
@@ -146,16 +183,22 @@ impl GroupOperations for Root {
                 enable: 3,
                 node: 4,
                 statistics: 5,
+                peer: 6,
+                export: 7,
+                card: 8,
             ],
         };
         let numbers = self.numbers.clone();
         let label: CString = name.try_into()?;
         let group_name: CString = name.try_into()?;
         let inner = Inner {
+            label: name.try_into()?,
             settings: Settings {
                 provider: CString::try_from(c"loopback")?,
                 device: CString::try_from(c"")?,
                 size: 0,
+                peer: None,
+                export: false,
             },
             live: None,
         };
@@ -172,6 +215,7 @@ impl GroupOperations for Root {
 }
 
 struct Inner {
+    label: CString,
     settings: Settings,
     live: Option<Live>,
 }
@@ -182,7 +226,7 @@ impl Inner {
         let live = self.live.take();
         let was = live.is_some();
         if let Some(live) = live {
-            live.end();
+            live.end(&self.label);
         }
         was
     }
@@ -231,21 +275,35 @@ impl Item {
             return Err(EBUSY);
         }
         let settings = &inner.settings;
-        if settings.size == 0 || settings.device.is_empty() {
+        if settings.size == 0 || (settings.device.is_empty() && settings.peer.is_none()) {
             let what = if settings.size == 0 { "size" } else { "device" };
             pr_err!("{}: no {what} is set\n", &*self.label);
             return Err(EINVAL);
         }
-        let live = Live::new(settings, &self.numbers)
+        if settings.peer.is_some() && (settings.export || !settings.device.is_empty()) {
+            pr_err!("{}: the memory is a peer's, or here\n", &*self.label);
+            return Err(EINVAL);
+        }
+        let live = Live::new(&self.label, settings, &self.numbers)
             .inspect_err(|error| pr_err!("{}: not enabled: {error:?}\n", &*self.label))?;
-        pr_info!(
-            "{}: /dev/kfi_replica{}, {} bytes of {} over {}\n",
-            &*self.label,
-            live.number.value,
-            settings.size,
-            &*settings.device,
-            &*settings.provider,
-        );
+        let device = match settings.peer {
+            Some(_) => c"a peer",
+            None => &*settings.device,
+        };
+        let (size, provider) = (settings.size, &*settings.provider);
+        match live.file() {
+            Some(file) => {
+                let number = file.number.value;
+                pr_info!(
+                    "{}: /dev/kfi_replica{number}, {size} bytes of {device} over {provider}\n",
+                    &*self.label
+                );
+            }
+            None => {
+                let label = &*self.label;
+                pr_info!("{label}: {size} bytes of {device} for peers over {provider}\n");
+            }
+        }
         inner.live = Some(live);
         Ok(())
     }
@@ -388,8 +446,8 @@ impl AttributeOperations<4> for Item {
     type Data = Item;
 
     fn show(item: &Item, page: &mut [u8; PAGE_SIZE]) -> Result<usize> {
-        match &item.inner.lock().live {
-            Some(live) => print(page, fmt!("/dev/kfi_replica{}\n", live.number.value)),
+        match item.inner.lock().live.as_ref().and_then(Live::file) {
+            Some(file) => print(page, fmt!("/dev/kfi_replica{}\n", file.number.value)),
             None => print(page, fmt!("\n")),
         }
     }
@@ -401,8 +459,8 @@ impl AttributeOperations<5> for Item {
 
     fn show(item: &Item, page: &mut [u8; PAGE_SIZE]) -> Result<usize> {
         let inner = item.inner.lock();
-        let live = inner.live.as_ref();
-        let s = live.map(|live| live.registration.device().0.statistics());
+        let file = inner.live.as_ref().and_then(Live::file);
+        let s = file.map(|file| file.registration.device().0.statistics());
         let s = s.unwrap_or_default();
         print(
             page,
@@ -416,5 +474,66 @@ impl AttributeOperations<5> for Item {
                 s.errors,
             ),
         )
+    }
+}
+
+#[vtable]
+impl AttributeOperations<6> for Item {
+    type Data = Item;
+
+    fn show(item: &Item, page: &mut [u8; PAGE_SIZE]) -> Result<usize> {
+        match &item.inner.lock().settings.peer {
+            Some(card) => print(page, fmt!("{card}\n")),
+            None => print(page, fmt!("\n")),
+        }
+    }
+
+    fn store(item: &Item, page: &[u8]) -> Result {
+        let line = text(page);
+        let card = match line {
+            b"" => None,
+            _ => match Card::parse(line) {
+                Ok(card) => Some(card),
+                Err(error) => return item.refuse("peer", line, "that is no card", error),
+            },
+        };
+        item.set("peer", |settings| {
+            settings.peer = card;
+            Ok(())
+        })
+    }
+}
+
+#[vtable]
+impl AttributeOperations<7> for Item {
+    type Data = Item;
+
+    fn show(item: &Item, page: &mut [u8; PAGE_SIZE]) -> Result<usize> {
+        let export = item.inner.lock().settings.export;
+        print(page, fmt!("{}\n", u8::from(export)))
+    }
+
+    fn store(item: &Item, page: &[u8]) -> Result {
+        let export = match text(page) {
+            b"1" => true,
+            b"0" => false,
+            other => return item.refuse("export", other, "it is 0 or 1", EINVAL),
+        };
+        item.set("export", |settings| {
+            settings.export = export;
+            Ok(())
+        })
+    }
+}
+
+#[vtable]
+impl AttributeOperations<8> for Item {
+    type Data = Item;
+
+    fn show(item: &Item, page: &mut [u8; PAGE_SIZE]) -> Result<usize> {
+        match &item.inner.lock().live {
+            Some(Live::Export(target)) => print(page, fmt!("{}\n", target.card()?)),
+            _ => print(page, fmt!("\n")),
+        }
     }
 }

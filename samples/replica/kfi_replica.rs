@@ -8,7 +8,8 @@
 //! - `config`: what the administrator sees, in configfs.
 //! - `replica`: the device: writes, reads, and what a sync has to wait for.
 //! - `link`: the fabric objects of the writing side.
-//! - `target`: those of the peer, which lives in this module too.
+//! - `target`: those of the peer, which lives in this module too: on this host, or another.
+//! - `card`: what the writing side has to know of the peer.
 //! - `slots`, `extents`, `errors`: the bookkeeping, without any I/O.
 //!
 //! What a user may rely on: a write that was followed by a successful `fsync(2)` is durable at the
@@ -20,6 +21,7 @@
 
 use kernel::{configfs, prelude::*};
 
+mod card;
 mod config;
 mod errors;
 mod extents;

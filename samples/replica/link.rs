@@ -26,7 +26,8 @@ pub(crate) struct Link {
     av: AddressVector,
     domain: Domain,
     fabric: Fabric,
-    target: Target,
+    /// Where the peer is here.
+    target: Option<Target>,
     peer: Address,
     remote: RemoteRegion,
 }
@@ -94,7 +95,7 @@ pub(crate) fn limited(info: &Info, operations: usize) -> Info {
 /// # Errors
 /// - `ENODEV`: there is none.
 /// - `EOPNOTSUPP`: it can't do what a replica needs.
-fn find(label: &CStr, provider: &CStr) -> Result<Info> {
+pub(crate) fn find(label: &CStr, provider: &CStr) -> Result<Info> {
     let name = provider.to_str().map_err(|_| EINVAL)?;
     let named = Hints {
         provider: Some(name),
@@ -133,22 +134,38 @@ fn first(hints: &Hints<'_>) -> Result<Option<Info>> {
 }
 
 impl Link {
-    /// Opens the peer and an endpoint to it.
+    /// Opens an endpoint to the peer, and the peer, if it is here.
     ///
     /// # Errors
-    /// Those of [`find`], of [`Target::open`], and of the fabric's objects.
+    /// - `ENOSPC`: the peer's memory is smaller than the replica.
+    /// - `EOPNOTSUPP`: it is not persistent.
+    /// - Those of [`find`], of [`Target::open`], and of the fabric's objects.
     pub(crate) fn open(label: &CStr, settings: &Settings) -> Result<Self> {
         let info = find(label, &settings.provider)?;
-        let target = Target::open(label, settings, &info)?;
-        let (name, descriptor) = target.describe()?;
+        let (card, target) = match settings.peer {
+            Some(card) => (card, None),
+            None => {
+                let target = Target::open(label, settings, &info)?;
+                (target.card()?, Some(target))
+            }
+        };
+        let remote = card.region()?;
+        if settings.size > remote.len() {
+            let (size, len) = (settings.size, remote.len());
+            pr_err!("{label}: size {size}: the peer has {len} bytes\n");
+            return Err(ENOSPC);
+        }
+        if remote.persistence().is_none() {
+            pr_err!("{label}: the peer's memory is not persistent\n");
+            return Err(EOPNOTSUPP);
+        }
 
-        // From here on as if the peer were far away.
+        // From here on as if the peer were far away, which it may be.
         let info = limited(&info, BUFFERS + COMMITS);
         let fabric = Fabric::open(&info)?;
         let domain = fabric.domain(&info)?;
         let av = AddressVector::new(&domain)?;
-        let peer = av.insert(&name)?;
-        let remote = RemoteRegion::parse(&descriptor)?;
+        let peer = av.insert(&card.name)?;
         let cq = CompletionQueue::new(&domain, BUFFERS + COMMITS + 1, None)?;
         let endpoint = Endpoint::builder(&domain, &info).cq(&cq).av(&av).enable()?;
         Ok(Self {
@@ -264,6 +281,8 @@ impl Link {
         closed(label, "the address vector", self.av.close());
         closed(label, "the domain", self.domain.close());
         closed(label, "the fabric", self.fabric.close());
-        self.target.close(label);
+        if let Some(target) = self.target {
+            target.close(label);
+        }
     }
 }

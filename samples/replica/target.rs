@@ -6,6 +6,7 @@
 //! side learns of it are bytes: a name and a descriptor.
 
 use super::{
+    card::Card,
     config::Settings,
     link::{closed, limited},
 };
@@ -61,8 +62,8 @@ impl Target {
     }
 
     /// Returns what a peer has to know.
-    pub(crate) fn describe(&self) -> Result<(Name, [u8; 32])> {
-        Ok((self.endpoint.name(), self.region.descriptor()?))
+    pub(crate) fn card(&self) -> Result<Card> {
+        Ok(Card::new(self.endpoint.name(), self.region.descriptor()?))
     }
 
     /// Closes it; the device is free afterwards.

@@ -26,6 +26,9 @@ static bool bad_settings_are_refused_with_an_errno_and_a_line(void)
 	check(refused("device", "\n", EINVAL));
 	memset(longest + 1, 'x', 280);
 	check(refused("device", longest, EINVAL));
+	check(refused("peer", "04ff", EINVAL));
+	check(refused("peer", "04ff 0103", EINVAL));
+	check(refused("export", "yes", EINVAL));
 	check(refused("size", "0", EINVAL));
 	check(refused("size", "4095", EINVAL));
 	check(refused("size", "4097", EINVAL));
@@ -49,6 +52,9 @@ static bool good_settings_read_back(void)
 	check(get("size", text, sizeof(text)) && !strcmp(text, "0\n"));
 	check(get("enable", text, sizeof(text)) && !strcmp(text, "0\n"));
 	check(get("node", text, sizeof(text)) && !strcmp(text, "\n"));
+	check(get("peer", text, sizeof(text)) && !strcmp(text, "\n"));
+	check(get("card", text, sizeof(text)) && !strcmp(text, "\n"));
+	check(get("export", text, sizeof(text)) && !strcmp(text, "0\n"));
 	check(!set("size", "4K") && get("size", text, sizeof(text)) && !strcmp(text, "4096\n"));
 	check(!set("size", "3G\n") && get("size", text, sizeof(text)));
 	check(!strcmp(text, "3221225472\n"));
@@ -67,6 +73,7 @@ static bool statistics_and_node_are_read_only(void)
 	check(make("r"));
 	check(fails(set("node", "x"), EACCES));
 	check(fails(set("statistics", "x"), EACCES));
+	check(fails(set("card", "x"), EACCES));
 	check(down());
 	return true;
 }
@@ -144,6 +151,8 @@ static bool live_replica_keeps_its_settings(void)
 	check(refused("provider", "other", EBUSY));
 	check(refused("device", "/dev/other", EBUSY));
 	check(refused("size", "4096", EBUSY));
+	check(refused("peer", "\n", EBUSY));
+	check(refused("export", "1", EBUSY));
 	check(refused("enable", "1", EBUSY));
 	check(get("size", text, sizeof(text)) && atol(text) == SIZE);
 	check(!set("enable", "0") && !set("enable", "0"));
@@ -162,6 +171,49 @@ static bool device_in_use_is_refused(void)
 	check(!set("enable", "0"));
 	check(!set_in("s", "enable", "1"));
 	check(drop("s") && down());
+	return true;
+}
+
+/* As on two hosts. */
+static bool exported_memory_is_a_file_of_who_has_its_card(void)
+{
+	unsigned char out[4096], in[4096];
+	char card[512], again[512];
+	int fd;
+
+	check(settings("s") && !set_in("s", "export", "1") && !set_in("s", "enable", "1"));
+	check(access(NODE, F_OK));
+	check(make("r") && get("../s/card", card, sizeof(card)) && strlen(card) > 64);
+	check(!set("peer", card) && get("peer", again, sizeof(again)) && !strcmp(card, again));
+	check(refused("enable", "1", EINVAL));
+	check(!set("size", "16M"));
+	check(refused("enable", "1", ENOSPC));
+	check(!set("size", "8M") && !set("device", device));
+	check(refused("enable", "1", EINVAL));
+	check(down() && make("r") && !set("peer", card) && !set("size", "8M"));
+	check(!set("enable", "1"));
+	fd = open(NODE, O_RDWR);
+	check(fd >= 0);
+	fill(out, sizeof(out), 77);
+	check(pwrite(fd, out, sizeof(out), 4321) == sizeof(out) && !fsync(fd));
+	check(pread(fd, in, sizeof(in), 4321) == sizeof(in) && !memcmp(in, out, sizeof(in)));
+	check(statistic("commits ") > 0);
+
+	/* The memory is taken away: what comes next fails, and is told. */
+	check(drop("s"));
+	check(pwrite(fd, out, sizeof(out), 0) == sizeof(out));
+	check(fails(fsync(fd), EIO));
+	close(fd);
+	check(down());
+
+	/* It is in the device. */
+	check(up());
+	fd = open(NODE, O_RDONLY);
+	check(fd >= 0);
+	memset(in, 0, sizeof(in));
+	check(pread(fd, in, sizeof(in), 4321) == sizeof(in) && !memcmp(in, out, sizeof(in)));
+	close(fd);
+	check(down());
 	return true;
 }
 
@@ -187,6 +239,7 @@ const struct test settings_tests[] = {
 	TEST(size_beyond_the_device_is_refused),
 	TEST(live_replica_keeps_its_settings),
 	TEST(device_in_use_is_refused),
+	TEST(exported_memory_is_a_file_of_who_has_its_card),
 	TEST(names_and_numbers_are_free_again),
 	{}
 };
