@@ -171,9 +171,11 @@ impl Side {
         let mut all = KVVec::with_capacity(count, GFP_KERNEL)?;
         for _ in 0..count {
             let done = self.next()?;
-            all.push((done.kind, done.context, done.result), GFP_KERNEL)?;
+            let ended = (done.kind, done.context, done.result);
+            // Sorted in, since objtool does not understand the sorting of core.
+            let at = all.partition_point(|(_, context, _): &Ended| *context <= done.context);
+            all.insert_within_capacity(at, ended).map_err(|_| ENOSPC)?;
         }
-        all.sort_unstable_by_key(|(_, context, _)| *context);
         Ok(all)
     }
 

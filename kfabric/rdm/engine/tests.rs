@@ -123,8 +123,8 @@ mod engine {
                 side.ep.recv(Memory::zeroed(SMALL)?, 0)?;
             }
             bench.net.keep_back(true);
-            bench.net.cut();
             let dials = bench.net.dials();
+            bench.net.cut();
             send(&a, to_b, 1)?;
             send(&b, to_a, 1)?;
             until(|| bench.net.dials() >= dials + 2)?;
