@@ -82,18 +82,16 @@ mod tests {
     use super::*;
     use kernel::str::CString;
 
-    const LINE: &[u8] =
-        b"0412b7c00002010102030405060708 0103010103060300001000000000000000004000000000000000000000000000";
+    /// That of 4 MiB of persistent memory.
+    const CARD: &[u8] = b"04ff 01030101000306000200100050987bac00004000000000000000000000000000";
 
     #[test]
     fn card_is_written_as_it_was_read() -> Result {
-        let card = Card::parse(
-            b" 04ff \n0103010103060300100020f541e0000000004000000000000000000000000000\n",
-        )?;
+        let card = Card::parse(CARD)?;
         assert_eq!(card.name.as_bytes(), [4, 0xff]);
+        assert_eq!(card.region()?.len(), 4 << 20);
         let text = CString::try_from_fmt(fmt!("{card}"))?;
-        let again = Card::parse(text.to_bytes())?;
-        assert!(again.name == card.name && again.descriptor == card.descriptor);
+        assert_eq!(text.to_bytes(), CARD);
         Ok(())
     }
 
@@ -104,7 +102,9 @@ mod tests {
         refused(b"04ff");
         refused(b"04f 0103");
         refused(b"04fx 0103");
-        refused(LINE);
+        refused(&CARD[..CARD.len() - 2]);
+        let (_name, descriptor) = CARD.split_at(5);
+        refused(descriptor);
         // A part that is too long for anything.
         refused(&[b'0'; 2 * PART + 2]);
     }
