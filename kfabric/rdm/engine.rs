@@ -33,8 +33,8 @@ use kernel::workqueue::{impl_has_work, new_work, Work, WorkItem};
 #[cfg(CONFIG_KUNIT = "y")]
 mod tests;
 
-/// How many peers an endpoint may have: strangers can't make it hold more than their memory.
-const PEERS: usize = 4096;
+/// How many peers an endpoint may have: strangers can make it hold half a megabyte for each.
+const PEERS: usize = 512;
 
 /// How many connection messages may wait for their peers to be made.
 const LETTERS: usize = 8;

@@ -215,9 +215,7 @@ impl Hub {
     #[cfg(CONFIG_KUNIT = "y")]
     pub(super) fn violations(&self) -> u64 {
         let engines = self.engines.lock();
-        engines
-            .first()
-            .map_or(0, |(_, engine)| engine.violations())
+        engines.first().map_or(0, |(_, engine)| engine.violations())
     }
 
     /// Begins to make a link.
