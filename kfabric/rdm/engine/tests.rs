@@ -266,9 +266,6 @@ mod engine {
                 (Err(failure), 0..MESSAGES) => {
                     check(failure.error == ECANCELED)?;
                     let known = failure.outcome == Outcome::NotExecuted;
-                    if !known && link == Link::Live {
-                        pr_err!("{} {:?}\n", done.context, failure);
-                    }
                     check(known || link != Link::Live)?;
                 }
                 (Err(failure), _) => check(failure.error == ECANCELED)?,
