@@ -276,8 +276,8 @@ impl Hub {
         let room = strangers.reserve(1, GFP_KERNEL);
         let (Ok(waker), Ok(()), true) = (waker, room, strangers.len() < STRANGERS) else {
             drop(strangers);
-            super::peer::part(&*link, Reason::Busy);
-            return link.close(true);
+            // Without a word: that would be the end for who has come to stay.
+            return link.close(false);
         };
         link.attach(waker);
         let stranger = Stranger {

@@ -361,7 +361,7 @@ mod peer {
         (
             "sends to no context",
             Frame::Send,
-            |h| (h.seq, h.context, h.total) = (1, 1, 8),
+            |h| (h.seq, h.context, h.total) = (1, 2, 8),
             8,
         ),
         (
@@ -395,7 +395,8 @@ mod peer {
             .ep
             .send(pattern(SMALL, 3)?, a.to, Options::NONE, 800)?;
         for (n, (what, kind, breach, len)) in (0..).zip(BREACHES) {
-            let x = name(X, n)?;
+            // No endpoint has the number 0.
+            let x = name(X, n + 1)?;
             let script = Script::dial(&bench.net, x, &a.side.ep.name())?;
             script.meet(&a.side.ep.name())?;
             let to_x = a.side.av.insert(&x)?;

@@ -17,7 +17,7 @@ pub(crate) const LIMITS: Limits = Limits {
     eager: 1024,
     message: 1 << 20,
     ops: 16,
-    contexts: 1,
+    contexts: 2,
 };
 
 /// A peer, and the link to it.
@@ -86,6 +86,8 @@ impl Script {
             return Err(EPROTO);
         }
         let mut header = Header::new(Kind::Grant);
+        // That of the consumer's messages.
+        header.context = 1;
         (header.total, header.data) = (1 << 16, 16);
         self.say(&header, &[])
     }
