@@ -241,7 +241,7 @@ mod tests {
         }
         let expected = c"executed 1\nunknown_key 2\nstale_key 3\nguessed_key 4\n\
             out_of_range 5\nno_right 6\nmisaligned 7\nvolatile 8\ndevice_gone 9\nstrangers 10\n\
-            committed_bytes 11\n";
+            committed_bytes 11\nviolations 0\n";
         assert!(*text(|f| stats.show(f))? == *expected);
         Ok(())
     }

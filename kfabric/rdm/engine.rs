@@ -30,9 +30,6 @@ use kernel::time::delay::fsleep;
 use kernel::time::Delta;
 use kernel::workqueue::{impl_has_work, new_work, Work, WorkItem};
 
-#[cfg(CONFIG_KUNIT = "y")]
-mod tests;
-
 /// How many peers an endpoint may have: strangers can make it hold half a megabyte for each.
 const PEERS: usize = 512;
 
@@ -187,12 +184,6 @@ impl Shared {
     /// Counts what a peer has done that it may not.
     pub(super) fn count(&self, violation: Violation) {
         self.port.domain().target_stats().violations.add(violation);
-    }
-
-    /// How often peers, and strangers, of its domain did what they may not.
-    #[cfg(CONFIG_KUNIT = "y")]
-    pub(super) fn violations(&self) -> u64 {
-        self.port.domain().target_stats().violations.total()
     }
 
     /// Which of its operations are here.

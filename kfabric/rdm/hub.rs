@@ -28,9 +28,6 @@ use kernel::time::hrtimer::{
 use kernel::time::{Delta, Instant, Monotonic};
 use kernel::workqueue::{impl_has_work, new_work, Work, WorkItem};
 
-#[cfg(CONFIG_KUNIT = "y")]
-mod tests;
-
 /// So many links may be open whose peers are not known yet.
 const STRANGERS: usize = 64;
 
@@ -158,13 +155,6 @@ impl Domain {
     }
 }
 
-#[cfg(CONFIG_KUNIT = "y")]
-impl Domain {
-    pub(super) fn hub(&self) -> &Arc<Hub> {
-        &self.0
-    }
-}
-
 impl provider::Domain for Domain {
     type Endpoint = Engine;
 
@@ -209,13 +199,6 @@ impl Hub {
     /// How long it waits for what.
     pub(super) fn timeouts(&self) -> &Timeouts {
         &self.timeouts
-    }
-
-    /// How often peers, and strangers, did what they may not.
-    #[cfg(CONFIG_KUNIT = "y")]
-    pub(super) fn violations(&self) -> u64 {
-        let engines = self.engines.lock();
-        engines.first().map_or(0, |(_, engine)| engine.violations())
     }
 
     /// Begins to make a link.
