@@ -61,6 +61,10 @@ module! {
             default: 30,
             description: "How long the case under load runs",
         },
+        effort: u32 {
+            default: 100,
+            description: "How often cases try what needs some luck, in percent of what is usual",
+        },
         first: usize {
             default: 1,
             description: "The number of the first case that is run, from 1",

@@ -16,6 +16,12 @@ pub(crate) fn timeout() -> u32 {
     module_parameters::timeout.value()
 }
 
+/// How often something is done that needs some luck to meet what it is after: `times`, or as much less
+/// as the module's parameter says.
+pub(crate) fn tries(times: u64) -> u64 {
+    (times * u64::from(module_parameters::effort.value()) / 100).max(1)
+}
+
 /// How many operations an endpoint of a rig has in flight at most, in each direction.
 pub(crate) const DEPTH: usize = 64;
 

@@ -5,7 +5,7 @@
 use crate::close::{closed, given_back};
 use crate::crew::Crew;
 use crate::ops::{check_filled, check_not_executed, check_refused, error, level, pmem, reached};
-use crate::rig::{register, timeout, End, Rig};
+use crate::rig::{register, timeout, tries, End, Rig};
 use crate::rng::Rng;
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
@@ -408,10 +408,9 @@ fn committed_atomic_is_for_persistent_words(info: &Info, _seed: u64) -> Result {
 
 /// Threads of the cases below.
 const THREADS: usize = 4;
-/// How often each of them does an atomic.
-const TIMES: u64 = 1000;
-
 fn sums_of_many_lose_none(info: &Info, _seed: u64) -> Result {
+    // How often each of them does an atomic.
+    let times = tries(1000);
     let rig = Rig::new(info)?;
     for datatype in [Datatype::U8, Datatype::U16, Datatype::I32, Datatype::U64] {
         let (region, remote) = rig.region(16, Access::ATOMIC)?;
@@ -424,7 +423,7 @@ fn sums_of_many_lose_none(info: &Info, _seed: u64) -> Result {
             let remote = RemoteRegion::parse(&descriptor)?;
             let slice = remote.slice(8, datatype.size() as u64)?;
             let mut local: Buffer = words(datatype, &[1])?.into();
-            for n in 0..TIMES {
+            for n in 0..times {
                 end.ep
                     .atomic(local, to, slice, action, Options::default(), n)?;
                 let done = end.next()?;
@@ -435,12 +434,12 @@ fn sums_of_many_lose_none(info: &Info, _seed: u64) -> Result {
         };
         let crew = Crew::start(THREADS, Arc::new(peer, GFP_KERNEL)?)?;
         // The owner adds, too.
-        for _ in 0..TIMES {
+        for _ in 0..times {
             region.atomic(8, action, 1, 0)?;
         }
         crew.join()?;
         let all = u64::MAX >> (64 - 8 * datatype.size());
-        let sum = (THREADS as u64 + 1) * TIMES;
+        let sum = (THREADS as u64 + 1) * times;
         check_eq!(word(&region, 8, datatype)?, sum & all);
         // What does not fit the word is carried nowhere.
         check_eq!(region.load_u64(0)?, 0);
@@ -452,6 +451,7 @@ fn sums_of_many_lose_none(info: &Info, _seed: u64) -> Result {
 }
 
 fn owner_and_peers_share_a_lock(info: &Info, _seed: u64) -> Result {
+    let times = tries(50);
     let rig = Rig::new(info)?;
     // A lock, and what it guards: changed by a write that is no atomic.
     let (region, _remote) = rig.region(16, Access::ALL)?;
@@ -471,7 +471,7 @@ fn owner_and_peers_share_a_lock(info: &Info, _seed: u64) -> Result {
             check_eq!(error(&done), None);
             Ok(values(Datatype::U64, done.buffer)?[2])
         };
-        for _ in 0..50 {
+        for _ in 0..times {
             while cas(mine, 0)? != 0 {
                 kernel::time::delay::fsleep(kernel::time::Delta::from_micros(10));
             }
@@ -486,7 +486,7 @@ fn owner_and_peers_share_a_lock(info: &Info, _seed: u64) -> Result {
     };
     let crew = Crew::start(THREADS, Arc::new(peer, GFP_KERNEL)?)?;
     let mine = u64::MAX;
-    for _ in 0..50 {
+    for _ in 0..times {
         while region.atomic(0, swap, mine, 0)? != 0 {
             kernel::time::delay::fsleep(kernel::time::Delta::from_micros(10));
         }
@@ -494,7 +494,7 @@ fn owner_and_peers_share_a_lock(info: &Info, _seed: u64) -> Result {
         check_eq!(region.atomic(0, swap, 0, mine)?, mine);
     }
     crew.join()?;
-    check_eq!(region.load_u64(8)?, 50 * (THREADS as u64 + 1));
+    check_eq!(region.load_u64(8)?, times * (THREADS as u64 + 1));
     drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }

@@ -3,9 +3,7 @@
 //! Completion queues: reading, waiting, closing, and the callback.
 
 use crate::close::{busy, closed};
-use crate::rig::{
-    count, ended, lasts, pattern, timeout, until, with_sizes, Counted, End, Inside, Rig,
-};
+use crate::rig::{count, ended, lasts, pattern, timeout, tries, until, with_sizes, Counted, End, Inside, Rig};
 use crate::soft::spawn;
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
@@ -322,7 +320,7 @@ fn callback_is_never_called_inside_a_post(info: &Info, seed: u64) -> Result {
 }
 
 fn callback_does_not_come_after_the_close(info: &Info, _seed: u64) -> Result {
-    for _ in 0..20 {
+    for _ in 0..tries(20) {
         let fired = count()?;
         // Dropped with the callback.
         let held = count()?;

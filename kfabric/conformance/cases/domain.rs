@@ -3,7 +3,7 @@
 //! Fabrics and domains: what is opened in what, and the order of closing.
 
 use crate::close::{busy, closed};
-use crate::rig::{ended, pattern, register, timeout, until, with_sizes, End, Rig};
+use crate::rig::{ended, pattern, register, timeout, tries, until, with_sizes, End, Rig};
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
 use kfabric::prelude::*;
@@ -96,7 +96,7 @@ fn objects_outlive_dropped_handles(info: &Info, seed: u64) -> Result {
 }
 
 fn domains_are_opened_again_and_again(info: &Info, seed: u64) -> Result {
-    for round in 0..20 {
+    for round in 0..tries(20) {
         let rig = Rig::sized(info, 1)?;
         rig.b.ep.recv(Memory::zeroed(10)?, round)?;
         rig.a

@@ -8,7 +8,7 @@ use crate::forge::{key, Forgery};
 use crate::ops::{
     check_buffer_filled, check_filled, check_not_executed, data, error, fill, level, CONTEXT,
 };
-use crate::rig::{check_buffer, check_region, pattern, register, timeout, until, Rig};
+use crate::rig::{check_buffer, check_region, pattern, register, timeout, tries, until, Rig};
 use crate::rng::Rng;
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
@@ -239,13 +239,12 @@ fn refusal_leaves_the_endpoint_as_it_was(info: &Info, seed: u64) -> Result {
 }
 
 fn no_key_is_given_out_twice(info: &Info, _seed: u64) -> Result {
-    const CYCLES: usize = 1000;
     let rig = Rig::new(info)?;
     let (live, _) = rig.region(8, Access::READ)?;
     let mut seen = RBTree::new();
     seen.try_create_and_insert(key(&live)?, (), GFP_KERNEL)?;
     let mut memory = Memory::zeroed(8)?;
-    for _ in 0..CYCLES {
+    for _ in 0..tries(1000) {
         let region = register(&rig.b.domain, memory, Access::READ)?;
         let key = key(&region)?;
         check!(key != 0);
@@ -313,7 +312,7 @@ impl Storm {
 
     /// Closes regions under the writes; what was given back must stay as it is.
     fn close_regions(&self) -> Result {
-        for _ in 0..200 {
+        for _ in 0..tries(200) {
             let (mut region, remote) = self.rig.region(64, Access::WRITE)?;
             *self.aim.lock() = Some(remote.slice(0, 64)?);
             let before = self.written.load(Relaxed);

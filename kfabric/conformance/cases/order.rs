@@ -4,7 +4,7 @@
 
 use crate::close::closed;
 use crate::ops::{error, level, pmem};
-use crate::rig::{check_buffer, check_region, ended, pattern, timeout, Rig};
+use crate::rig::{check_buffer, check_region, ended, pattern, timeout, tries, Rig};
 use crate::{cases, check_eq};
 use kernel::prelude::*;
 use kfabric::prelude::*;
@@ -24,7 +24,9 @@ cases! {
 /// Long enough for a worker, where a provider has one.
 const LONG: usize = 200_000;
 /// How often, since an overtaking may need some luck.
-const ROUNDS: u64 = 30;
+fn rounds() -> u64 {
+    tries(30)
+}
 
 fn order_is_what_was_asked_for(info: &Info, _seed: u64) -> Result {
     check_eq!(info.order, Order::NONE);
@@ -73,7 +75,7 @@ impl Rig {
 fn write_after_write_wins(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let (region, remote) = rig.region(LONG, Access::READ_WRITE)?;
-    for n in 0..ROUNDS {
+    for n in 0..rounds() {
         let none = Options::default();
         for (len, by) in [(LONG, 0), (500, 1), (LONG, 2), (70, 3)] {
             rig.begin(len, seed + 4 * n + by, remote.slice(0, len as u64)?, none)?;
@@ -93,7 +95,7 @@ fn write_after_a_commit_wins(info: &Info, seed: u64) -> Result {
     let device = pmem()?;
     let (region, remote) = rig.persistent(&device, 0, 4096)?;
     let slice = remote.slice(0, 100)?;
-    for n in 0..ROUNDS {
+    for n in 0..rounds() {
         rig.begin(100, seed + 2 * n, slice, level(Level::Committed))?;
         rig.begin(100, seed + 2 * n + 1, slice, Options::default())?;
         rig.all_well(2)?;
@@ -107,7 +109,7 @@ fn read_after_write_sees_it(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let (region, remote) = rig.region(LONG, Access::READ_WRITE)?;
     let none = Options::default();
-    for n in 0..ROUNDS {
+    for n in 0..rounds() {
         rig.begin(LONG, seed + n, remote.slice(0, LONG as u64)?, none)?;
         let slice = remote.slice(0, 100)?;
         rig.a
@@ -129,7 +131,7 @@ fn read_before_a_write_does_not_see_it(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let (region, remote) = rig.region(LONG, Access::READ_WRITE)?;
     let (none, all) = (Options::default(), remote.slice(0, LONG as u64)?);
-    for n in 0..ROUNDS {
+    for n in 0..rounds() {
         rig.begin(LONG, seed + 2 * n, all, none)?;
         rig.all_well(1)?;
         rig.a
@@ -156,7 +158,7 @@ fn read_before_a_write_does_not_see_it(info: &Info, seed: u64) -> Result {
 fn messages_arrive_in_the_order_of_their_posts(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let lens = [LONG, 10, 0, 20_000, 1];
-    for n in 0..ROUNDS {
+    for n in 0..rounds() {
         // Half of the receives are there before, and half come after.
         for (at, len) in lens.iter().enumerate() {
             if at % 2 == 0 {
@@ -187,7 +189,7 @@ fn message_after_a_write_finds_its_bytes(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let (region, remote) = rig.region(LONG, Access::READ_WRITE)?;
     let none = Options::default();
-    for n in 0..ROUNDS {
+    for n in 0..rounds() {
         rig.b.ep.recv(Buffer::empty(), 1)?;
         rig.begin(LONG, seed + n, remote.slice(0, LONG as u64)?, none)?;
         rig.a.ep.send(Buffer::empty(), rig.to_b, none, 2)?;
@@ -204,7 +206,7 @@ fn atomic_after_a_write_finds_its_bytes(info: &Info, seed: u64) -> Result {
     let (region, remote) = rig.region(LONG, Access::ALL)?;
     let none = Options::default();
     let swap = AtomicAction::fetch(AtomicOp::Write, Datatype::U8);
-    for n in 0..ROUNDS {
+    for n in 0..rounds() {
         rig.begin(LONG, seed + n, remote.slice(0, LONG as u64)?, none)?;
         let last = LONG - 1;
         let word = remote.slice(last as u64, 1)?;
@@ -229,7 +231,7 @@ fn strict_order_keeps_everything(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let (region, remote) = rig.region(LONG, Access::READ_WRITE)?;
     let (none, all) = (Options::default(), remote.slice(0, LONG as u64)?);
-    for n in 0..ROUNDS {
+    for n in 0..rounds() {
         rig.begin(LONG, seed + 2 * n, all, none)?;
         rig.a
             .ep

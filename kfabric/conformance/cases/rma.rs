@@ -8,7 +8,7 @@ use crate::ops::{
     check_buffer_filled, check_filled, check_filled_at, check_refused, error, fill, level, reached,
     CONTEXT,
 };
-use crate::rig::{check_buffer, check_region, pattern, register, timeout, End, Rig, DEPTH};
+use crate::rig::{check_buffer, check_region, pattern, register, timeout, tries, DEPTH, End, Rig};
 use crate::rng::Rng;
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
@@ -299,7 +299,7 @@ fn close_under_the_writes_of_a_peer_is_not_refused(info: &Info, _seed: u64) -> R
     // Long, so that one is under way when the peer closes.
     const LEN: usize = 200_000;
     let a = Arc::new(End::new(info, None)?, GFP_KERNEL)?;
-    for _ in 0..25 {
+    for _ in 0..tries(25) {
         let b = End::new(info, None)?;
         let region = register(&b.domain, Memory::zeroed(LEN)?, Access::WRITE)?;
         let slice = RemoteRegion::parse(&region.descriptor()?)?.slice(0, LEN as u64)?;
