@@ -3,7 +3,9 @@
 //! Completion queues: reading, waiting, closing, and the callback.
 
 use crate::close::{busy, closed};
-use crate::rig::{count, ended, lasts, pattern, timeout, tries, until, with_sizes, Counted, End, Inside, Rig};
+use crate::rig::{
+    count, ended, lasts, pattern, timeout, tries, until, with_sizes, Counted, End, Inside, Rig,
+};
 use crate::soft::spawn;
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;

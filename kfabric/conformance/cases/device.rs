@@ -6,7 +6,9 @@ use crate::bar::Bound;
 use crate::close::{closed, given_back};
 use crate::crew::Crew;
 use crate::ops::{check_filled_at, check_refused, error, fill};
-use crate::rig::{check_buffer, check_region, ended, pattern, register, timeout, with_sizes, Rig};
+use crate::rig::{
+    check_buffer, check_region, ended, pattern, register, timeout, until, with_sizes, Rig,
+};
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
@@ -317,6 +319,8 @@ fn device_is_removed_under_load(info: &Info, _seed: u64) -> Result {
             break;
         }
         if round == 5 {
+            // The owner is at it, too, whatever else this machine does.
+            until(|| done.load(Relaxed) > 0)?;
             // While the operation just posted is under way at a worker.
             rig.a
                 .ep

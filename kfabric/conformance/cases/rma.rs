@@ -8,7 +8,7 @@ use crate::ops::{
     check_buffer_filled, check_filled, check_filled_at, check_refused, error, fill, level, reached,
     CONTEXT,
 };
-use crate::rig::{check_buffer, check_region, pattern, register, timeout, tries, DEPTH, End, Rig};
+use crate::rig::{check_buffer, check_region, pattern, register, timeout, tries, End, Rig, DEPTH};
 use crate::rng::Rng;
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
