@@ -280,11 +280,11 @@ fn device_is_removed_under_load(info: &Info, _seed: u64) -> Result {
     const LEN: usize = 100_000;
     let (device, rig) = (Bound::new()?, Rig::new(info)?);
     let (region, remote) = region_on(&rig, device.memory(), 0, LEN)?;
-    let (done, failed) = (
+    let (written, failed) = (
         Arc::new(Atomic::new(0u64), GFP_KERNEL)?,
         device.memory().clone(),
     );
-    let (counted, gone) = (done.clone(), failed);
+    let (counted, gone) = (written.clone(), failed);
     let region = Arc::new(region, GFP_KERNEL)?;
     let owner = region.clone();
     // The owner's copies, on other CPUs, beside the operations of A.
@@ -320,7 +320,7 @@ fn device_is_removed_under_load(info: &Info, _seed: u64) -> Result {
         }
         if round == 5 {
             // The owner is at it, too, whatever else this machine does.
-            until(|| done.load(Relaxed) > 0)?;
+            until(|| written.load(Relaxed) > 0)?;
             // While the operation just posted is under way at a worker.
             rig.a
                 .ep
@@ -332,7 +332,7 @@ fn device_is_removed_under_load(info: &Info, _seed: u64) -> Result {
     }
     check_eq!(seen, 3);
     crew.join()?;
-    check!(done.load(Relaxed) > 0);
+    check!(written.load(Relaxed) > 0);
     fsleep(Delta::from_millis(1));
     drop(region);
     rig.close()
