@@ -304,6 +304,9 @@ pub struct Completion<C> {
     pub context: C,
     /// The local side.
     pub buffer: Buffer,
+    /// The tag, of a tagged operation: of a receive that of the message that it met, or, if it met
+    /// none, its own. Source: fi_cq_tagged_entry of fi_cq(3).
+    pub tag: Option<u64>,
     /// How it went.
     pub result: Status,
 }
@@ -352,6 +355,7 @@ impl<'a, C: Send + 'static> Reader<'a, C> {
             kind: slot.op().told_kind(),
             context,
             buffer: slot.op().take_buffer(),
+            tag: slot.op().tag(),
             result: *slot.op().status(),
         })
     }

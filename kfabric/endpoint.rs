@@ -10,6 +10,7 @@
 //! | `direction` | its slots in one direction, and where they complete |
 //! | `post` | the way of a post |
 //! | `msg` | messages |
+//! | `tagged` | messages with tags |
 //! | `rma` | reads, writes and commits of a peer's regions |
 //! | `atomic` | atomics on a peer's regions |
 //! | `connect` | connecting to the one peer |
@@ -47,6 +48,7 @@ mod msg;
 mod post;
 mod reach;
 mod rma;
+mod tagged;
 
 pub use builder::Builder;
 pub(crate) use live::Live;

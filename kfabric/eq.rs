@@ -214,6 +214,7 @@ impl Source {
             return Err(event);
         };
         slot.op().fill(Request {
+            tags: None,
             kind: Kind::Recv,
             options: Options::default(),
             peer: Name::NONE,

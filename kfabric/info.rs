@@ -52,12 +52,14 @@ impl Caps {
     /// Memory of devices that are not on the memory bus, in messages and RMA, on either side
     /// ([`Memory::device`](crate::memory::Memory::device)). Source: FI_HMEM.
     pub const HMEM: Caps = Caps(1 << 8);
+    /// Messages with tags, and receives that choose among them. Source: FI_TAGGED.
+    pub const TAGGED: Caps = Caps(1 << 9);
 
     /// What an info has only if it is asked for, since it costs something. Source: secondary
     /// capabilities of fi_getinfo(3).
     const ON_REQUEST: Caps = Caps::FENCE;
 
-    const NAMES: [(Caps, &'static str); 9] = [
+    const NAMES: [(Caps, &'static str); 10] = [
         (Caps::MSG, "msg"),
         (Caps::READ, "read"),
         (Caps::WRITE, "write"),
@@ -67,6 +69,7 @@ impl Caps {
         (Caps::FENCE, "fence"),
         (Caps::UNCACHED, "uncached"),
         (Caps::HMEM, "hmem"),
+        (Caps::TAGGED, "tagged"),
     ];
 
     /// Whether each capability of `needed` is in the set.

@@ -24,6 +24,7 @@ use crate::info::Effect;
 use crate::memory::Exposed;
 use crate::mr::RemoteSlice;
 use crate::proto::fence::Ticket;
+use crate::proto::tag::Tags;
 use crate::sys::slot;
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -67,6 +68,12 @@ pub struct Op {
     peer: Name,
     remote: Option<RemoteSlice>,
     atomic: Option<AtomicAction>,
+    /// Of a message its tag, of a receive those that it takes.
+    tags: Option<Tags>,
+    /// The tag that its completion tells, if it is tagged.
+    tag: u64,
+    /// Its place among those that wait for a message, or for a receive.
+    turn: u64,
     buffer: Buffer,
     /// The bytes that were injected, if the buffer says so.
     injected: [u8; INJECT_SIZE],
@@ -91,6 +98,9 @@ impl Op {
             peer: Name::NONE,
             remote: None,
             atomic: None,
+            tags: None,
+            tag: 0,
+            turn: 0,
             buffer: Buffer::empty(),
             injected: [0; INJECT_SIZE],
             consumed: false,
@@ -108,6 +118,10 @@ impl Op {
         self.peer = request.peer;
         self.remote = request.remote;
         self.atomic = request.atomic;
+        self.tags = request.tags;
+        if let Some(tags) = request.tags {
+            self.tag = tags.tag();
+        }
         slot::put_into_idle(&mut self.buffer, request.buffer);
         self.consumed = false;
         self.ended = false;
@@ -189,6 +203,39 @@ impl Op {
     #[inline]
     pub fn atomic(&self) -> Option<AtomicAction> {
         self.atomic
+    }
+
+    /// Of a tagged message its tag; of a tagged receive that of the message that it has met, or, before
+    /// it has, its own. A provider brings that of a message to the peer's port, with the rest of it.
+    #[inline]
+    pub fn tag(&self) -> Option<u64> {
+        self.tags.map(|_| self.tag)
+    }
+
+    /// The tags that a receive takes; `None`: untagged messages.
+    #[inline]
+    pub(crate) fn tags(&self) -> Option<Tags> {
+        self.tags
+    }
+
+    /// Notes the tag of the message that a receive has met, or takes that back.
+    #[inline]
+    pub(crate) fn set_tag(&mut self, tag: Option<u64>) {
+        if let (Some(tags), tag) = (self.tags, tag) {
+            self.tag = tag.unwrap_or(tags.tag());
+        }
+    }
+
+    /// Its place among those that wait where it does.
+    #[inline]
+    pub(crate) fn turn(&self) -> u64 {
+        self.turn
+    }
+
+    /// Gives it a place.
+    #[inline]
+    pub(crate) fn set_turn(&mut self, turn: u64) {
+        self.turn = turn;
     }
 
     /// The remote CQ data that goes with it.

@@ -122,7 +122,8 @@ pub trait Endpoint: Send + Sync + 'static {
     /// The name by which peers reach it.
     fn name(&self) -> Name;
 
-    /// Sends a message to `op.peer()`: it is offered to the peer's port ([`Port::offer`]).
+    /// Sends a message to `op.peer()`: it is offered to the peer's port ([`Port::offer`]), with its
+    /// [`tag`](Op::tag) if it has one.
     fn send(&self, op: Operation, section: &Guard) -> Result<(), Rejected> {
         let _ = (op, section);
         build_error!(VTABLE_DEFAULT_ERROR)
@@ -192,7 +193,8 @@ pub trait Endpoint: Send + Sync + 'static {
 pub fn caps<E: Endpoint>() -> Caps {
     let mut caps = Caps::NONE;
     if E::HAS_SEND {
-        caps |= Caps::MSG;
+        // Tags are matched by the core, see rdm/matching.rs.
+        caps |= Caps::MSG | Caps::TAGGED;
     }
     if E::HAS_READ {
         caps |= Caps::READ;
@@ -236,19 +238,22 @@ pub struct Port {
 }
 
 impl Port {
+    /// Of an endpoint that posts so many receives at most. Sleeps. `ENOMEM`.
     pub(crate) fn new(
         id: u64,
         domain: Arc<domain::Core>,
         counters: Option<Arc<Counters>>,
         role: Role,
+        receives: usize,
     ) -> Result<Arc<Self>> {
+        let matching = Matching::new(receives)?;
         Arc::pin_init(
             pin_init!(Port {
                 id,
                 domain,
                 counters,
                 role,
-                matching <- Matching::new(),
+                matching <- matching,
             }),
             GFP_KERNEL,
         )
@@ -343,7 +348,7 @@ mod tests {
     #[test]
     fn capabilities_are_what_is_implemented() {
         // It sends, and nothing else; fences are the core's.
-        assert_eq!(caps::<Keeper>(), Caps::MSG | Caps::FENCE);
+        assert_eq!(caps::<Keeper>(), Caps::MSG | Caps::TAGGED | Caps::FENCE);
     }
 
     /// A device that implements everything, and stores by itself.

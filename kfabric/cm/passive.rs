@@ -58,6 +58,7 @@ impl PassiveEndpoint {
             child.core().clone(),
             None,
             Role::Listener(listener.clone()),
+            0,
         )?;
         let live = Live::open(&child, port, None, info)?;
         let passive = PassiveEndpoint {

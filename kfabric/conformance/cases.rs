@@ -29,6 +29,7 @@ mod order;
 mod remote_data;
 mod rma;
 mod silent;
+mod tagged;
 mod unplug;
 
 /// All of them.
@@ -40,6 +41,7 @@ pub(crate) const ALL: &[&[Case]] = &[
     cq::CASES,
     context::CASES,
     msg::CASES,
+    tagged::CASES,
     rma::CASES,
     mr::CASES,
     keys::CASES,

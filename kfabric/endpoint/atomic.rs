@@ -52,6 +52,7 @@ impl<C: Send + 'static> Endpoint<C> {
             options,
             remote: Some(remote),
             atomic: Some(atomic),
+            tag: None,
         };
         self.transmit(checked, wanted, buffer, &[], context)
     }

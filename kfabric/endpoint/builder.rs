@@ -114,7 +114,13 @@ impl<'a, C: Send + 'static> Builder<'a, C> {
             debugfs::file(&dir, fmt!("tx"), Shown::Direction(tx.origin.clone()))?,
             debugfs::file(&dir, fmt!("rx"), Shown::Direction(rx.origin.clone()))?,
         ];
-        let port = Port::new(id, domain.core().clone(), counters, reach.role())?;
+        let port = Port::new(
+            id,
+            domain.core().clone(),
+            counters,
+            reach.role(),
+            limits.rx_size,
+        )?;
         let live = Live::open(&domain, port, fence.clone(), self.info)?;
         let endpoint = Endpoint {
             _files: files,
@@ -146,7 +152,7 @@ mod tests {
     fn endpoint_that_the_domain_does_not_offer_is_not_opened() -> Result {
         let bench = Bench::new()?;
         let mut info = Desk::info()?;
-        assert_eq!(info.caps, Caps::MSG);
+        assert_eq!(info.caps, Caps::MSG | Caps::TAGGED);
         let cq = CompletionQueue::<u64>::new(&bench.opened.domain, 8, None)?;
         let enable = |info: &Info| {
             let builder = Endpoint::<u64>::builder(&bench.opened.domain, info);

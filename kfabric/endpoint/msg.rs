@@ -26,12 +26,9 @@ impl<C: Send + 'static> Endpoint<C> {
         options: Options,
         context: C,
     ) -> Result<OpId, Refused<C>> {
-        let checked = match bytes.len() > self.inject_size() {
-            true => Err(EMSGSIZE),
-            false => Ok(()),
-        };
+        let checked = self.check_injection(bytes.len());
         let buffer = Buffer::injected(bytes.len());
-        self.message(checked, buffer, bytes, (to, options), context)
+        self.message(checked, buffer, bytes, (to, None, options), context)
     }
 
     /// Sends the bytes of `buffer` to a peer, and completes when they are in its receive buffer.
@@ -59,20 +56,36 @@ impl<C: Send + 'static> Endpoint<C> {
         context: C,
     ) -> Result<OpId, Refused<C>> {
         let buffer = buffer.into();
-        let checked = match buffer.len() > self.limits.max_msg_size {
-            true => Err(EMSGSIZE),
-            false => Ok(()),
-        };
-        self.message(checked, buffer, &[], (to, options), context)
+        let checked = self.check_message(buffer.len());
+        self.message(checked, buffer, &[], (to, None, options), context)
     }
 
+    /// Whether a message of so many injected bytes may be sent.
     #[inline(always)]
-    fn message(
+    pub(super) fn check_injection(&self, len: usize) -> Result {
+        match len > self.inject_size() {
+            true => Err(EMSGSIZE),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether a message of so many bytes may be sent.
+    #[inline(always)]
+    pub(super) fn check_message(&self, len: usize) -> Result {
+        match len > self.limits.max_msg_size {
+            true => Err(EMSGSIZE),
+            false => Ok(()),
+        }
+    }
+
+    /// Posts a message, with a tag or without.
+    #[inline(always)]
+    pub(super) fn message(
         &self,
         checked: Result,
         buffer: Buffer,
         bytes: &[u8],
-        (to, options): (Address, Options),
+        (to, tag, options): (Address, Option<u64>, Options),
         context: C,
     ) -> Result<OpId, Refused<C>> {
         let checked = match options.level {
@@ -85,11 +98,12 @@ impl<C: Send + 'static> Endpoint<C> {
             options,
             remote: None,
             atomic: None,
+            tag,
         };
         self.transmit(checked, wanted, buffer, bytes, context)
     }
 
-    /// Receives a message into `buffer`, or the remote CQ data of a write.
+    /// Receives a message without a tag into `buffer`, or the remote CQ data of a write.
     ///
     /// Messages meet receives in the order of both. A write's data leaves the buffer untouched,
     /// which may be empty. Never sleeps; process or softirq context.
@@ -104,7 +118,7 @@ impl<C: Send + 'static> Endpoint<C> {
     /// Those of the completion: `EMSGSIZE`: the message was longer than the buffer.
     #[inline]
     pub fn recv(&self, buffer: impl Into<Buffer>, context: C) -> Result<OpId, Refused<C>> {
-        self.receive(buffer.into(), context)
+        self.receive(buffer.into(), None, context)
     }
 }
 

@@ -13,6 +13,7 @@ use crate::mr::RemoteSlice;
 use crate::op::{
     AtomicAction, Buffer, Kind, Level, OpId, Operation, Options, Refused, Request, INJECT_SIZE,
 };
+use crate::proto::tag::Tags;
 use crate::provider::Rejected;
 use crate::sys::slot::Slot;
 use crate::trace;
@@ -26,6 +27,8 @@ pub(super) struct Wanted {
     pub(super) options: Options,
     pub(super) remote: Option<RemoteSlice>,
     pub(super) atomic: Option<AtomicAction>,
+    /// The tag of a message.
+    pub(super) tag: Option<u64>,
 }
 
 /// A post that has begun.
@@ -37,8 +40,9 @@ struct Posting<C: Send + 'static> {
 
 /// What an endpoint must have been enabled for, so that it does such an operation.
 #[inline(always)]
-fn needs(kind: Kind, options: &Options) -> Caps {
+fn needs(kind: Kind, options: &Options, tagged: bool) -> Caps {
     let mut needs = match kind {
+        Kind::Send | Kind::Recv if tagged => Caps::TAGGED,
         Kind::Send | Kind::Recv | Kind::RemoteWrite => Caps::MSG,
         Kind::Write => Caps::WRITE,
         Kind::Read => Caps::READ,
@@ -91,7 +95,8 @@ impl<C: Send + 'static> Endpoint<C> {
         if let Err(error) = checked {
             return refuse(error, buffer, context);
         }
-        if let Err(error) = self.allows(wanted.kind, &wanted.options, &buffer) {
+        if let Err(error) = self.allows(wanted.kind, &wanted.options, wanted.tag.is_some(), &buffer)
+        {
             return refuse(error, buffer, context);
         }
         let posting = match self.begin(&self.tx) {
@@ -109,6 +114,7 @@ impl<C: Send + 'static> Endpoint<C> {
             peer,
             remote: wanted.remote,
             atomic: wanted.atomic,
+            tags: wanted.tag.map(Tags::one),
             buffer,
         };
         self.post(posting, request, bytes, context, |live, op, section| {
@@ -116,11 +122,16 @@ impl<C: Send + 'static> Endpoint<C> {
         })
     }
 
-    /// Posts a receive, or refuses it.
+    /// Posts a receive of messages with these tags, or of untagged ones, or refuses it.
     #[inline(always)]
-    pub(super) fn receive(&self, buffer: Buffer, context: C) -> Result<OpId, Refused<C>> {
+    pub(super) fn receive(
+        &self,
+        buffer: Buffer,
+        tags: Option<Tags>,
+        context: C,
+    ) -> Result<OpId, Refused<C>> {
         let begun = self
-            .allows(Kind::Recv, &Options::NONE, &buffer)
+            .allows(Kind::Recv, &Options::NONE, tags.is_some(), &buffer)
             .and_then(|()| self.begin(&self.rx));
         let posting = match begun {
             Ok(posting) => posting,
@@ -132,6 +143,7 @@ impl<C: Send + 'static> Endpoint<C> {
             peer: Name::NONE,
             remote: None,
             atomic: None,
+            tags,
             buffer,
         };
         self.post(posting, request, &[], context, |live, op, _| {
@@ -230,8 +242,8 @@ impl<C: Send + 'static> Endpoint<C> {
     /// - `EOPNOTSUPP`: it was not enabled for them, or not for a device's own memory.
     /// - `EINVAL`: silent, with owned memory; a slice of a region of another domain.
     #[inline(always)]
-    fn allows(&self, kind: Kind, options: &Options, buffer: &Buffer) -> Result {
-        let mut needs = needs(kind, options);
+    fn allows(&self, kind: Kind, options: &Options, tagged: bool, buffer: &Buffer) -> Result {
+        let mut needs = needs(kind, options, tagged);
         if let Some(slice) = buffer.slice() {
             if slice.domain() != self.domain.id() {
                 return Err(EINVAL);
@@ -298,12 +310,15 @@ mod tests {
                 data: carried,
                 ..Options::NONE
             };
-            assert_eq!(needs(kind, &options), needed);
+            assert_eq!(needs(kind, &options, false), needed);
             let fence = Options {
                 fence: true,
                 ..options
             };
-            assert_eq!(needs(kind, &fence), needed | Caps::FENCE);
+            assert_eq!(needs(kind, &fence, false), needed | Caps::FENCE);
+        }
+        for kind in [Kind::Send, Kind::Recv] {
+            assert_eq!(needs(kind, &Options::NONE, true), Caps::TAGGED);
         }
     }
 

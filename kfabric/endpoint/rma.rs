@@ -70,6 +70,7 @@ impl<C: Send + 'static> Endpoint<C> {
             options,
             remote: Some(remote),
             atomic: None,
+            tag: None,
         };
         self.transmit(checked, wanted, buffer, bytes, context)
     }
@@ -126,6 +127,7 @@ impl<C: Send + 'static> Endpoint<C> {
             options,
             remote: Some(remote),
             atomic: None,
+            tag: None,
         };
         self.transmit(checked, wanted, buffer, &[], context)
     }

@@ -5,6 +5,7 @@
 use super::{AtomicAction, Buffer, Kind, Options};
 use crate::av::Name;
 use crate::mr::RemoteSlice;
+use crate::proto::tag::Tags;
 
 /// What is posted.
 pub(crate) struct Request {
@@ -13,5 +14,7 @@ pub(crate) struct Request {
     pub(crate) peer: Name,
     pub(crate) remote: Option<RemoteSlice>,
     pub(crate) atomic: Option<AtomicAction>,
+    /// Of a message its tag, of a receive those that it takes; `None`: it is untagged.
+    pub(crate) tags: Option<Tags>,
     pub(crate) buffer: Buffer,
 }

@@ -28,6 +28,7 @@ pub(crate) fn request(kind: Kind) -> Request {
         peer: Name::NONE,
         remote: None,
         atomic: None,
+        tags: None,
         buffer: Buffer::empty(),
     }
 }

@@ -28,6 +28,7 @@
 //! | [`chain`] | a queue through the elements of a slice |
 //! | [`flow`] | how much a peer may send that meets no receive |
 //! | [`peer`] | everything that two sides want of each other |
+//! | [`tag`] | which tags a receive takes |
 //! | [`session`] | who talks to whom, over one link after another |
 //! | [`violation`] | what a peer may not do |
 //! | [`wire`] | a frame, as bytes |
@@ -51,6 +52,7 @@ pub mod powercut;
 pub mod range;
 pub mod rng;
 pub mod session;
+pub mod tag;
 pub mod violation;
 pub mod wire;
 

@@ -4,13 +4,26 @@
 //!
 //! What arrives while no receive is posted waits in its sender's slot, with its sender's buffer:
 //! so it costs this side nothing, and is bounded by the slots of the senders. First come, first
-//! served, on both sides.
+//! served, on both sides, among those that fit each other: a tagged receive takes messages with a tag
+//! of its own, an untagged one those without.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `posted` | receives that wait for a message, and what it costs to find one |
+//! | `waiting` | arrivals that wait for a receive, likewise |
+//! | `buckets` | chains by a number, for both |
 //!
 //! Locks: `state` is a leaf lock, interrupts disabled; nothing completes with it held.
 
 use crate::op::{Chain, Failure, Kind, Level, Op, OpId, Operation, Success};
 use kernel::prelude::*;
 use kernel::sync::{new_spinlock_irq, SpinLockIrq};
+
+mod buckets;
+mod posted;
+mod waiting;
+use posted::Posted;
+use waiting::Waiting;
 
 /// The receiving side of an endpoint.
 #[pin_data]
@@ -20,10 +33,8 @@ pub(crate) struct Matching {
 }
 
 struct State {
-    /// Receives that wait for an arrival.
-    posted: Chain,
-    /// Arrivals that wait for a receive.
-    waiting: Chain,
+    posted: Posted,
+    waiting: Waiting,
     /// Why nothing is taken any more.
     closed: Option<Closed>,
 }
@@ -38,15 +49,16 @@ struct Closed {
 }
 
 impl Matching {
-    pub(crate) fn new() -> impl PinInit<Self> {
+    /// For so many posted receives. Sleeps. `ENOMEM`.
+    pub(crate) fn new(receives: usize) -> Result<impl PinInit<Self>> {
         let state = State {
-            posted: Chain::new(),
-            waiting: Chain::new(),
+            posted: Posted::new(receives)?,
+            waiting: Waiting::new(receives)?,
             closed: None,
         };
-        pin_init!(Matching {
+        Ok(pin_init!(Matching {
             state <- new_spinlock_irq!(state, "kfi_matching"),
-        })
+        }))
     }
 
     /// Takes a posted receive; gives the pair if something waits for it.
@@ -57,8 +69,8 @@ impl Matching {
             receive.complete(Err(Failure::not_executed(error)));
             return None;
         }
-        match state.waiting.pop() {
-            Some(arrival) => Some(Match { arrival, receive }),
+        match state.waiting.take_for(&receive) {
+            Some(arrival) => Some(Match::new(arrival, receive)),
             None => {
                 state.posted.push(receive);
                 None
@@ -66,19 +78,20 @@ impl Matching {
         }
     }
 
-    /// Takes a receive back that has met an arrival which is gone, before all that are posted; gives the
+    /// Takes a receive back that has met an arrival which is gone, into the place that it had; gives the
     /// pair if something waits for it.
-    pub(crate) fn put_back(&self, receive: Operation) -> Option<Match> {
+    pub(crate) fn put_back(&self, mut receive: Operation) -> Option<Match> {
+        receive.op().set_tag(None);
         let mut state = self.state.lock();
         if let Some(Closed { error, .. }) = state.closed {
             drop(state);
             receive.complete(Err(Failure::not_executed(error)));
             return None;
         }
-        match state.waiting.pop() {
-            Some(arrival) => Some(Match { arrival, receive }),
+        match state.waiting.take_for(&receive) {
+            Some(arrival) => Some(Match::new(arrival, receive)),
             None => {
-                state.posted.push_front(receive);
+                state.posted.put_back(receive);
                 None
             }
         }
@@ -92,8 +105,8 @@ impl Matching {
             arrival.give_up(lost);
             return None;
         }
-        match state.posted.pop() {
-            Some(receive) => Some(Match { arrival, receive }),
+        match state.posted.take_for(&arrival) {
+            Some(receive) => Some(Match::new(arrival, receive)),
             None => {
                 state.waiting.push(arrival);
                 None
@@ -103,7 +116,7 @@ impl Matching {
 
     /// Takes a posted receive out again.
     pub(crate) fn cancel(&self, id: OpId) -> Option<Operation> {
-        self.state.lock().posted.find(|op| op.id() == id)
+        self.state.lock().posted.find(id)
     }
 
     /// Takes one arrival out again that its sender cancels.
@@ -121,7 +134,7 @@ impl Matching {
     pub(crate) fn close(&self, error: Error, lost: Error) {
         let mut state = self.state.lock();
         state.closed = Some(Closed { error, lost });
-        let (mut posted, mut waiting) = (state.posted.take(), state.waiting.take());
+        let (mut posted, mut waiting) = (state.posted.take(), state.waiting.extract(|_| true));
         drop(state);
         while let Some(receive) = posted.pop() {
             receive.complete(Err(Failure::not_executed(error)));
@@ -151,6 +164,12 @@ pub struct Match {
 }
 
 impl Match {
+    /// A receive that takes an arrival.
+    fn new(arrival: Operation, mut receive: Operation) -> Self {
+        receive.op().set_tag(arrival.tag());
+        Match { arrival, receive }
+    }
+
     /// How many bytes are to be moved.
     pub fn len(&self) -> usize {
         match self.arrival.kind() {
@@ -239,8 +258,9 @@ fn copy(receive: &Op, send: &Op) -> Result {
 mod tests {
     use super::*;
     use crate::memory::Memory;
-    use crate::op::testing::Bench;
-    use crate::op::{Buffer, Level, Status};
+    use crate::op::testing::{request, Bench};
+    use crate::op::{Buffer, Request, Status};
+    use crate::proto::tag::Tags;
 
     /// A side with slots of its own.
     struct Side(Bench<u64>);
@@ -268,7 +288,7 @@ mod tests {
     }
 
     fn matching() -> Result<Pin<KBox<Matching>>> {
-        KBox::pin_init(Matching::new(), GFP_KERNEL)
+        KBox::pin_init(Matching::new(8)?, GFP_KERNEL)
     }
 
     #[test]
@@ -430,6 +450,190 @@ mod tests {
         pair.execute();
         assert_eq!(rx.ended(), Some((1, success(100))));
         assert_eq!(tx.ended(), Some((2, success(100))));
+        Ok(())
+    }
+    impl Side {
+        /// A tagged operation without bytes.
+        fn tagged(&self, kind: Kind, tags: Tags, context: u64) -> Result<Operation> {
+            let request = Request {
+                tags: Some(tags),
+                ..request(kind)
+            };
+            Ok(self.0.post_request(request, context)?.1)
+        }
+
+        /// A message under that tag.
+        fn message(&self, tag: u64, context: u64) -> Result<Operation> {
+            self.tagged(Kind::Send, Tags::one(tag), context)
+        }
+
+        /// The contexts and the tags of all that have ended, each of which must have gone so.
+        fn all_ended(&self, expected: Status) -> Result<KVec<(u64, Option<u64>)>> {
+            let mut all = KVec::new();
+            while let Some(done) = self.0.read() {
+                assert_eq!(done.result, expected);
+                all.push((done.context, done.tag), GFP_KERNEL)?;
+            }
+            Ok(all)
+        }
+    }
+
+    #[test]
+    fn tagged_and_untagged_never_meet() -> Result {
+        let (matching, tx, rx) = (matching()?, Side::new()?, Side::new()?);
+        let any = Tags::new(0, u64::MAX);
+        // The receives wait for the others.
+        assert!(matching.post(rx.tagged(Kind::Recv, any, 1)?).is_none());
+        assert!(matching.offer(tx.op(Kind::Send, 0, 2)?).is_none());
+        assert!(matching.offer(tx.op(Kind::Write, 0, 3)?).is_none());
+        matching.offer(tx.message(0, 4)?).ok_or(EINVAL)?.execute();
+        assert_eq!(rx.all_ended(success(0))?[..], [(1, Some(0))]);
+        assert_eq!(tx.all_ended(success(0))?[..], [(4, Some(0))]);
+        // The messages wait for the others.
+        assert!(matching.post(rx.tagged(Kind::Recv, any, 5)?).is_none());
+        for context in [6, 7] {
+            let receive = rx.op(Kind::Recv, 0, context)?;
+            matching.post(receive).ok_or(EINVAL)?.execute();
+        }
+        assert_eq!(rx.all_ended(success(0))?[..], [(6, None), (7, None)]);
+        assert_eq!(tx.all_ended(success(0))?[..], [(2, None), (3, None)]);
+        assert!(matching.post(rx.op(Kind::Recv, 0, 8)?).is_none());
+        matching.offer(tx.message(9, 9)?).ok_or(EINVAL)?.execute();
+        assert_eq!(rx.all_ended(success(0))?[..], [(5, Some(9))]);
+        Ok(())
+    }
+
+    #[test]
+    fn message_goes_to_the_first_receive_that_takes_it() -> Result {
+        let (matching, tx, rx) = (matching()?, Side::new()?, Side::new()?);
+        let receives = [(6, 0), (5, 0), (4, 1), (0, u64::MAX), (5, 0), (6, 0)];
+        for (context, (tag, ignore)) in (0..).zip(receives) {
+            let tags = Tags::new(tag, ignore);
+            let receive = rx.tagged(Kind::Recv, tags, context)?;
+            assert!(matching.post(receive).is_none());
+        }
+        for (tag, expected) in [(5, 1), (5, 2), (7, 3), (5, 4), (6, 0), (6, 5)] {
+            matching.offer(tx.message(tag, 9)?).ok_or(EINVAL)?.execute();
+            assert_eq!(rx.all_ended(success(0))?[..], [(expected, Some(tag))]);
+            drop(tx.0.read());
+        }
+        assert!(matching.offer(tx.message(6, 9)?).is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn receive_gets_the_first_message_that_it_takes() -> Result {
+        let (matching, tx, rx) = (matching()?, Side::new()?, Side::new()?);
+        for (context, tag) in (0..).zip([8, 5, 1 << 63, 5, 9, 4]) {
+            assert!(matching.offer(tx.message(tag, context)?).is_none());
+        }
+        for (tag, ignore, expected) in [
+            (5, 0, Some(1)),
+            (7, 0, None),
+            (4, 1, Some(3)),
+            (0, u64::MAX >> 1, Some(0)),
+            (9, 1 << 63, Some(4)),
+            (0, u64::MAX, Some(2)),
+            (0, u64::MAX, Some(5)),
+            (0, u64::MAX, None),
+        ] {
+            let receive = rx.tagged(Kind::Recv, Tags::new(tag, ignore), 7)?;
+            let pair = matching.post(receive);
+            assert_eq!(pair.is_some(), expected.is_some());
+            if let (Some(pair), Some(expected)) = (pair, expected) {
+                pair.execute();
+                assert_eq!(tx.ended().map(|(context, _)| context), Some(expected));
+                drop(rx.0.read());
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn tagged_receive_that_is_put_back_has_its_place_again() -> Result {
+        let (matching, tx, rx) = (matching()?, Side::new()?, Side::new()?);
+        for ignore in [0, 1] {
+            for context in 0..3 {
+                let receive = rx.tagged(Kind::Recv, Tags::new(4, ignore), context)?;
+                assert!(matching.post(receive).is_none());
+            }
+            // Two at a time, in either order.
+            for swap in [false, true] {
+                let mut receives = Chain::new();
+                for _ in 0..2 {
+                    let pair = matching.offer(tx.message(4, 5)?).ok_or(EINVAL)?;
+                    let (arrival, receive) = pair.into_parts();
+                    drop(arrival);
+                    receives.push(receive);
+                }
+                let (first, second) = (receives.pop(), receives.pop());
+                let order = if swap {
+                    [second, first]
+                } else {
+                    [first, second]
+                };
+                for receive in order.into_iter().flatten() {
+                    assert!(matching.put_back(receive).is_none());
+                }
+            }
+            for context in 0..3 {
+                matching.offer(tx.message(4, 5)?).ok_or(EINVAL)?.execute();
+                assert_eq!(rx.all_ended(success(0))?[..], [(context, Some(4))]);
+            }
+            while tx.0.read().is_some() {}
+        }
+        // What it told meanwhile is forgotten.
+        let receive = rx.tagged(Kind::Recv, Tags::new(4, 1), 6)?;
+        let id = receive.id();
+        assert!(matching.post(receive).is_none());
+        let pair = matching.offer(tx.message(5, 5)?).ok_or(EINVAL)?;
+        let (arrival, receive) = pair.into_parts();
+        assert_eq!(receive.tag(), Some(5));
+        drop(arrival);
+        assert!(matching.put_back(receive).is_none());
+        drop(matching.cancel(id));
+        let cancelled = Err(Failure::unknown(ECANCELED));
+        assert_eq!(rx.all_ended(cancelled)?[..], [(6, Some(4))]);
+        Ok(())
+    }
+
+    #[test]
+    fn whatever_waits_can_be_taken_out() -> Result {
+        let (matching, tx, rx) = (matching()?, Side::new()?, Side::new()?);
+        let post = |context| {
+            let receive = match context {
+                0 => rx.op(Kind::Recv, 0, context),
+                1 => rx.tagged(Kind::Recv, Tags::one(7), context),
+                _ => rx.tagged(Kind::Recv, Tags::new(7, 1), context),
+            }?;
+            let id = receive.id();
+            assert!(matching.post(receive).is_none());
+            Ok::<_, Error>(id)
+        };
+        let cancelled = Err(Failure::unknown(ECANCELED));
+        for context in 0..3 {
+            let id = post(context)?;
+            drop(matching.cancel(id));
+            assert_eq!(rx.ended(), Some((context, cancelled)));
+            assert!(matching.cancel(id).is_none());
+        }
+        for (context, tag) in (0..).zip([1, 2, 1 << 40, 3]) {
+            assert!(matching.offer(tx.message(tag, context)?).is_none());
+        }
+        drop(matching.recall(|op| op.tag() == Some(1 << 40)));
+        assert_eq!(tx.ended(), Some((2, cancelled)));
+        drop(matching.withdraw(|op| op.tag() != Some(3)));
+        assert_eq!(tx.all_ended(cancelled)?.len(), 2);
+        // The close gets the rest.
+        for context in 0..3 {
+            post(context)?;
+        }
+        matching.close(ECANCELED, EHOSTUNREACH);
+        let closed = |error| Err(Failure::not_executed(error));
+        assert_eq!(rx.all_ended(closed(ECANCELED))?.len(), 3);
+        assert_eq!(tx.ended(), Some((3, closed(EHOSTUNREACH))));
+        assert!(matching.offer(tx.message(7, 4)?).is_none());
+        assert_eq!(tx.ended(), Some((4, closed(EHOSTUNREACH))));
         Ok(())
     }
 }

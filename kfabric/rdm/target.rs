@@ -255,6 +255,7 @@ mod tests {
                     domain.child(Class::Endpoint)?.core().clone(),
                     None,
                     Role::Datagrams,
+                    1,
                 )?,
                 bench: Bench::new(1, None)?,
                 _domain: domain,

@@ -466,19 +466,6 @@ impl Chain {
         self.len = self.len.wrapping_add(1);
     }
 
-    /// Puts an operation before all others.
-    pub fn push_front(&mut self, op: Operation) {
-        let header = op.header;
-        core::mem::forget(op);
-        // SAFETY: The operation owned its cell, which is the chain's now.
-        unsafe { (*header.as_ptr()).next = self.head };
-        self.head = Some(header);
-        if self.tail.is_none() {
-            self.tail = Some(header);
-        }
-        self.len = self.len.wrapping_add(1);
-    }
-
     /// Takes the first operation out.
     #[inline]
     pub fn pop(&mut self) -> Option<Operation> {

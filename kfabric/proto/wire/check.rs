@@ -370,6 +370,32 @@ mod tests {
     }
 
     #[test]
+    fn tag_stands_where_the_flag_says_so() {
+        let tags = [0, 1, 1 << 32, u64::MAX];
+        for kind in [Kind::Send, Kind::Rts] {
+            for tag in tags {
+                let tagged = with(kind, |h| (h.flags, h.key) = (Flags::TAGGED, tag));
+                assert_eq!(tagged, Ok(()), "{kind:?} {tag:#x}");
+                let both = Flags::TAGGED | Flags::DATA;
+                let with_data = with(kind, |h| (h.flags, h.key, h.data) = (both, tag, !tag));
+                assert_eq!(with_data, Ok(()), "{kind:?} {tag:#x}");
+                let bare = match tag {
+                    0 => Ok(()),
+                    _ => Err(Malformed::Reserved),
+                };
+                assert_eq!(with(kind, |h| h.key = tag), bare, "{kind:?} {tag:#x}");
+            }
+        }
+        // A tag in the place of a key; all others have neither.
+        for kind in Kind::ALL {
+            let may = matches!(kind, Kind::Send | Kind::Rts | Kind::Write | Kind::Read);
+            let expected = if may { Ok(()) } else { Err(Malformed::Flags) };
+            let tagged = with(kind, |h| h.flags |= Flags::TAGGED);
+            assert_eq!(tagged, expected, "{kind:?}");
+        }
+    }
+
+    #[test]
     fn ranges_and_counts_of_the_others_are_bounded() {
         let range = Err(Malformed::Range);
         for kind in [Kind::Read, Kind::Commit] {

@@ -14,6 +14,7 @@ use crate::op::{
     Status,
 };
 use crate::proto::peer::incoming::Token;
+use crate::proto::tag::Tags;
 use crate::stats::Stats;
 use crate::sys::slot::Pool;
 use kernel::prelude::*;
@@ -59,6 +60,7 @@ pub(super) struct Wish {
     pub(super) data: Option<u64>,
     pub(super) remote: Option<RemoteSlice>,
     pub(super) atomic: Option<AtomicAction>,
+    pub(super) tag: Option<u64>,
     pub(super) len: usize,
 }
 
@@ -100,6 +102,7 @@ impl Proxies {
             peer: self.name,
             remote: wish.remote,
             atomic: wish.atomic,
+            tags: wish.tag.map(Tags::one),
             buffer: Buffer::afar(wish.len),
         });
         Ok(slot.arm(token))

@@ -220,11 +220,19 @@ impl Talk {
                 failed(&Failure::not_executed(EMSGSIZE))
             }
             Action::Message {
-                token, data, len, ..
-            } => self.message(peer, token, data, len.into(), Some(bytes)),
+                token,
+                tag,
+                data,
+                len,
+                ..
+            } => self.message(peer, token, message(tag, data, len.into()), Some(bytes)),
             Action::Offer {
-                token, data, len, ..
-            } => self.message(peer, token, data, len, None),
+                token,
+                tag,
+                data,
+                len,
+                ..
+            } => self.message(peer, token, message(tag, data, len), None),
             Action::Piece {
                 token,
                 offset,
@@ -303,18 +311,9 @@ impl Talk {
         &mut self,
         peer: &Arc<Peer>,
         token: Token,
-        data: Option<u64>,
-        len: u64,
+        wish: Wish,
         bytes: Option<&[u8]>,
     ) -> Executed {
-        let wish = Wish {
-            kind: Kind::Send,
-            level: Level::Delivered,
-            data,
-            remote: None,
-            atomic: None,
-            len: len as usize,
-        };
         let proxy = match self.proxies.take(token, wish) {
             Ok(proxy) => proxy,
             Err(error) => return failed(&Failure::not_executed(error)),
@@ -587,6 +586,19 @@ fn read_letter(peer: &Arc<Peer>, bytes: &[u8]) -> Executed {
     }
 }
 
+/// The proxy of a message.
+fn message(tag: Option<u64>, data: Option<u64>, len: u64) -> Wish {
+    Wish {
+        kind: Kind::Send,
+        level: Level::Delivered,
+        data,
+        remote: None,
+        atomic: None,
+        tag,
+        len: len as usize,
+    }
+}
+
 /// The proxy of an access.
 fn access(
     kind: Kind,
@@ -609,6 +621,7 @@ fn access(
         data: data.map(|(_, data)| data),
         remote: Some(RemoteSlice::asked(Key::from_raw(key), range)),
         atomic: None,
+        tag: None,
         len,
     })
 }

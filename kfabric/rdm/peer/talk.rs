@@ -746,7 +746,7 @@ fn command(op: &Op) -> Command {
             datatype: atomic.datatype,
             commit,
         },
-        _ => Does::Send { tag: None },
+        _ => Does::Send { tag: op.tag() },
     };
     Command {
         what,
