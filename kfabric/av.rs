@@ -89,6 +89,9 @@ impl Address {
     // Above the bits that an address vector gives out.
     pub const PEER: Address = Address(1 << 56);
 
+    /// Anybody, for receives; for all else nobody. Source: FI_ADDR_UNSPEC.
+    pub const UNSPECIFIED: Address = Address(u64::MAX);
+
     const INDEX_BITS: u32 = 32;
     const GENERATION_MASK: u32 = (1 << 24) - 1;
 

@@ -54,12 +54,14 @@ impl Caps {
     pub const HMEM: Caps = Caps(1 << 8);
     /// Messages with tags, and receives that choose among them. Source: FI_TAGGED.
     pub const TAGGED: Caps = Caps(1 << 9);
+    /// Receives that take the messages of one peer. Source: FI_DIRECTED_RECV.
+    pub const DIRECTED_RECV: Caps = Caps(1 << 10);
 
     /// What an info has only if it is asked for, since it costs something. Source: secondary
     /// capabilities of fi_getinfo(3).
     const ON_REQUEST: Caps = Caps::FENCE;
 
-    const NAMES: [(Caps, &'static str); 10] = [
+    const NAMES: [(Caps, &'static str); 11] = [
         (Caps::MSG, "msg"),
         (Caps::READ, "read"),
         (Caps::WRITE, "write"),
@@ -70,6 +72,7 @@ impl Caps {
         (Caps::UNCACHED, "uncached"),
         (Caps::HMEM, "hmem"),
         (Caps::TAGGED, "tagged"),
+        (Caps::DIRECTED_RECV, "directed_recv"),
     ];
 
     /// Whether each capability of `needed` is in the set.

@@ -187,10 +187,15 @@ impl Op {
         self.origin.endpoint
     }
 
-    /// The peer's name; [`Name::NONE`] for a receive.
+    /// The peer's name. Of a receive: whose messages it takes; [`Name::NONE`] if it takes everybody's.
     #[inline]
     pub fn peer(&self) -> &Name {
         &self.peer
+    }
+
+    /// By which name its peers know the endpoint that posted it.
+    pub(crate) fn sender(&self) -> &Name {
+        self.origin.name().unwrap_or(&Name::NONE)
     }
 
     /// The range of the peer's region, for RMA and commit.

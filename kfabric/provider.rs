@@ -193,8 +193,8 @@ pub trait Endpoint: Send + Sync + 'static {
 pub fn caps<E: Endpoint>() -> Caps {
     let mut caps = Caps::NONE;
     if E::HAS_SEND {
-        // Tags are matched by the core, see rdm/matching.rs.
-        caps |= Caps::MSG | Caps::TAGGED;
+        // Tags and sources are matched by the core, see rdm/matching.rs.
+        caps |= Caps::MSG | Caps::TAGGED | Caps::DIRECTED_RECV;
     }
     if E::HAS_READ {
         caps |= Caps::READ;
@@ -348,7 +348,10 @@ mod tests {
     #[test]
     fn capabilities_are_what_is_implemented() {
         // It sends, and nothing else; fences are the core's.
-        assert_eq!(caps::<Keeper>(), Caps::MSG | Caps::TAGGED | Caps::FENCE);
+        assert_eq!(
+            caps::<Keeper>(),
+            Caps::MSG | Caps::TAGGED | Caps::DIRECTED_RECV | Caps::FENCE
+        );
     }
 
     /// A device that implements everything, and stores by itself.

@@ -13,6 +13,7 @@ mod commit;
 mod context;
 mod cq;
 mod device;
+mod directed;
 mod domain;
 mod endpoint;
 mod fence;
@@ -42,6 +43,7 @@ pub(crate) const ALL: &[&[Case]] = &[
     context::CASES,
     msg::CASES,
     tagged::CASES,
+    directed::CASES,
     rma::CASES,
     mr::CASES,
     keys::CASES,

@@ -122,6 +122,9 @@ impl<'a, C: Send + 'static> Builder<'a, C> {
             limits.rx_size,
         )?;
         let live = Live::open(&domain, port, fence.clone(), self.info)?;
+        let name = live.transport.name();
+        tx.origin.set_name(&name);
+        rx.origin.set_name(&name);
         let endpoint = Endpoint {
             _files: files,
             live,
@@ -152,7 +155,7 @@ mod tests {
     fn endpoint_that_the_domain_does_not_offer_is_not_opened() -> Result {
         let bench = Bench::new()?;
         let mut info = Desk::info()?;
-        assert_eq!(info.caps, Caps::MSG | Caps::TAGGED);
+        assert_eq!(info.caps, Caps::MSG | Caps::TAGGED | Caps::DIRECTED_RECV);
         let cq = CompletionQueue::<u64>::new(&bench.opened.domain, 8, None)?;
         let enable = |info: &Info| {
             let builder = Endpoint::<u64>::builder(&bench.opened.domain, info);

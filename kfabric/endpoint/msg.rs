@@ -118,7 +118,31 @@ impl<C: Send + 'static> Endpoint<C> {
     /// Those of the completion: `EMSGSIZE`: the message was longer than the buffer.
     #[inline]
     pub fn recv(&self, buffer: impl Into<Buffer>, context: C) -> Result<OpId, Refused<C>> {
-        self.receive(buffer.into(), None, context)
+        self.receive(buffer.into(), Address::UNSPECIFIED, None, context)
+    }
+
+    /// Receives a message without a tag, or the remote CQ data of a write, of one peer.
+    ///
+    /// As [`Endpoint::recv`] but for that; with [`Address::UNSPECIFIED`] it takes everybody's. A message
+    /// goes to the receive that was posted first of those that take it. The peer is the one that has
+    /// the address at the post. Steps: if messages wait, those of others before the first of the peer.
+    ///
+    /// # Errors
+    /// As [`Endpoint::recv`], and
+    /// - `EHOSTUNREACH`: `from` is not in the address vector.
+    /// - `ENOTCONN`: the endpoint is to be connected first.
+    /// - `EOPNOTSUPP`: also if the endpoint was not enabled for
+    ///   [`Caps::DIRECTED_RECV`](crate::info::Caps::DIRECTED_RECV).
+    ///
+    /// Source: `src_addr` of fi_recv(3), FI_DIRECTED_RECV of fi_getinfo(3).
+    #[inline]
+    pub fn recv_from(
+        &self,
+        buffer: impl Into<Buffer>,
+        from: Address,
+        context: C,
+    ) -> Result<OpId, Refused<C>> {
+        self.receive(buffer.into(), from, None, context)
     }
 }
 

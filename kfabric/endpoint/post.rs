@@ -122,11 +122,12 @@ impl<C: Send + 'static> Endpoint<C> {
         })
     }
 
-    /// Posts a receive of messages with these tags, or of untagged ones, or refuses it.
+    /// Posts a receive of messages of a peer, or of everybody, with these tags or untagged, or refuses it.
     #[inline(always)]
     pub(super) fn receive(
         &self,
         buffer: Buffer,
+        from: Address,
         tags: Option<Tags>,
         context: C,
     ) -> Result<OpId, Refused<C>> {
@@ -137,10 +138,14 @@ impl<C: Send + 'static> Endpoint<C> {
             Ok(posting) => posting,
             Err(error) => return Self::refuse(&self.rx, error, buffer, context),
         };
+        let peer = match self.source(from) {
+            Ok(peer) => peer,
+            Err(error) => return Self::refuse(&self.rx, error, buffer, context),
+        };
         let request = Request {
             kind: Kind::Recv,
             options: Options::NONE,
-            peer: Name::NONE,
+            peer,
             remote: None,
             atomic: None,
             tags,
@@ -257,6 +262,20 @@ impl<C: Send + 'static> Endpoint<C> {
         match self.caps.contains(needs) {
             true => Ok(()),
             false => Err(EOPNOTSUPP),
+        }
+    }
+
+    /// Whose messages a receive takes.
+    ///
+    /// # Errors
+    /// - `EOPNOTSUPP`: the endpoint was not enabled for telling peers apart.
+    /// - Those of [`Endpoint::peer`].
+    #[inline(always)]
+    fn source(&self, from: Address) -> Result<Name> {
+        match from {
+            Address::UNSPECIFIED => Ok(Name::NONE),
+            _ if !self.caps.contains(Caps::DIRECTED_RECV) => Err(EOPNOTSUPP),
+            from => self.peer(from),
         }
     }
 

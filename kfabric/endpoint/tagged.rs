@@ -73,7 +73,23 @@ impl<C: Send + 'static> Endpoint<C> {
         ignore: u64,
         context: C,
     ) -> Result<OpId, Refused<C>> {
-        self.receive(buffer.into(), Some(Tags::new(tag, ignore)), context)
+        let tags = Some(Tags::new(tag, ignore));
+        self.receive(buffer.into(), Address::UNSPECIFIED, tags, context)
+    }
+
+    /// Receives a message with such a tag of one peer.
+    ///
+    /// As [`Endpoint::trecv`] and [`Endpoint::recv_from`].
+    #[inline]
+    pub fn trecv_from(
+        &self,
+        buffer: impl Into<Buffer>,
+        from: Address,
+        tag: u64,
+        ignore: u64,
+        context: C,
+    ) -> Result<OpId, Refused<C>> {
+        self.receive(buffer.into(), from, Some(Tags::new(tag, ignore)), context)
     }
 }
 

@@ -2,6 +2,7 @@
 
 //! Where operations come from and return to.
 
+use crate::av::Name;
 use crate::cntr::{Counters, Counts};
 use crate::cq::Queue;
 use crate::debugfs;
@@ -9,12 +10,14 @@ use crate::rdm::fence::Fence;
 use crate::stats::Stats;
 use kernel::fmt;
 use kernel::prelude::*;
-use kernel::sync::Arc;
+use kernel::sync::{Arc, SetOnce};
 
 /// Where the operations of one direction of an endpoint come from and return to.
 pub(crate) struct Origin {
     /// Which endpoint.
     pub(crate) endpoint: u64,
+    /// By which name its peers know it; before it has one, nothing is posted.
+    name: SetOnce<Name>,
     /// Where they complete.
     pub(crate) queue: Arc<Queue>,
     /// Where they are counted.
@@ -39,6 +42,7 @@ impl Origin {
         Ok(Arc::new(
             Origin {
                 endpoint,
+                name: SetOnce::new(),
                 queue,
                 stats,
                 counters,
@@ -47,6 +51,16 @@ impl Origin {
             },
             GFP_KERNEL,
         )?)
+    }
+
+    /// Notes by which name its peers know the endpoint. Once.
+    pub(crate) fn set_name(&self, name: &Name) {
+        self.name.populate(*name);
+    }
+
+    /// By which name its peers know the endpoint.
+    pub(crate) fn name(&self) -> Option<&Name> {
+        self.name.as_ref()
     }
 
     /// Counts how one ended, for its counter if it has one.

@@ -64,9 +64,19 @@ impl<C: Send + 'static> Drop for Bench<C> {
 
 impl<C: Send + 'static> Bench<C> {
     pub(crate) fn new(slots: usize, callback: Option<Arc<dyn Notify>>) -> Result<Self> {
+        Self::named(b"bench", slots, callback)
+    }
+
+    /// The same, of an endpoint of that name.
+    pub(crate) fn named(
+        name: &[u8],
+        slots: usize,
+        callback: Option<Arc<dyn Notify>>,
+    ) -> Result<Self> {
         let queue = Queue::new(slots, callback)?;
         let stats = Arc::new(Stats::default(), GFP_KERNEL)?;
         let origin = Origin::new(7, queue.clone(), stats, None, None, slots)?;
+        origin.set_name(&Name::new(name)?);
         Ok(Bench {
             pool: Pool::new(slots, |index| Op::idle(&origin, index))?,
             queue,

@@ -5,7 +5,7 @@
 //! What arrives while no receive is posted waits in its sender's slot, with its sender's buffer:
 //! so it costs this side nothing, and is bounded by the slots of the senders. First come, first
 //! served, on both sides, among those that fit each other: a tagged receive takes messages with a tag
-//! of its own, an untagged one those without.
+//! of its own, an untagged one those without, and one of a peer that peer's only.
 //!
 //! | file | noun |
 //! |---|---|
@@ -257,6 +257,7 @@ fn copy(receive: &Op, send: &Op) -> Result {
 #[kunit_tests(kfabric_matching)]
 mod tests {
     use super::*;
+    use crate::av::Name;
     use crate::memory::Memory;
     use crate::op::testing::{request, Bench};
     use crate::op::{Buffer, Request, Status};
@@ -634,6 +635,78 @@ mod tests {
         assert_eq!(tx.ended(), Some((3, closed(EHOSTUNREACH))));
         assert!(matching.offer(tx.message(7, 4)?).is_none());
         assert_eq!(tx.ended(), Some((4, closed(EHOSTUNREACH))));
+        Ok(())
+    }
+    #[test]
+    fn receive_of_a_peer_takes_that_peers_messages() -> Result {
+        let (matching, rx) = (matching()?, Side::new()?);
+        let names: [&[u8]; 2] = [b"one", b"other"];
+        let senders = [
+            Side(Bench::named(names[0], 8, None)?),
+            Side(Bench::named(names[1], 8, None)?),
+        ];
+        let from = |peer: Option<usize>, tags, context| {
+            let request = Request {
+                peer: match peer {
+                    Some(peer) => Name::new(names[peer])?,
+                    None => Name::NONE,
+                },
+                tags,
+                ..request(Kind::Recv)
+            };
+            Ok::<_, Error>(rx.0.post_request(request, context)?.1)
+        };
+        let message = |peer: usize, tag| {
+            let sender: &Side = &senders[peer];
+            match tag {
+                Some(tag) => sender.message(tag, 9),
+                None => sender.op(Kind::Send, 0, 9),
+            }
+        };
+        for tag in [None, Some(5)] {
+            // The receives wait: each message goes to the first that is for its sender.
+            for (context, peer) in (0..).zip([Some(1), None, Some(0), Some(0), None]) {
+                let receive = from(peer, tag.map(Tags::one), context)?;
+                assert!(matching.post(receive).is_none());
+            }
+            for (peer, expected) in [(0, 1), (1, 0), (0, 2), (1, 4), (0, 3)] {
+                let pair = matching.offer(message(peer, tag)?).ok_or(EINVAL)?;
+                pair.execute();
+                assert_eq!(rx.all_ended(success(0))?[..], [(expected, tag)]);
+                drop(senders[peer].0.read());
+            }
+            // The messages wait.
+            for peer in [0, 1, 0] {
+                assert!(matching.offer(message(peer, tag)?).is_none());
+            }
+            let masked = tag.map(|tag| Tags::new(tag, 7));
+            for (peer, tags) in [(1, tag.map(Tags::one)), (0, masked), (0, masked)] {
+                let pair = matching.post(from(Some(peer), tags, 6)?).ok_or(EINVAL)?;
+                pair.execute();
+                assert_eq!(senders[peer].ended(), Some((9, success(0))));
+                drop(rx.0.read());
+            }
+        }
+        // Whichever was posted before, whether it ignores bits or not.
+        let masked = Some(Tags::new(0, u64::MAX));
+        for (context, tags) in [(1, masked), (2, Some(Tags::one(5)))] {
+            assert!(matching.post(from(Some(0), tags, context)?).is_none());
+        }
+        assert!(matching.offer(message(1, Some(5))?).is_none());
+        for context in [1, 2] {
+            let pair = matching.offer(message(0, Some(5))?).ok_or(EINVAL)?;
+            pair.execute();
+            assert_eq!(rx.all_ended(success(0))?[..], [(context, Some(5))]);
+        }
+        // It is found again, whatever is done to it.
+        let receive = from(Some(1), None, 7)?;
+        let id = receive.id();
+        assert!(matching.post(receive).is_none());
+        drop(matching.cancel(id));
+        assert!(matching.post(from(Some(1), None, 8)?).is_none());
+        matching.close(ECANCELED, EHOSTUNREACH);
+        assert_eq!(rx.ended().map(|(context, _)| context), Some(7));
+        assert_eq!(rx.ended(), Some((8, Err(Failure::not_executed(ECANCELED)))));
         Ok(())
     }
 }

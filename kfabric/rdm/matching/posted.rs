@@ -8,18 +8,24 @@
 //! | receive | is kept | a message looks at |
 //! |---|---|---|
 //! | untagged | in one chain | the first |
+//! | of one peer, untagged or of one tag | in chains by the peer and the tag | those of its sender and tag, and the few of others in the same chain |
 //! | of one tag | in chains by the tag | those of its tag, and the few of others in the same chain |
-//! | of several tags (some bits ignored) | in one chain | each, up to the first that takes it |
+//! | of several tags (some bits ignored), also of one peer | in one chain | each, up to the first that takes it |
 
 use super::buckets::Buckets;
+use crate::av::Name;
 use crate::op::{Chain, Op, OpId, Operation};
+use crate::proto::tag::Tags;
 use kernel::prelude::*;
 
 /// Receives that wait for a message.
 pub(super) struct Posted {
+    /// Untagged, of everybody.
     untagged: Chain,
-    /// Of one tag.
+    /// Of one tag and everybody.
     exact: Buckets,
+    /// Of one peer, untagged or of one tag.
+    directed: Buckets,
     /// Of several.
     masked: Chain,
     /// The place of the next.
@@ -27,23 +33,34 @@ pub(super) struct Posted {
 }
 
 /// Which chain a receive is in.
+#[derive(Clone, Copy)]
 enum Place {
     Untagged,
     Exact(u64),
+    Directed(u64),
     Masked,
 }
 
 fn place(receive: &Op) -> Place {
-    match receive.tags() {
-        None => Place::Untagged,
-        Some(tags) if tags.is_one() => Place::Exact(tags.tag()),
-        Some(_) => Place::Masked,
+    match (receive.tags(), *receive.peer() == Name::NONE) {
+        (Some(tags), _) if !tags.is_one() => Place::Masked,
+        (None, true) => Place::Untagged,
+        (Some(tags), true) => Place::Exact(tags.tag()),
+        (tags, false) => Place::Directed(number(receive.peer(), tags.map(Tags::tag))),
     }
+}
+
+/// The number under which receives of one peer are found, of one tag or untagged.
+fn number(peer: &Name, tag: Option<u64>) -> u64 {
+    peer.hash() ^ tag.unwrap_or(0)
 }
 
 /// Whether a receive takes an arrival.
 #[inline]
 pub(super) fn takes(receive: &Op, arrival: &Op) -> bool {
+    if *receive.peer() != Name::NONE && receive.peer() != arrival.sender() {
+        return false;
+    }
     match (receive.tags(), arrival.tag()) {
         (None, None) => true,
         (Some(tags), Some(tag)) => tags.contains(tag),
@@ -57,6 +74,7 @@ impl Posted {
         Ok(Posted {
             untagged: Chain::new(),
             exact: Buckets::new(receives)?,
+            directed: Buckets::new(receives)?,
             masked: Chain::new(),
             turn: 0,
         })
@@ -70,6 +88,7 @@ impl Posted {
         match place(&receive) {
             Place::Untagged => self.untagged.push(receive),
             Place::Exact(tag) => self.exact.push(tag, receive),
+            Place::Directed(number) => self.directed.push(number, receive),
             Place::Masked => self.masked.push(receive),
         }
     }
@@ -79,6 +98,7 @@ impl Posted {
         match place(&receive) {
             Place::Untagged => insert(&mut self.untagged, receive),
             Place::Exact(tag) => self.exact.put(tag, |chain| insert(chain, receive)),
+            Place::Directed(number) => self.directed.put(number, |chain| insert(chain, receive)),
             Place::Masked => insert(&mut self.masked, receive),
         }
     }
@@ -86,22 +106,56 @@ impl Posted {
     /// Takes out the first that takes an arrival.
     #[inline]
     pub(super) fn take_for(&mut self, arrival: &Op) -> Option<Operation> {
-        let Some(tag) = arrival.tag() else {
-            return self.untagged.pop();
+        let tag = arrival.tag();
+        let common = match tag {
+            None => Place::Untagged,
+            Some(tag) => Place::Exact(tag),
         };
+        // No others can take it, in most cases.
+        match self.directed.is_empty() && (tag.is_none() || self.masked.is_empty()) {
+            true => self.find_at(common, |receive| takes(receive, arrival)),
+            false => self.take_first(common, arrival),
+        }
+    }
+
+    /// As [`Posted::take_for`], if there are others than the common ones.
+    #[inline(never)]
+    fn take_first(&mut self, common: Place, arrival: &Op) -> Option<Operation> {
         let is = |receive: &Op| takes(receive, arrival);
-        let masked = match self.masked.is_empty() {
-            true => None,
-            false => self.masked.iter().find(|op| is(op)).map(Op::turn),
+        let directed = Place::Directed(number(arrival.sender(), arrival.tag()));
+        let mut first = None;
+        for place in [common, directed, Place::Masked] {
+            // Whichever was posted first.
+            if let Some(turn) = self.turn_at(place, is) {
+                if first.is_none_or(|(earliest, _)| turn < earliest) {
+                    first = Some((turn, place));
+                }
+            }
+        }
+        let (_, place) = first?;
+        self.find_at(place, is)
+    }
+
+    /// The turn of the first in a place that `is` accepts.
+    fn turn_at(&self, place: Place, is: impl Fn(&Op) -> bool) -> Option<u64> {
+        let found = match place {
+            Place::Untagged => self.untagged.iter().find(|op| is(op)),
+            Place::Exact(tag) => self.exact.iter(tag).find(|op| is(op)),
+            Place::Directed(number) => self.directed.iter(number).find(|op| is(op)),
+            Place::Masked => self.masked.iter().find(|op| is(op)),
         };
-        let Some(masked) = masked else {
-            return self.exact.find(tag, is);
-        };
-        // Whichever was posted first.
-        let exact = self.exact.iter(tag).find(|op| is(op)).map(Op::turn);
-        match exact {
-            Some(exact) if exact < masked => self.exact.find(tag, is),
-            _ => self.masked.find(is),
+        found.map(Op::turn)
+    }
+
+    /// Takes out the first in a place that `is` accepts.
+    #[inline]
+    fn find_at(&mut self, place: Place, is: impl Fn(&Op) -> bool) -> Option<Operation> {
+        match place {
+            // All of them take any.
+            Place::Untagged => self.untagged.pop(),
+            Place::Exact(tag) => self.exact.find(tag, is),
+            Place::Directed(number) => self.directed.find(number, is),
+            Place::Masked => self.masked.find(is),
         }
     }
 
@@ -109,7 +163,8 @@ impl Posted {
     pub(super) fn find(&mut self, id: OpId) -> Option<Operation> {
         let is = |op: &Op| op.id() == id;
         let found = self.untagged.find(is).or_else(|| self.masked.find(is));
-        found.or_else(|| self.exact.find_any(is))
+        let found = found.or_else(|| self.exact.find_any(is));
+        found.or_else(|| self.directed.find_any(is))
     }
 
     /// Takes all out.
@@ -120,6 +175,7 @@ impl Posted {
             all.push(op);
         }
         self.exact.extract(|_| true, &mut all);
+        self.directed.extract(|_| true, &mut all);
         all
     }
 }

@@ -3,8 +3,8 @@
 //! Arrivals that wait for a receive.
 //!
 //! A receive gets the arrival that came first, of those that it takes. An untagged one looks at the
-//! first, one of one tag at those of that tag and the few of others in the same chain; one that ignores
-//! bits of its tag at all tagged ones.
+//! first, or, if it is of one peer, at those before the peer's; one of one tag at those of that tag and
+//! the few of others in the same chain; one that ignores bits of its tag at all tagged ones.
 
 use super::buckets::Buckets;
 use super::posted::takes;
@@ -43,10 +43,10 @@ impl Waiting {
     /// Takes out the first that a receive takes.
     #[inline]
     pub(super) fn take_for(&mut self, receive: &Op) -> Option<Operation> {
-        let Some(tags) = receive.tags() else {
-            return self.untagged.pop();
-        };
         let is = |arrival: &Op| takes(receive, arrival);
+        let Some(tags) = receive.tags() else {
+            return self.untagged.find(is);
+        };
         if tags.is_one() {
             return self.tagged.find(tags.tag(), is);
         }
