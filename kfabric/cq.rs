@@ -16,7 +16,7 @@
 use crate::cntr::Counts;
 use crate::debugfs::{self, Shown};
 use crate::domain::{Child, Class, Domain};
-use crate::op::{Buffer, Chain, Kind, Operation, Status};
+use crate::op::{Buffer, Chain, Kind, Operation, Part, Status};
 use crate::sys::work;
 use core::marker::PhantomData;
 use kernel::fmt;
@@ -309,6 +309,8 @@ pub struct Completion<C> {
     pub tag: Option<u64>,
     /// How it went.
     pub result: Status,
+    /// Of a receive of several messages: where the message is, and whether the buffer has come back.
+    pub part: Option<Part>,
 }
 
 /// The reading side of a completion queue, as its callback sees it.
@@ -357,6 +359,7 @@ impl<'a, C: Send + 'static> Reader<'a, C> {
             buffer: slot.op().take_buffer(),
             tag: slot.op().tag(),
             result: *slot.op().status(),
+            part: slot.op().take_part(),
         })
     }
 }

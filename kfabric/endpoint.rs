@@ -11,6 +11,7 @@
 //! | `post` | the way of a post |
 //! | `msg` | messages |
 //! | `tagged` | messages with tags |
+//! | `multi` | receives of several messages |
 //! | `rma` | reads, writes and commits of a peer's regions |
 //! | `atomic` | atomics on a peer's regions |
 //! | `connect` | connecting to the one peer |
@@ -45,6 +46,7 @@ mod connect;
 mod direction;
 mod live;
 mod msg;
+mod multi;
 mod post;
 mod reach;
 mod rma;
@@ -52,6 +54,7 @@ mod tagged;
 
 pub use builder::Builder;
 pub(crate) use live::Live;
+pub use multi::MIN_MULTI_RECV;
 
 /// How long a close waits for operations that a provider holds, in milliseconds.
 pub const CLOSE_TIMEOUT_MS: u32 = 10_000;
@@ -74,6 +77,7 @@ pub struct Endpoint<C: Send + 'static> {
     rx: Direction<C>,
     reach: Reach,
     limits: Limits,
+    min_multi_recv: usize,
     /// What it was enabled for.
     caps: Caps,
     _counters: Option<cntr::Bound>,
@@ -92,6 +96,7 @@ impl<C: Send + 'static> Endpoint<C> {
             av: None,
             counters: Chosen::default(),
             eq: None,
+            min_multi_recv: MIN_MULTI_RECV,
         }
     }
 

@@ -201,7 +201,7 @@ impl Source {
     fn of(queue: &Arc<Queue>, id: u64, events: usize) -> Result<Arc<Self>> {
         let bound = Bound::new(queue, events)?;
         let stats = Arc::new(Stats::default(), GFP_KERNEL)?;
-        let origin = Origin::new(id, queue.clone(), stats, None, None, events)?;
+        let origin = Origin::new(id, queue.clone(), stats, None, None, None, events)?;
         let pool = Pool::new(events, |index| Op::idle(&origin, index))?;
         Ok(Arc::new(Source { id, pool, bound }, GFP_KERNEL)?)
     }

@@ -56,12 +56,14 @@ impl Caps {
     pub const TAGGED: Caps = Caps(1 << 9);
     /// Receives that take the messages of one peer. Source: FI_DIRECTED_RECV.
     pub const DIRECTED_RECV: Caps = Caps(1 << 10);
+    /// Receives that take several messages in one buffer. Source: FI_MULTI_RECV.
+    pub const MULTI_RECV: Caps = Caps(1 << 11);
 
     /// What an info has only if it is asked for, since it costs something. Source: secondary
     /// capabilities of fi_getinfo(3).
     const ON_REQUEST: Caps = Caps::FENCE;
 
-    const NAMES: [(Caps, &'static str); 11] = [
+    const NAMES: [(Caps, &'static str); 12] = [
         (Caps::MSG, "msg"),
         (Caps::READ, "read"),
         (Caps::WRITE, "write"),
@@ -73,6 +75,7 @@ impl Caps {
         (Caps::HMEM, "hmem"),
         (Caps::TAGGED, "tagged"),
         (Caps::DIRECTED_RECV, "directed_recv"),
+        (Caps::MULTI_RECV, "multi_recv"),
     ];
 
     /// Whether each capability of `needed` is in the set.

@@ -12,6 +12,8 @@
 //! | `buffer` | its local side |
 //! | `atomic` | what is done to words |
 //! | `request` | what is posted: all of that |
+//! | `multi` | a receive that takes several messages |
+//! | `shares` | who still uses its buffer |
 //! | `refused` | a post that was refused |
 //! | `id` | its number |
 //! | `origin` | where it comes from and returns to |
@@ -34,10 +36,12 @@ mod buffer;
 mod end;
 mod id;
 mod kind;
+pub(crate) mod multi;
 mod options;
 mod origin;
 mod refused;
 mod request;
+mod shares;
 mod status;
 #[cfg(CONFIG_KUNIT = "y")]
 pub(crate) mod testing;
@@ -47,10 +51,13 @@ pub use atomic::{Action, AtomicAction, AtomicOp, Datatype};
 pub use buffer::Buffer;
 pub use id::OpId;
 pub use kind::Kind;
+use multi::Multi;
+pub use multi::Part;
 pub use options::Options;
 pub(crate) use origin::Origin;
 pub use refused::Refused;
 pub(crate) use request::Request;
+pub(crate) use shares::Shares;
 pub use status::{Failure, Level, Outcome, Status, Success};
 
 /// The most bytes that an operation holds itself, so that nobody's memory is needed.
@@ -77,6 +84,8 @@ pub struct Op {
     buffer: Buffer,
     /// The bytes that were injected, if the buffer says so.
     injected: [u8; INJECT_SIZE],
+    /// How it is involved with a receive of several messages.
+    multi: Multi,
     /// A receive: whether a write consumed it.
     consumed: bool,
     /// Where fences count it.
@@ -103,6 +112,7 @@ impl Op {
             turn: 0,
             buffer: Buffer::empty(),
             injected: [0; INJECT_SIZE],
+            multi: Multi::No,
             consumed: false,
             ticket: None,
             status: Err(Failure::unknown(ECANCELED)),
@@ -130,6 +140,28 @@ impl Op {
         (self.index, self.use_count)
     }
 
+    /// Becomes a receive of nothing, which may become a part of another ([`Op::become_part`]), or go back
+    /// unused.
+    pub(crate) fn reserve(&mut self) {
+        self.kind = Kind::Recv;
+        self.options = Options::NONE;
+        self.peer = Name::NONE;
+        self.remote = None;
+        self.atomic = None;
+        self.tags = None;
+        self.consumed = false;
+        self.ended = false;
+        self.use_count = self.use_count.wrapping_add(1);
+    }
+
+    /// Becomes a part of the receive of that index, from the `offset` of its buffer, and counts as posted.
+    fn become_part(&mut self, of: u32, offset: usize, buffer: Buffer) {
+        self.multi = Multi::Part { of, offset };
+        self.buffer = buffer;
+        // Its bytes are counted with the whole.
+        self.origin.stats.posted(0);
+    }
+
     /// Takes a copy of the bytes that were posted as [`Buffer::injected`], which are as many.
     #[inline]
     pub(crate) fn inject(&mut self, bytes: &[u8]) {
@@ -141,6 +173,7 @@ impl Op {
     /// Lets go of what is still held, for the next use of the slot.
     pub(crate) fn reset(&mut self) {
         self.buffer = Buffer::empty();
+        self.multi = Multi::No;
     }
 
     /// What it does.

@@ -7,7 +7,7 @@ pub use crate::cm::{ConnectionRequest, PassiveEndpoint, PrivateData};
 pub use crate::cntr::{Counter, Counts, Reading, Threshold};
 pub use crate::cq::{Callback, Completion, CompletionQueue, Reader};
 pub use crate::domain::Domain;
-pub use crate::endpoint::{Builder, Endpoint};
+pub use crate::endpoint::{Builder, Endpoint, MIN_MULTI_RECV};
 pub use crate::eq::{Callback as EventCallback, Event, EventQueue, Reader as EventReader};
 pub use crate::fabric::Fabric;
 pub use crate::info::{
@@ -19,7 +19,7 @@ pub use crate::mr::{
 };
 pub use crate::op::{
     Action, AtomicAction, AtomicOp, Buffer, Datatype, Failure, Kind, Level, OpId, Options, Outcome,
-    Refused, Status, Success,
+    Part, Refused, Status, Success,
 };
 pub use crate::provider::registry::unplug;
 pub use crate::sys::autoload::load_provider;

@@ -193,8 +193,8 @@ pub trait Endpoint: Send + Sync + 'static {
 pub fn caps<E: Endpoint>() -> Caps {
     let mut caps = Caps::NONE;
     if E::HAS_SEND {
-        // Tags and sources are matched by the core, see rdm/matching.rs.
-        caps |= Caps::MSG | Caps::TAGGED | Caps::DIRECTED_RECV;
+        // What a receive takes is the core's, see rdm/matching.rs.
+        caps |= Caps::MSG | Caps::TAGGED | Caps::DIRECTED_RECV | Caps::MULTI_RECV;
     }
     if E::HAS_READ {
         caps |= Caps::READ;
@@ -350,7 +350,7 @@ mod tests {
         // It sends, and nothing else; fences are the core's.
         assert_eq!(
             caps::<Keeper>(),
-            Caps::MSG | Caps::TAGGED | Caps::DIRECTED_RECV | Caps::FENCE
+            Caps::MSG | Caps::TAGGED | Caps::DIRECTED_RECV | Caps::MULTI_RECV | Caps::FENCE
         );
     }
 

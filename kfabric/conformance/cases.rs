@@ -26,6 +26,7 @@ mod load;
 mod memory;
 mod mr;
 mod msg;
+mod multi;
 mod order;
 mod remote_data;
 mod rma;
@@ -44,6 +45,7 @@ pub(crate) const ALL: &[&[Case]] = &[
     msg::CASES,
     tagged::CASES,
     directed::CASES,
+    multi::CASES,
     rma::CASES,
     mr::CASES,
     keys::CASES,

@@ -13,6 +13,7 @@ use crate::debugfs::{self, Shown};
 use crate::domain::{Class, Domain};
 use crate::eq::EventQueue;
 use crate::info::{Caps, Info};
+use crate::op::Shares;
 use crate::provider::Port;
 use crate::rdm::fence::Fence;
 use kernel::prelude::*;
@@ -27,6 +28,7 @@ pub struct Builder<'a, C: Send + 'static> {
     pub(super) av: Option<&'a AddressVector>,
     pub(super) counters: Chosen<'a>,
     pub(super) eq: Option<&'a EventQueue>,
+    pub(super) min_multi_recv: usize,
 }
 
 impl<'a, C: Send + 'static> Builder<'a, C> {
@@ -70,6 +72,15 @@ impl<'a, C: Send + 'static> Builder<'a, C> {
         self
     }
 
+    /// How much space a receive of several messages must have left to take another, in bytes; 0 is as 1.
+    ///
+    /// By default [`MIN_MULTI_RECV`](super::MIN_MULTI_RECV). Source: FI_OPT_MIN_MULTI_RECV of
+    /// fi_endpoint(3).
+    pub fn min_multi_recv(mut self, bytes: usize) -> Self {
+        self.min_multi_recv = bytes;
+        self
+    }
+
     /// Opens the endpoint and reserves its slots: `tx_size` and `rx_size` of the info's limits.
     ///
     /// It does what the info has the capabilities for, and refuses all other posts.
@@ -107,8 +118,19 @@ impl<'a, C: Send + 'static> Builder<'a, C> {
             true => Some(Fence::new(limits.tx_size)?),
             false => None,
         };
-        let tx = Direction::new(id, tx, counters.clone(), fence.clone(), limits.tx_size)?;
-        let rx = Direction::new(id, rx, counters.clone(), None, limits.rx_size)?;
+        let shares = match self.info.caps.contains(Caps::MULTI_RECV) {
+            true => Some(Shares::new(limits.rx_size)?),
+            false => None,
+        };
+        let tx = Direction::new(
+            id,
+            tx,
+            counters.clone(),
+            fence.clone(),
+            None,
+            limits.tx_size,
+        )?;
+        let rx = Direction::new(id, rx, counters.clone(), None, shares, limits.rx_size)?;
         let dir = debugfs::dir(self.domain.dir(), fmt!("endpoint-{id}"))?;
         let files = [
             debugfs::file(&dir, fmt!("tx"), Shown::Direction(tx.origin.clone()))?,
@@ -132,6 +154,7 @@ impl<'a, C: Send + 'static> Builder<'a, C> {
             rx,
             reach,
             limits,
+            min_multi_recv: self.min_multi_recv,
             caps: self.info.caps,
             _counters: bound,
             domain,
@@ -155,7 +178,10 @@ mod tests {
     fn endpoint_that_the_domain_does_not_offer_is_not_opened() -> Result {
         let bench = Bench::new()?;
         let mut info = Desk::info()?;
-        assert_eq!(info.caps, Caps::MSG | Caps::TAGGED | Caps::DIRECTED_RECV);
+        assert_eq!(
+            info.caps,
+            Caps::MSG | Caps::TAGGED | Caps::DIRECTED_RECV | Caps::MULTI_RECV
+        );
         let cq = CompletionQueue::<u64>::new(&bench.opened.domain, 8, None)?;
         let enable = |info: &Info| {
             let builder = Endpoint::<u64>::builder(&bench.opened.domain, info);

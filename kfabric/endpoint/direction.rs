@@ -4,7 +4,7 @@
 
 use crate::cntr::Counters;
 use crate::cq::{Bound, CompletionQueue};
-use crate::op::{Op, Origin};
+use crate::op::{Op, Origin, Shares};
 use crate::rdm::fence::Fence;
 use crate::stats::Stats;
 use crate::sys::slot::Pool;
@@ -24,12 +24,13 @@ impl<C: Send + 'static> Direction<C> {
         cq: &CompletionQueue<C>,
         counters: Option<Arc<Counters>>,
         fence: Option<Arc<Fence>>,
+        shares: Option<Arc<Shares>>,
         slots: usize,
     ) -> Result<Self> {
         let bound = Bound::new(cq.queue(), slots)?;
         let stats = Arc::new(Stats::default(), GFP_KERNEL)?;
         let queue = cq.queue().clone();
-        let origin = Origin::new(endpoint, queue, stats, counters, fence, slots)?;
+        let origin = Origin::new(endpoint, queue, stats, counters, fence, shares, slots)?;
         Ok(Direction {
             pool: Pool::new(slots, |index| Op::idle(&origin, index))?,
             origin,

@@ -10,11 +10,13 @@ use crate::av::{Address, Name};
 use crate::info::Caps;
 use crate::memory::Exposed;
 use crate::mr::RemoteSlice;
+use crate::op::multi::dissolve;
 use crate::op::{
-    AtomicAction, Buffer, Kind, Level, OpId, Operation, Options, Refused, Request, INJECT_SIZE,
+    AtomicAction, Buffer, Chain, Kind, Level, OpId, Operation, Options, Refused, Request,
+    INJECT_SIZE,
 };
 use crate::proto::tag::Tags;
-use crate::provider::Rejected;
+use crate::provider::{Match, Rejected};
 use crate::sys::slot::Slot;
 use crate::trace;
 use kernel::prelude::*;
@@ -157,6 +159,80 @@ impl<C: Send + 'static> Endpoint<C> {
             }
             Ok(())
         })
+    }
+
+    /// Posts a receive of at most so many messages of a peer, or of everybody, or refuses it.
+    pub(super) fn receive_several(
+        &self,
+        buffer: Buffer,
+        from: Address,
+        messages: usize,
+        context: C,
+    ) -> Result<OpId, Refused<C>>
+    where
+        C: Clone,
+    {
+        let begun = self.begin_several(&buffer, from, messages, &context);
+        let (Posting { mut slot, section }, peer, spares) = match begun {
+            Ok(begun) => begun,
+            Err(error) => return Self::refuse(&self.rx, error, buffer, context),
+        };
+        let (index, use_count) = slot.op().fill(Request {
+            kind: Kind::Recv,
+            options: Options::NONE,
+            peer,
+            remote: None,
+            atomic: None,
+            tags: None,
+            buffer,
+        });
+        slot.op().take_several(spares, self.min_multi_recv);
+        let op = slot.arm(context);
+        trace::post(&op);
+        let mut pairs = self.live.port().matching().post_multi(op);
+        while let Some((arrival, receive)) = pairs.pop().zip(pairs.pop()) {
+            let pair = Match::from_parts(arrival, receive);
+            self.live.transport().matched(pair);
+        }
+        drop(section);
+        Ok(OpId {
+            endpoint: self.rx.origin.endpoint,
+            receive: true,
+            index,
+            use_count,
+        })
+    }
+
+    /// What a receive of several messages needs: a slot for each, and whose they are.
+    fn begin_several(
+        &self,
+        buffer: &Buffer,
+        from: Address,
+        messages: usize,
+        context: &C,
+    ) -> Result<(Posting<C>, Name, Chain)>
+    where
+        C: Clone,
+    {
+        if !(1..=self.limits.rx_size).contains(&messages) || buffer.slice().is_none() {
+            return Err(EINVAL);
+        }
+        self.allows(Kind::Recv, &Options::NONE, false, buffer)?;
+        if !self.caps.contains(Caps::MULTI_RECV) {
+            return Err(EOPNOTSUPP);
+        }
+        let posting = self.begin(&self.rx)?;
+        let peer = self.source(from)?;
+        let mut spares = Chain::new();
+        for _ in 1..messages {
+            let Some(mut slot) = self.rx.pool.take() else {
+                dissolve(&mut spares);
+                return Err(EAGAIN);
+            };
+            slot.op().reserve();
+            spares.push(slot.arm(context.clone()));
+        }
+        Ok((posting, peer, spares))
     }
 
     /// Posts a request to the provider, or a receive to the port.

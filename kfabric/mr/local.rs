@@ -31,6 +31,15 @@ impl LocalSlice {
         self.len == 0
     }
 
+    /// `len` bytes from `offset` of its region, which lie within it.
+    pub(crate) fn part(&self, offset: usize, len: usize) -> LocalSlice {
+        LocalSlice {
+            region: self.region.clone(),
+            offset,
+            len,
+        }
+    }
+
     /// The number of its region's domain.
     #[inline]
     pub(crate) fn domain(&self) -> u64 {

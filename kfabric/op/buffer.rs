@@ -120,6 +120,19 @@ impl Buffer {
         Ok(self)
     }
 
+    /// `len` bytes from `offset` of its slice of a region, which lie within it; nothing of any other.
+    pub(super) fn part(&self, offset: usize, len: usize) -> Self {
+        match &self.source {
+            Source::Region(slice) => Buffer::from(slice.part(offset, len)),
+            _ => Buffer::empty(),
+        }
+    }
+
+    /// Uses other bytes of the same memory, which lie within it.
+    pub(super) fn narrow(&mut self, offset: usize, len: usize) {
+        (self.offset, self.len) = (offset, len);
+    }
+
     /// The first used byte.
     pub fn offset(&self) -> usize {
         self.offset

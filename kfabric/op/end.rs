@@ -20,6 +20,9 @@ impl Operation {
             self.op().weakened();
         }
         trace::complete(&self);
+        if self.is_multi() {
+            return self.deliver_multi();
+        }
         match self.ticket {
             Some(_) => self.deliver_fenced(),
             None => self.hand_over(),
@@ -37,9 +40,48 @@ impl Operation {
         }
     }
 
+    /// Hands over a part of a receive of several messages, or such a receive after all its parts.
+    #[inline(never)]
+    fn deliver_multi(mut self) {
+        let Some(shares) = self.origin.shares().cloned() else {
+            return self.hand_over();
+        };
+        match self.part_of() {
+            Some(whole) => {
+                self.hand_over();
+                shares.put(whole);
+            }
+            None => {
+                self.op().widen();
+                self.op().drop_spares();
+                shares.end(self);
+            }
+        }
+    }
+
+    /// Puts a spare operation back that was not needed: it has never been posted.
+    pub(crate) fn dissolve(mut self) {
+        self.op().ended = true;
+        drop(self);
+    }
+
+    /// Takes back a receive whose message is gone, for others: it gets all of its buffer again. `None`:
+    /// it was a part of a receive, which goes on without it.
+    pub(crate) fn take_back(mut self) -> Option<Operation> {
+        self.op().set_tag(None);
+        self.op().widen();
+        let (Some(whole), Some(shares)) = (self.part_of(), self.origin.shares().cloned()) else {
+            return Some(self);
+        };
+        self.refused();
+        self.dissolve();
+        shares.put(whole);
+        None
+    }
+
     /// Counts it, and puts it into its queue, unless nobody wants to see it.
     #[inline]
-    fn hand_over(self) {
+    pub(super) fn hand_over(self) {
         if self.options.silent && self.is_success() {
             return self.hand_over_silently();
         }

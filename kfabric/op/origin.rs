@@ -2,6 +2,7 @@
 
 //! Where operations come from and return to.
 
+use super::shares::Shares;
 use crate::av::Name;
 use crate::cntr::{Counters, Counts};
 use crate::cq::Queue;
@@ -26,6 +27,8 @@ pub(crate) struct Origin {
     pub(super) counters: Option<Arc<Counters>>,
     /// What they wait for, where posts may have fences.
     pub(super) fence: Option<Arc<Fence>>,
+    /// Who uses the buffers of receives of several messages, where there are such.
+    shares: Option<Arc<Shares>>,
     /// How many slots there are.
     size: usize,
 }
@@ -37,6 +40,7 @@ impl Origin {
         stats: Arc<Stats>,
         counters: Option<Arc<Counters>>,
         fence: Option<Arc<Fence>>,
+        shares: Option<Arc<Shares>>,
         size: usize,
     ) -> Result<Arc<Self>> {
         Ok(Arc::new(
@@ -47,6 +51,7 @@ impl Origin {
                 stats,
                 counters,
                 fence,
+                shares,
                 size,
             },
             GFP_KERNEL,
@@ -61,6 +66,11 @@ impl Origin {
     /// By which name its peers know the endpoint.
     pub(crate) fn name(&self) -> Option<&Name> {
         self.name.as_ref()
+    }
+
+    /// Who uses the buffers of receives of several messages.
+    pub(super) fn shares(&self) -> Option<&Arc<Shares>> {
+        self.shares.as_ref()
     }
 
     /// Counts how one ended, for its counter if it has one.

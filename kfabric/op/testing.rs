@@ -2,7 +2,10 @@
 
 //! Operations of no endpoint, for tests.
 
-use super::{Buffer, Kind, Level, Op, OpId, Operation, Options, Origin, Request, Status, Success};
+use super::{
+    Buffer, Chain, Kind, Level, Op, OpId, Operation, Options, Origin, Request, Shares, Status,
+    Success,
+};
 use crate::av::Name;
 use crate::cq::{Completion, Notify, Queue, Reader};
 use crate::stats::Stats;
@@ -75,7 +78,8 @@ impl<C: Send + 'static> Bench<C> {
     ) -> Result<Self> {
         let queue = Queue::new(slots, callback)?;
         let stats = Arc::new(Stats::default(), GFP_KERNEL)?;
-        let origin = Origin::new(7, queue.clone(), stats, None, None, slots)?;
+        let shares = Some(Shares::new(slots)?);
+        let origin = Origin::new(7, queue.clone(), stats, None, None, shares, slots)?;
         origin.set_name(&Name::new(name)?);
         Ok(Bench {
             pool: Pool::new(slots, |index| Op::idle(&origin, index))?,
@@ -99,6 +103,27 @@ impl<C: Send + 'static> Bench<C> {
         slot.op().fill(request);
         let id = slot.op().id();
         Ok((id, slot.arm(context)))
+    }
+
+    /// The same of a receive of several messages, all with one context.
+    pub(crate) fn post_multi(
+        &self,
+        request: Request,
+        (messages, least): (usize, usize),
+        context: C,
+    ) -> Result<(OpId, Operation)>
+    where
+        C: Clone,
+    {
+        let mut spares = Chain::new();
+        for _ in 1..messages {
+            let mut slot = self.pool.take().ok_or(EAGAIN)?;
+            slot.op().reserve();
+            spares.push(slot.arm(context.clone()));
+        }
+        let (id, mut op) = self.post_request(request, context)?;
+        op.op().take_several(spares, least);
+        Ok((id, op))
     }
 
     pub(crate) fn read(&self) -> Option<Completion<C>> {

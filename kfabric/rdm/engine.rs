@@ -237,8 +237,9 @@ impl Shared {
 
     /// Has a receive whose message is gone wait for another. Any context but hardirq.
     pub(super) fn put_back(self: &Arc<Self>, receive: Operation) {
-        if let Some(pair) = self.port.matching().put_back(receive) {
-            self.matched(pair);
+        let mut pairs = self.port.matching().put_back(receive);
+        while let Some((arrival, receive)) = pairs.pop().zip(pairs.pop()) {
+            self.matched(Match::from_parts(arrival, receive));
         }
     }
 

@@ -78,23 +78,41 @@ impl Matching {
         }
     }
 
+    /// Takes a posted receive of several messages; gives all pairs that it makes with what waits, each
+    /// arrival followed by the receive or its part. Steps: those.
+    pub(crate) fn post_multi(&self, receive: Operation) -> Chain {
+        self.place(receive, Posted::push)
+    }
+
     /// Takes a receive back that has met an arrival which is gone, into the place that it had; gives the
-    /// pair if something waits for it.
-    pub(crate) fn put_back(&self, mut receive: Operation) -> Option<Match> {
-        receive.op().set_tag(None);
+    /// pairs that it makes with what waits, likewise.
+    pub(crate) fn put_back(&self, receive: Operation) -> Chain {
+        match receive.take_back() {
+            Some(receive) => self.place(receive, Posted::put_back),
+            None => Chain::new(),
+        }
+    }
+
+    /// Pairs a receive with what waits, in one step, so that nothing overtakes that, and then has it wait.
+    fn place(&self, mut receive: Operation, wait: impl FnOnce(&mut Posted, Operation)) -> Chain {
+        let mut pairs = Chain::new();
         let mut state = self.state.lock();
         if let Some(Closed { error, .. }) = state.closed {
             drop(state);
             receive.complete(Err(Failure::not_executed(error)));
-            return None;
+            return pairs;
         }
-        match state.waiting.take_for(&receive) {
-            Some(arrival) => Some(Match::new(arrival, receive)),
-            None => {
-                state.posted.put_back(receive);
-                None
+        while let Some(arrival) = state.waiting.take_for(&receive) {
+            match receive.op().carve(posted::needed(&arrival)) {
+                Some(part) => push_pair(&mut pairs, Match::new(arrival, part)),
+                None => {
+                    push_pair(&mut pairs, Match::new(arrival, receive));
+                    return pairs;
+                }
             }
         }
+        wait(&mut state.posted, receive);
+        pairs
     }
 
     /// Takes an arrival; gives the pair if a receive waits for it.
@@ -154,6 +172,12 @@ impl Operation {
         };
         self.complete(Err(failure));
     }
+}
+
+fn push_pair(pairs: &mut Chain, pair: Match) {
+    let (arrival, receive) = pair.into_parts();
+    pairs.push(arrival);
+    pairs.push(receive);
 }
 
 /// A receive, and what it receives.
@@ -259,9 +283,11 @@ mod tests {
     use super::*;
     use crate::av::Name;
     use crate::memory::Memory;
+    use crate::mr::{Access, MemoryRegion};
     use crate::op::testing::{request, Bench};
     use crate::op::{Buffer, Request, Status};
     use crate::proto::tag::Tags;
+    use crate::provider::testing::Opened;
 
     /// A side with slots of its own.
     struct Side(Bench<u64>);
@@ -376,7 +402,7 @@ mod tests {
         let (arrival, receive) = pair.into_parts();
         drop(arrival);
         assert!(tx.ended().is_some());
-        assert!(matching.put_back(receive).is_none());
+        assert!(matching.put_back(receive).is_empty());
         for context in 0..2 {
             matching
                 .offer(tx.op(Kind::Send, 4, 6)?)
@@ -388,10 +414,12 @@ mod tests {
         // What waits is met at once.
         let receive = rx.op(Kind::Recv, 4, 7)?;
         assert!(matching.offer(tx.op(Kind::Send, 4, 6)?).is_none());
-        matching.put_back(receive).ok_or(EINVAL)?.execute();
+        let mut pairs = matching.put_back(receive);
+        let (arrival, receive) = (pairs.pop().ok_or(EINVAL)?, pairs.pop().ok_or(EINVAL)?);
+        Match::from_parts(arrival, receive).execute();
         assert_eq!(rx.ended(), Some((7, success(4))));
         matching.close(ECANCELED, EHOSTUNREACH);
-        assert!(matching.put_back(rx.op(Kind::Recv, 4, 8)?).is_none());
+        assert!(matching.put_back(rx.op(Kind::Recv, 4, 8)?).is_empty());
         let ended = Err(Failure::not_executed(ECANCELED));
         assert_eq!(rx.ended(), Some((8, ended)));
         Ok(())
@@ -574,7 +602,7 @@ mod tests {
                     [first, second]
                 };
                 for receive in order.into_iter().flatten() {
-                    assert!(matching.put_back(receive).is_none());
+                    assert!(matching.put_back(receive).is_empty());
                 }
             }
             for context in 0..3 {
@@ -591,7 +619,7 @@ mod tests {
         let (arrival, receive) = pair.into_parts();
         assert_eq!(receive.tag(), Some(5));
         drop(arrival);
-        assert!(matching.put_back(receive).is_none());
+        assert!(matching.put_back(receive).is_empty());
         drop(matching.cancel(id));
         let cancelled = Err(Failure::unknown(ECANCELED));
         assert_eq!(rx.all_ended(cancelled)?[..], [(6, Some(4))]);
@@ -707,6 +735,174 @@ mod tests {
         matching.close(ECANCELED, EHOSTUNREACH);
         assert_eq!(rx.ended().map(|(context, _)| context), Some(7));
         assert_eq!(rx.ended(), Some((8, Err(Failure::not_executed(ECANCELED)))));
+        Ok(())
+    }
+
+    /// A receive of so many messages into 100 bytes, which ends with less than 10.
+    fn several(
+        rx: &Side,
+        region: &MemoryRegion,
+        messages: usize,
+        context: u64,
+    ) -> Result<Operation> {
+        let request = Request {
+            buffer: region.slice(20, 100)?.into(),
+            ..request(Kind::Recv)
+        };
+        Ok(rx.0.post_multi(request, (messages, 10), context)?.1)
+    }
+
+    /// What has ended next: how, where the message was, and whether the buffer has come back.
+    fn told(rx: &Side) -> Option<(Status, usize, bool)> {
+        let done = rx.0.read()?;
+        let part = done.part?;
+        let whole = (done.buffer.offset(), done.buffer.len()) == (20, 100);
+        assert_eq!(whole, part.released);
+        Some((done.result, part.offset, part.released))
+    }
+
+    fn region(opened: &Opened) -> Result<MemoryRegion> {
+        let memory = Memory::zeroed(200)?;
+        let registered = opened.domain.register(memory, Access::NONE);
+        registered.map_err(|(error, _)| error)
+    }
+
+    #[test]
+    fn messages_fill_a_receive_of_several() -> Result {
+        let opened = Opened::new()?;
+        let region = region(&opened)?;
+        let (matching, tx, rx) = (matching()?, Side::new()?, Side::new()?);
+        // By space, by number, and by both.
+        for (messages, lens) in [(6, &[50, 0, 40, 1][..]), (3, &[1, 2, 3]), (2, &[90, 10])] {
+            for waits in [false, true] {
+                let receive = several(&rx, &region, messages, 1)?;
+                let mut pairs = Chain::new();
+                if waits {
+                    for len in lens {
+                        assert!(matching.offer(tx.op(Kind::Send, *len, 2)?).is_none());
+                    }
+                    pairs = matching.post_multi(receive);
+                } else {
+                    assert!(matching.post_multi(receive).is_empty());
+                    for len in lens {
+                        let pair = matching.offer(tx.op(Kind::Send, *len, 2)?).ok_or(EINVAL)?;
+                        push_pair(&mut pairs, pair);
+                    }
+                }
+                assert_eq!(pairs.len(), 2 * lens.len());
+                let mut at = 0;
+                for (n, len) in lens.iter().enumerate() {
+                    let (arrival, receive) =
+                        (pairs.pop().ok_or(EINVAL)?, pairs.pop().ok_or(EINVAL)?);
+                    Match::from_parts(arrival, receive).execute();
+                    let last = n + 1 == lens.len();
+                    assert_eq!(told(&rx), Some((success(*len), at, last)));
+                    assert_eq!(tx.ended(), Some((2, success(*len))));
+                    at += len;
+                }
+                assert!(rx.0.read().is_none());
+                assert_eq!(rx.0.origin.in_flight(), 0);
+                // It takes no more.
+                assert!(matching.offer(tx.op(Kind::Send, 0, 3)?).is_none());
+                drop(matching.recall(|_| true));
+                drop(tx.0.read());
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn buffer_comes_back_after_all_its_messages() -> Result {
+        let opened = Opened::new()?;
+        let region = region(&opened)?;
+        let (matching, tx, rx) = (matching()?, Side::new()?, Side::new()?);
+        let receive = several(&rx, &region, 4, 1)?;
+        let id = receive.id();
+        assert!(matching.post_multi(receive).is_empty());
+        let meet = |len| {
+            let pair = matching.offer(tx.op(Kind::Send, len, 2)?);
+            pair.ok_or(EINVAL)
+        };
+        let (first, second, last) = (meet(30)?, meet(30)?, meet(31)?);
+        last.execute();
+        assert!(rx.0.read().is_none());
+        first.execute();
+        assert_eq!(told(&rx), Some((success(30), 0, false)));
+        assert!(rx.0.read().is_none());
+        second.execute();
+        assert_eq!(told(&rx), Some((success(30), 30, false)));
+        assert_eq!(told(&rx), Some((success(31), 60, true)));
+        assert!(matching.cancel(id).is_none());
+        // A cancelled one waits for them, too.
+        let receive = several(&rx, &region, 4, 1)?;
+        let id = receive.id();
+        assert!(matching.post_multi(receive).is_empty());
+        let first = meet(30)?;
+        drop(matching.cancel(id).ok_or(EINVAL)?);
+        assert!(rx.0.read().is_none());
+        first.execute();
+        assert_eq!(told(&rx), Some((success(30), 0, false)));
+        let cancelled = Err(Failure::unknown(ECANCELED));
+        assert_eq!(told(&rx), Some((cancelled, 30, true)));
+        // All slots are free again, so that none was lost.
+        let all = several(&rx, &region, 8, 1)?;
+        assert!(several(&rx, &region, 1, 1).is_err());
+        drop(all);
+        assert_eq!(told(&rx), Some((cancelled, 0, true)));
+        assert_eq!(rx.0.origin.in_flight(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn message_that_does_not_fit_takes_no_space() -> Result {
+        let opened = Opened::new()?;
+        let region = region(&opened)?;
+        let (matching, tx, rx) = (matching()?, Side::new()?, Side::new()?);
+        assert!(matching.post_multi(several(&rx, &region, 4, 1)?).is_empty());
+        let long = Err(Failure::not_executed(EMSGSIZE));
+        for (len, expected, at, last) in [
+            (60, success(60), 0, false),
+            (41, long, 60, false),
+            (30, success(30), 60, false),
+            (11, long, 90, true),
+        ] {
+            let pair = matching.offer(tx.op(Kind::Send, len, 2)?).ok_or(EINVAL)?;
+            pair.execute();
+            assert_eq!(told(&rx), Some((expected, at, last)));
+            assert_eq!(tx.ended(), Some((2, expected)));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn part_that_is_put_back_ends_unseen() -> Result {
+        let opened = Opened::new()?;
+        let region = region(&opened)?;
+        let (matching, tx, rx) = (matching()?, Side::new()?, Side::new()?);
+        assert!(matching.post_multi(several(&rx, &region, 4, 1)?).is_empty());
+        let meet = |len| {
+            let pair = matching.offer(tx.op(Kind::Send, len, 2)?);
+            let (arrival, receive) = pair.ok_or(EINVAL)?.into_parts();
+            drop(arrival);
+            drop(tx.0.read());
+            Ok::<_, Error>(receive)
+        };
+        assert!(matching.put_back(meet(40)?).is_empty());
+        assert!(rx.0.read().is_none());
+        assert_eq!(rx.0.origin.in_flight(), 1);
+        // The last is the receive itself: it waits for another, which finds what it would have found.
+        let last = meet(51)?;
+        assert!(matching.offer(tx.op(Kind::Send, 20, 3)?).is_none());
+        let mut pairs = matching.put_back(last);
+        let (arrival, receive) = (pairs.pop().ok_or(EINVAL)?, pairs.pop().ok_or(EINVAL)?);
+        assert!(pairs.is_empty());
+        Match::from_parts(arrival, receive).execute();
+        assert_eq!(told(&rx), Some((success(20), 40, false)));
+        assert!(matching.put_back(meet(31)?).is_empty());
+        matching.close(ENODEV, ENODEV);
+        let gone = Err(Failure::not_executed(ENODEV));
+        assert_eq!(told(&rx), Some((gone, 60, true)));
+        assert_eq!(rx.0.origin.in_flight(), 0);
         Ok(())
     }
 }

@@ -516,6 +516,21 @@ impl Chain {
         None
     }
 
+    /// The first operation that `is` accepts, for a change. Steps: those before it.
+    #[inline]
+    pub(crate) fn find_mut(&mut self, mut is: impl FnMut(&Op) -> bool) -> Option<&mut Op> {
+        let mut at = self.head;
+        while let Some(header) = at {
+            // SAFETY: Cells in the chain are owned by it, which nobody else borrows meanwhile.
+            let (op, next) = unsafe { (&mut (*header.as_ptr()).op, (*header.as_ptr()).next) };
+            if is(op) {
+                return Some(op);
+            }
+            at = next;
+        }
+        None
+    }
+
     /// Takes every operation out that `is` accepts, in order. Steps: the chain's length.
     pub fn extract(&mut self, mut is: impl FnMut(&Op) -> bool) -> Chain {
         let mut kept = Chain::new();

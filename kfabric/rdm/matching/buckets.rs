@@ -69,6 +69,12 @@ impl Buckets {
         self.len += self.chains[at].len() - before;
     }
 
+    /// The first in the chain of a number that `is` accepts, for a change. Steps: those before it.
+    pub(super) fn find_mut(&mut self, number: u64, is: impl FnMut(&Op) -> bool) -> Option<&mut Op> {
+        let at = self.at(number);
+        self.chains[at].find_mut(is)
+    }
+
     /// Takes out the first in the chain of a number that `is` accepts. Steps: those before it.
     pub(super) fn find(&mut self, number: u64, is: impl FnMut(&Op) -> bool) -> Option<Operation> {
         let at = self.at(number);

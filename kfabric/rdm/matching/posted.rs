@@ -14,7 +14,7 @@
 
 use super::buckets::Buckets;
 use crate::av::Name;
-use crate::op::{Chain, Op, OpId, Operation};
+use crate::op::{Chain, Kind, Op, OpId, Operation};
 use crate::proto::tag::Tags;
 use kernel::prelude::*;
 
@@ -68,6 +68,15 @@ pub(super) fn takes(receive: &Op, arrival: &Op) -> bool {
     }
 }
 
+/// How many bytes an arrival needs in a receive.
+#[inline]
+pub(super) fn needed(arrival: &Op) -> usize {
+    match arrival.kind() {
+        Kind::Send => arrival.len(),
+        _ => 0,
+    }
+}
+
 impl Posted {
     /// For so many. Sleeps. `ENOMEM`.
     pub(super) fn new(receives: usize) -> Result<Self> {
@@ -103,7 +112,7 @@ impl Posted {
         }
     }
 
-    /// Takes out the first that takes an arrival.
+    /// Takes out the first that takes an arrival, or, of one that takes several, the part for it.
     #[inline]
     pub(super) fn take_for(&mut self, arrival: &Op) -> Option<Operation> {
         let tag = arrival.tag();
@@ -113,7 +122,7 @@ impl Posted {
         };
         // No others can take it, in most cases.
         match self.directed.is_empty() && (tag.is_none() || self.masked.is_empty()) {
-            true => self.find_at(common, |receive| takes(receive, arrival)),
+            true => self.take_at(common, arrival),
             false => self.take_first(common, arrival),
         }
     }
@@ -133,7 +142,7 @@ impl Posted {
             }
         }
         let (_, place) = first?;
-        self.find_at(place, is)
+        self.take_at(place, arrival)
     }
 
     /// The turn of the first in a place that `is` accepts.
@@ -147,14 +156,24 @@ impl Posted {
         found.map(Op::turn)
     }
 
-    /// Takes out the first in a place that `is` accepts.
+    /// Takes out the first in a place that takes an arrival, or its part for that.
     #[inline]
-    fn find_at(&mut self, place: Place, is: impl Fn(&Op) -> bool) -> Option<Operation> {
+    fn take_at(&mut self, place: Place, arrival: &Op) -> Option<Operation> {
+        let is = |receive: &Op| takes(receive, arrival);
         match place {
             // All of them take any.
-            Place::Untagged => self.untagged.pop(),
+            Place::Untagged => match self.untagged.find_mut(|_| true)?.carve(needed(arrival)) {
+                Some(part) => Some(part),
+                None => self.untagged.pop(),
+            },
             Place::Exact(tag) => self.exact.find(tag, is),
-            Place::Directed(number) => self.directed.find(number, is),
+            Place::Directed(number) => {
+                let first = self.directed.find_mut(number, is)?;
+                match first.carve(needed(arrival)) {
+                    Some(part) => Some(part),
+                    None => self.directed.find(number, is),
+                }
+            }
             Place::Masked => self.masked.find(is),
         }
     }

@@ -79,7 +79,7 @@ impl Proxies {
         let queue = Queue::new(size, None)?;
         queue.bind(size)?;
         let stats = Arc::new(Stats::default(), GFP_KERNEL)?;
-        let origin = Origin::new(number, queue.clone(), stats, None, None, size)?;
+        let origin = Origin::new(number, queue.clone(), stats, None, None, None, size)?;
         origin.set_name(name);
         Ok(Proxies {
             pool: Pool::new(size, |index| Op::idle(&origin, index))?,
