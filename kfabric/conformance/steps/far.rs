@@ -322,13 +322,13 @@ impl Near {
         let lasting = self.lasting.as_ref().map(|region| region.descriptor());
         let lasting = lasting.transpose()?;
         let lasting = lasting.as_ref().map_or(&[][..], |bytes| bytes);
-        Ok(CString::try_from_fmt(fmt!(
+        CString::try_from_fmt(fmt!(
             "{} {} {} {}\n",
             Hex(name.as_bytes()),
             Hex(&volatile),
             Hex(&word),
             Hex(lasting)
-        ))?)
+        ))
     }
 
     fn forget(&self) -> Result {
@@ -343,14 +343,14 @@ impl Near {
         let mut word = [0; WORD];
         self.word.read_at(0, &mut word)?;
         let found = self.found.lock();
-        Ok(CString::try_from_fmt(fmt!(
+        CString::try_from_fmt(fmt!(
             "messages {} twice {} wrong {} failed {} added {}\n",
             found.messages,
             found.twice,
             found.wrong,
             found.failed,
             u64::from_ne_bytes(word)
-        ))?)
+        ))
     }
 
     /// Notes what a receive has brought, and receives again.
@@ -429,13 +429,13 @@ impl Ends {
     }
 
     fn tell(&self) -> Result<CString> {
-        Ok(CString::try_from_fmt(fmt!(
+        CString::try_from_fmt(fmt!(
             "ok {} none {} unknown {} errno {}\n",
             self.ok,
             self.none,
             self.unknown,
             self.errno
-        ))?)
+        ))
     }
 }
 
