@@ -2,7 +2,7 @@
 /*
  * stranger ADDRESS PORT SECONDS SEED NAME [WHAT]: makes links to a host that listens
  * there, and says what it may not: everything of the list below, one after another, or
- * only WHAT. Bounded: so many links at once, so long.
+ * only WHAT. Bounded: so many links at once, so long; SIGTERM says that it is enough.
  *
  * NAME is that of an endpoint there, in hexadecimal digits. Prints how many links it
  * made, and how many of them the other side ended. Fails if that took longer than it
@@ -35,6 +35,13 @@ static unsigned char name[MAX_NAME];
 static size_t name_len;
 static __u64 state;
 static unsigned long made, refused, ended;
+static int enough;
+
+static void stop(int number)
+{
+	(void)number;
+	__atomic_store_n(&enough, 1, __ATOMIC_RELAXED);
+}
 
 static __u64 rnd(void)
 {
@@ -254,6 +261,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGTERM, stop);
 	where.sin_family = AF_INET;
 	where.sin_port = htons(atoi(argv[2]));
 	until = now_ms() + atol(argv[3]) * 1000;
@@ -271,6 +279,8 @@ int main(int argc, char **argv)
 		size_t len;
 		int fd;
 
+		if (__atomic_load_n(&enough, __ATOMIC_RELAXED))
+			break;
 		if (only && !strcmp(only, "silence")) {
 			usleep(100000);
 			continue;
