@@ -35,12 +35,13 @@ static unsigned char name[MAX_NAME];
 static size_t name_len;
 static __u64 state;
 static unsigned long made, refused, ended;
-static int enough;
 
-static void stop(int number)
+/* SIGTERM is blocked, so that it interrupts no wait. */
+static int enough(void)
 {
-	(void)number;
-	__atomic_store_n(&enough, 1, __ATOMIC_RELAXED);
+	sigset_t pending;
+
+	return !sigpending(&pending) && sigismember(&pending, SIGTERM) == 1;
 }
 
 static __u64 rnd(void)
@@ -254,6 +255,7 @@ int main(int argc, char **argv)
 	static unsigned char bytes[16384];
 	int silent[SILENT], late = 0;
 	const char *only;
+	sigset_t term;
 	long until;
 
 	if (argc < 6 || inet_pton(AF_INET, argv[1], &where.sin_addr) != 1) {
@@ -261,7 +263,9 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	signal(SIGPIPE, SIG_IGN);
-	signal(SIGTERM, stop);
+	sigemptyset(&term);
+	sigaddset(&term, SIGTERM);
+	sigprocmask(SIG_BLOCK, &term, NULL);
 	where.sin_family = AF_INET;
 	where.sin_port = htons(atoi(argv[2]));
 	until = now_ms() + atol(argv[3]) * 1000;
@@ -279,7 +283,7 @@ int main(int argc, char **argv)
 		size_t len;
 		int fd;
 
-		if (__atomic_load_n(&enough, __ATOMIC_RELAXED))
+		if (enough())
 			break;
 		if (only && !strcmp(only, "silence")) {
 			usleep(100000);
