@@ -25,6 +25,8 @@ pub mod matching;
 mod outstanding;
 mod peer;
 pub mod target;
+#[cfg(CONFIG_KUNIT = "y")]
+mod testing;
 mod timeouts;
 mod verdict;
 

@@ -30,6 +30,9 @@ use kernel::time::delay::fsleep;
 use kernel::time::Delta;
 use kernel::workqueue::{impl_has_work, new_work, Work, WorkItem};
 
+#[cfg(CONFIG_KUNIT = "y")]
+mod tests;
+
 /// How many peers an endpoint may have: strangers can make it hold half a megabyte for each.
 const PEERS: usize = 512;
 

@@ -28,6 +28,9 @@ use kernel::time::hrtimer::{
 use kernel::time::{Delta, Instant, Monotonic};
 use kernel::workqueue::{impl_has_work, new_work, Work, WorkItem};
 
+#[cfg(CONFIG_KUNIT = "y")]
+mod tests;
+
 /// So many links may be open whose peers are not known yet.
 const STRANGERS: usize = 64;
 

@@ -39,6 +39,9 @@ mod guest;
 mod receive;
 mod send;
 mod talk;
+#[cfg(CONFIG_KUNIT = "y")]
+mod tests;
+
 use talk::Talk;
 
 pub(super) use send::part;

@@ -68,3 +68,42 @@ fn level_heard(level: wire::Level) -> Level {
 pub(super) fn error(errno: Errno) -> Error {
     Error::from_errno(-i32::from(errno as u16))
 }
+
+#[kunit_tests(kfabric_rdm_verdict)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn end_is_heard_as_it_was_told() {
+        let levels = [Level::Delivered, Level::Committed];
+        let outcomes = [Outcome::NotExecuted, Outcome::Executed, Outcome::Unknown];
+        for level in levels {
+            let success = Success {
+                len: 7,
+                data: None,
+                level,
+            };
+            assert_eq!(heard(told(&Ok(success)), 7), Ok(success));
+        }
+        for outcome in outcomes {
+            for level in [None, Some(levels[0]), Some(levels[1])] {
+                for error in [EHOSTUNREACH, EMSGSIZE, ECANCELED] {
+                    let failure = Failure {
+                        error,
+                        provider: 0,
+                        outcome,
+                        level,
+                    };
+                    assert_eq!(heard(told(&Err(failure)), 7), Err(failure));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn error_without_a_number_on_the_wire_is_eio() {
+        let strange = Error::from_errno(-4000);
+        let heard = heard(told(&Err(Failure::unknown(strange))), 0);
+        assert_eq!(heard, Err(Failure::unknown(EIO)));
+    }
+}

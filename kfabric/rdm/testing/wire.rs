@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A link in memory: two ends, joined by pipes that hold so many bytes, and what a test does to it.
+//!
+//! Locks: `state` is taken under no spinlock, and wakers are woken with it held.
+
+use super::super::link::{Link, Wake};
+use super::meter::Meter;
+use super::tally::{Counted, Tally};
+use super::{Act, Fault};
+use kernel::prelude::*;
+use kernel::sync::{new_spinlock, Arc, SpinLock};
+
+/// How many bytes of a direction a link holds.
+const CAPACITY: usize = 5000;
+
+/// Both ends.
+#[pin_data]
+pub(crate) struct Wire {
+    tally: Arc<Tally>,
+    /// The addresses of the sides: of who dialled, and of the other.
+    names: [u8; 2],
+    #[pin]
+    state: SpinLock<State>,
+}
+
+struct State {
+    sides: [Side; 2],
+    /// Why it can't be made, if that is told late.
+    refused: Option<Error>,
+    broken: bool,
+    mute: bool,
+    /// Whether wakers are not woken, for now.
+    held: bool,
+    /// After how many others it happens.
+    fault: Option<(Fault, i32)>,
+}
+
+struct Side {
+    /// What it has sent, and the other has not received.
+    bytes: KVVec<u8>,
+    meter: Meter,
+    waker: Option<Arc<dyn Wake>>,
+    /// It would have been woken.
+    due: bool,
+    closed: bool,
+    /// It was told that there is no room.
+    waits: bool,
+    flip: bool,
+}
+
+impl State {
+    fn wake(&mut self, side: usize) {
+        let Some(side) = self.sides.get_mut(side) else {
+            return;
+        };
+        match (&side.waker, self.held) {
+            (_, true) => side.due = true,
+            (Some(waker), false) => waker.wake(),
+            (None, false) => {}
+        }
+    }
+
+    fn break_off(&mut self) {
+        self.broken = true;
+        self.wake(0);
+        self.wake(1);
+    }
+}
+
+impl Wire {
+    /// A wire, and both its ends. `refused`: it can't be made, which is told late.
+    pub(super) fn new(
+        tally: &Arc<Tally>,
+        names: [u8; 2],
+        refused: Option<Error>,
+        fault: Option<(Fault, i32)>,
+    ) -> Result<(Arc<Self>, [Arc<End>; 2])> {
+        let side = || -> Result<Side> {
+            Ok(Side {
+                bytes: KVVec::with_capacity(CAPACITY, GFP_KERNEL)?,
+                meter: Meter::default(),
+                waker: None,
+                due: false,
+                closed: false,
+                waits: false,
+                flip: false,
+            })
+        };
+        let state = State {
+            sides: [side()?, side()?],
+            refused,
+            broken: false,
+            mute: false,
+            held: false,
+            fault,
+        };
+        let wire = Arc::pin_init(
+            pin_init!(Wire {
+                tally: tally.clone(),
+                names,
+                state <- new_spinlock!(state, "kfi_kunit_wire"),
+            }),
+            GFP_KERNEL,
+        )?;
+        let end = |side| -> Result<Arc<End>> {
+            let (wire, _counted) = (wire.clone(), Counted::new(tally));
+            Ok(Arc::new(
+                End {
+                    wire,
+                    side,
+                    _counted,
+                },
+                GFP_KERNEL,
+            )?)
+        };
+        let ends = [end(0)?, end(1)?];
+        Ok((wire, ends))
+    }
+
+    /// Breaks it: both sides are told, and what was not received is lost.
+    pub(crate) fn cut(&self) {
+        let mut state = self.state.lock();
+        for side in &mut state.sides {
+            side.bytes.clear();
+        }
+        state.break_off();
+    }
+
+    /// Has `fault` happen; its frames are those that the side sends from now on.
+    pub(crate) fn inject(&self, mut fault: Fault) {
+        let mut state = self.state.lock();
+        if let Some(side) = self.side_of(fault.from) {
+            fault.frame += state.sides[side].meter.next_frame();
+        }
+        state.fault = Some((fault, self.tally.hits()));
+    }
+
+    /// Wakes nobody from now on, or those again that were to be woken meanwhile.
+    pub(super) fn hold(&self, held: bool) {
+        let mut state = self.state.lock();
+        state.held = held;
+        for side in 0..2 {
+            if !held && core::mem::take(&mut state.sides[side].due) {
+                state.wake(side);
+            }
+        }
+    }
+
+    /// Whether it is of use.
+    pub(crate) fn is_live(&self) -> bool {
+        let state = self.state.lock();
+        !state.broken && state.refused.is_none() && !state.sides.iter().any(|side| side.closed)
+    }
+
+    /// Whether it joins these two.
+    pub(crate) fn joins(&self, one: u8, other: u8) -> bool {
+        self.names == [one, other] || self.names == [other, one]
+    }
+
+    fn side_of(&self, name: u8) -> Option<usize> {
+        self.names.iter().position(|other| *other == name)
+    }
+
+    /// Puts bytes of a side into its pipe.
+    fn put(&self, state: &mut State, at: usize, bytes: &[u8]) -> usize {
+        let room = CAPACITY - state.sides[at].bytes.len();
+        let bytes = &bytes[..bytes.len().min(room)];
+        let mut taken = 0;
+        loop {
+            let side = &mut state.sides[at];
+            let fault = state.fault;
+            let here = fault.filter(|(fault, after)| {
+                self.side_of(fault.from) == Some(at)
+                    && side.meter.is_at(fault.frame, fault.place)
+                    && self.tally.hit(*after)
+            });
+            if let Some((fault, _)) = here {
+                state.fault = None;
+                match fault.act {
+                    Act::Cut => {
+                        state.sides[1 - at].bytes.clear();
+                        state.break_off();
+                        return taken;
+                    }
+                    Act::End => {
+                        side.closed = true;
+                        state.wake(0);
+                        state.wake(1);
+                        return taken;
+                    }
+                    Act::Flip => side.flip = true,
+                    Act::Mute => {
+                        state.mute = true;
+                        return bytes.len();
+                    }
+                }
+            }
+            let side = &mut state.sides[at];
+            side.meter.settle();
+            let rest = &bytes[taken..];
+            if rest.is_empty() {
+                return taken;
+            }
+            let stride = &rest[..side.meter.stride(rest.len())];
+            let from = side.bytes.len();
+            // It has the capacity, so that nothing is allocated.
+            if side.bytes.extend_from_slice(stride, GFP_ATOMIC).is_err() {
+                return taken;
+            }
+            if core::mem::take(&mut side.flip) {
+                side.bytes[from] ^= 0x10;
+            }
+            side.meter.pass(stride);
+            taken += stride.len();
+        }
+    }
+}
+
+/// One end.
+pub(crate) struct End {
+    wire: Arc<Wire>,
+    side: usize,
+    _counted: Counted,
+}
+
+impl End {
+    /// Takes the waker out, to be dropped without the lock.
+    fn shut(&self, gently: bool) -> Option<Arc<dyn Wake>> {
+        let mut state = self.wire.state.lock();
+        let waker = state.sides[self.side].waker.take();
+        if core::mem::replace(&mut state.sides[self.side].closed, true) {
+            return waker;
+        }
+        state.sides[1 - self.side].bytes.clear();
+        if !gently {
+            state.sides[self.side].bytes.clear();
+            state.broken = true;
+        }
+        state.wake(1 - self.side);
+        waker
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let waker = self.shut(false);
+        drop(waker);
+    }
+}
+
+impl Link for End {
+    fn attach(&self, waker: Arc<dyn Wake>) {
+        let mut state = self.wire.state.lock();
+        let before = match state.sides[self.side].closed {
+            true => Some(waker),
+            false => state.sides[self.side].waker.replace(waker),
+        };
+        drop(state);
+        drop(before);
+    }
+
+    fn is_up(&self) -> Result<bool> {
+        let state = self.wire.state.lock();
+        match state.refused {
+            Some(error) => Err(error),
+            None if state.broken => Err(ECONNRESET),
+            None => Ok(true),
+        }
+    }
+
+    fn send(&self, bytes: &[u8], _more: bool) -> Result<usize> {
+        let mut state = self.wire.state.lock();
+        let state = &mut *state;
+        if state.broken || state.sides[self.side].closed {
+            return Err(ECONNRESET);
+        }
+        if state.mute {
+            return Ok(bytes.len());
+        }
+        if state.sides[1 - self.side].closed {
+            return Err(EPIPE);
+        }
+        if state.sides[self.side].bytes.len() == CAPACITY {
+            state.sides[self.side].waits = true;
+            return Err(EAGAIN);
+        }
+        match self.wire.put(state, self.side, bytes) {
+            0 => Err(ECONNRESET),
+            taken => {
+                state.wake(1 - self.side);
+                Ok(taken)
+            }
+        }
+    }
+
+    fn receive(&self, into: &mut [u8]) -> Result<usize> {
+        let mut state = self.wire.state.lock();
+        if state.sides[self.side].closed {
+            return Err(ENOTCONN);
+        }
+        let from = &mut state.sides[1 - self.side];
+        let (len, have) = (into.len().min(from.bytes.len()), from.bytes.len());
+        if len > 0 {
+            into[..len].copy_from_slice(&from.bytes[..len]);
+            from.bytes.copy_within(len.., 0);
+            from.bytes.truncate(have - len);
+            if core::mem::take(&mut from.waits) {
+                state.wake(1 - self.side);
+            }
+            return Ok(len);
+        }
+        match (state.broken, state.mute, state.sides[1 - self.side].closed) {
+            (true, ..) => Err(ECONNRESET),
+            (_, true, _) | (_, _, false) => Err(EAGAIN),
+            _ => Ok(0),
+        }
+    }
+
+    fn close(&self, gently: bool) {
+        let waker = self.shut(gently);
+        drop(waker);
+    }
+}
