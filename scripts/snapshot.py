@@ -20,7 +20,7 @@ import subprocess
 import time
 
 # A few hundred megabytes each: so many stay, those used last.
-MOST = 12
+MOST = 16
 # QEMU's answer to a command; it is emulating nothing meanwhile.
 PATIENCE = 60
 
