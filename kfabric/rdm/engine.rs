@@ -36,6 +36,9 @@ mod tests;
 /// How many peers an endpoint may have: strangers can make it hold half a megabyte for each.
 const PEERS: usize = 512;
 
+/// How many it knows before it forgets those without a session.
+const KEPT: usize = 32;
+
 /// How many connection messages may wait for their peers to be made.
 const LETTERS: usize = 8;
 
@@ -212,8 +215,7 @@ impl Shared {
         if *op.peer() == self.name {
             table.own.push(op);
         } else if let Some(peer) = table.peers.get(op.peer()) {
-            let peer = peer.clone();
-            drop(table);
+            // Under the lock, so that it is not forgotten meanwhile; likewise below.
             let mut one = Chain::new();
             one.push(op);
             return peer.post(one);
@@ -253,10 +255,13 @@ impl Shared {
             // In the context of whoever has posted the receive: long ones are not for that.
             return self.met(pair);
         }
-        let peer = self.table.lock().peers.get(&sender).cloned();
-        match peer {
+        let table = self.table.lock();
+        match table.peers.get(&sender) {
             Some(peer) => peer.met(pair),
-            None => pair.fail(ECANCELED, self.port.lost(ECANCELED)),
+            None => {
+                drop(table);
+                pair.fail(ECANCELED, self.port.lost(ECANCELED));
+            }
         }
     }
 
@@ -294,8 +299,6 @@ impl Shared {
             return Err(ECANCELED);
         }
         if let Some(peer) = table.peers.get(to) {
-            let peer = peer.clone();
-            drop(table);
             return peer.tell(message);
         }
         link::parts(to).ok_or(EHOSTUNREACH)?;
@@ -323,10 +326,14 @@ impl Shared {
         if let Some(peer) = table.peers.get(name) {
             return Ok(peer.clone());
         }
-        if table.known >= PEERS {
+        let known = table.known;
+        drop(table);
+        if known >= KEPT {
+            self.forget_idle();
+        }
+        if self.table.lock().known >= PEERS {
             return Err(ENOBUFS);
         }
-        drop(table);
         let peer = Peer::new(self, name)?;
         let node = RBTreeNode::new(*name, peer.clone(), GFP_KERNEL)?;
         let mut table = self.table.lock();
@@ -346,6 +353,25 @@ impl Shared {
         }
         peer.post(ops);
         Ok(peer)
+    }
+
+    /// Forgets the peers without a session, of which nothing is under way. Sleeps.
+    fn forget_idle(&self) {
+        self.each_peer(|peer| {
+            let mut table = self.table.lock();
+            // Not one that a close, or somebody else who forgets, has taken meanwhile.
+            let is_there = table.peers.get(peer.name()).is_some();
+            let node = match is_there && peer.let_go() {
+                true => table.peers.remove_node(peer.name()),
+                false => None,
+            };
+            table.known -= usize::from(node.is_some());
+            drop(table);
+            if node.is_some() {
+                peer.forget();
+            }
+            None::<()>
+        });
     }
 
     /// Takes a link that a peer has made. Sleeps.

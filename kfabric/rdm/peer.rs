@@ -77,6 +77,8 @@ struct Inbox {
     link: Option<(Arc<dyn Link>, Hello)>,
     /// Whether a consumer cancels something that is under way.
     cancels: bool,
+    /// Whether there is no session, and the worker knows of nothing that is under way.
+    idle: bool,
     /// Why nothing is taken any more.
     closed: Option<Error>,
 }
@@ -131,6 +133,7 @@ impl Peer {
             pairs: Chain::new(),
             link: None,
             cancels: false,
+            idle: false,
             closed: None,
         };
         Arc::pin_init(
@@ -233,6 +236,30 @@ impl Peer {
             inbox.cancels = true;
             self.engine.workers().enqueue(self.clone());
         }
+    }
+
+    /// Marks it as closed, if there is no session and nothing is under way: then whoever wants the peer
+    /// again makes another one. Any context but hardirq.
+    ///
+    /// What follows is [`Peer::forget`].
+    pub(super) fn let_go(&self) -> bool {
+        let mut inbox = self.inbox.lock();
+        let is_idle = inbox.idle
+            && inbox.closed.is_none()
+            && inbox.posts.is_empty()
+            && inbox.pairs.is_empty()
+            && inbox.letters.is_empty()
+            && inbox.link.is_none();
+        if is_idle {
+            inbox.closed = Some(ECANCELED);
+        }
+        is_idle
+    }
+
+    /// Ends what is left of a peer that was let go: its worker and its timer. Sleeps.
+    pub(super) fn forget(self: &Arc<Self>) {
+        self.begin_close(ECANCELED);
+        self.close(ECANCELED);
     }
 
     /// Begins the end: what has not begun ends with `error`, and nothing comes in any more. Then

@@ -195,6 +195,9 @@ impl Talk {
         let goes_on = self.transmit(peer, now, BUDGET);
         self.events(peer, now);
         self.arm(peer, now);
+        if self.is_idle() {
+            peer.inbox.lock().idle = true;
+        }
         // What waits finds room, or begins another session, and nothing else would wake it.
         let waits = (self.over && self.has_queued())
             || (self.machine.has_room() && self.next_is_message().is_some());
@@ -207,6 +210,7 @@ impl Talk {
         let (mut posts, mut pairs) = (inbox.posts.take(), inbox.pairs.take());
         let link = inbox.link.take();
         let cancels = core::mem::take(&mut inbox.cancels);
+        inbox.idle = false;
         let mut letters = [const { None::<Message> }; super::LETTERS];
         for (to, letter) in letters.iter_mut().zip(inbox.letters.iter()) {
             *to = Some(*letter);
@@ -413,6 +417,17 @@ impl Talk {
         }
         // It may have a link to make at once.
         self.machine.handle_timeout(now);
+    }
+
+    /// Whether there is no session and no link, and nothing under way, of either side.
+    fn is_idle(&self) -> bool {
+        use session::State;
+        matches!(self.machine.state(), State::Idle | State::Closed(_))
+            && self.machine.link().is_none()
+            && self.link.is_none()
+            && !self.has_queued()
+            && self.posted.iter().all(Option::is_none)
+            && self.guests.iter().all(Option::is_none)
     }
 
     /// Whether operations wait for the machine to have room.

@@ -6,7 +6,7 @@ use super::host::{begin, connect, failed, send, Connected, Host};
 use crate::close::{closed, given_back};
 use crate::ops::{check_refused, error};
 use crate::rig::{timeout, End};
-use crate::{cases, check, check_eq};
+use crate::{cases, check, check_eq, module_parameters};
 use kernel::prelude::*;
 use kernel::sync::Arc;
 use kernel::time::{Delta, Instant, Monotonic};
@@ -28,6 +28,7 @@ cases! { EndpointType::Msg;
     request_without_an_answer_times_out: Caps::NONE,
     endpoint_connects_once: Caps::NONE,
     endpoint_needs_what_its_type_needs: Caps::NONE,
+    listener_outlives_many_clients: Caps::NONE,
 }
 
 fn connections_are_offered_beside_datagrams(info: &Info, _seed: u64) -> Result {
@@ -401,4 +402,24 @@ fn endpoint_needs_what_its_type_needs(info: &Info, _seed: u64) -> Result {
     closed(av.close())?;
     a.close()?;
     other.close()
+}
+
+/// More, one after another, than a provider must know at once, if there is time for that.
+fn listener_outlives_many_clients(info: &Info, _seed: u64) -> Result {
+    let (a, b) = (Host::new(info)?, Host::new(info)?);
+    let listener = b.listen(1)?;
+    let clients = if module_parameters::large.value() {
+        520
+    } else {
+        40
+    };
+    for _ in 0..clients {
+        let (at_a, at_b) = connect(&a, &b, &listener)?;
+        closed(at_a.close())?;
+        b.shut_down(&at_b)?;
+        closed(at_b.close())?;
+    }
+    closed(listener.close())?;
+    a.close()?;
+    b.close()
 }
