@@ -6,6 +6,9 @@ use super::{Exposed, Kind};
 use crate::sys::copy::Window;
 use kernel::{prelude::*, sync::Arc};
 
+/// How many bytes of the stack what overlaps itself by less goes through.
+const ROOM: usize = 256;
+
 impl Exposed {
     /// Copies `len` bytes from `src_offset` of `src` to `dst_offset` of `dst`, which may overlap.
     ///
@@ -78,21 +81,38 @@ impl Exposed {
             }
         }
         // Towards the end of the same bytes, the last of them first, by no more than they move: so
-        // none is overwritten before it was copied.
-        let step = match Self::ahead(dst, dst_offset, src, src_offset) {
-            Some(step) if step > 0 => step,
-            _ => len,
+        // none is overwritten before it was copied. By less than there is room for: through that.
+        let (step, through) = match Self::ahead(dst, dst_offset, src, src_offset) {
+            Some(shift) if shift > 0 => (shift.max(ROOM), shift < ROOM),
+            _ => (len, false),
         };
         let mut left = len;
         loop {
             let part = left.min(step);
             left -= part;
             let (to, from) = (dst_offset + left, src_offset + left);
-            Self::copy_ascending(dst, to, src, from, part)?;
+            match through {
+                true => Self::copy_through(dst, to, src, from, part)?,
+                false => Self::copy_ascending(dst, to, src, from, part)?,
+            }
             if left == 0 {
                 return Ok(());
             }
         }
+    }
+
+    /// Copies at most [`ROOM`] bytes, all of which are read before any is written.
+    fn copy_through(
+        dst: &Exposed,
+        dst_offset: usize,
+        src: &Exposed,
+        src_offset: usize,
+        len: usize,
+    ) -> Result {
+        let mut room = [0; ROOM];
+        let room = room.get_mut(..len).ok_or(EINVAL)?;
+        src.each(src_offset, len, |at, from| read(from, at, room))?;
+        dst.each(dst_offset, len, |at, to| write(to, at, room))
     }
 
     /// How far `dst` is towards the end, if both are of the same bytes: of one memory, or of ranges
