@@ -5,7 +5,8 @@
 use crate::close::closed;
 use crate::ops::data;
 use crate::rig::{
-    check_buffer, check_region, count, ended, pattern, timeout, until, with_sizes, End, Rig, DEPTH,
+    check_buffer, check_region, count, ended, pattern, register, timeout, until, with_sizes, End,
+    Rig, DEPTH,
 };
 use crate::soft::{in_bottom_half, in_timer};
 use crate::{cases, check, check_eq};
@@ -19,11 +20,17 @@ cases! {
     messages_pass_in_a_timer: Caps::MSG => Order::SAS,
     writes_and_reads_pass_in_a_bottom_half: Caps::RMA => Order::RAW,
     writes_and_reads_pass_in_a_timer: Caps::RMA => Order::RAW,
+    receives_of_every_kind_pass_in_a_bottom_half: EVERY => Order::SAS,
     full_endpoint_refuses_in_a_bottom_half: Caps::MSG => Order::SAS,
     cancel_is_done_in_a_timer: Caps::MSG,
     posts_and_reads_pass_with_interrupts_disabled: Caps::MSG,
     callback_reads_and_answers: Caps::MSG,
 }
+
+const EVERY: Caps = Caps::MSG
+    .union(Caps::TAGGED)
+    .union(Caps::DIRECTED_RECV)
+    .union(Caps::MULTI_RECV);
 
 /// A pair, and which of some operations were told of.
 struct Passing {
@@ -175,6 +182,53 @@ fn messages_pass_in_a_timer(info: &Info, seed: u64) -> Result {
         in_timer(move || job.pass_messages(buffers))?;
         passing.settle_messages()?;
     }
+    close(passing)
+}
+
+fn receives_of_every_kind_pass_in_a_bottom_half(info: &Info, seed: u64) -> Result {
+    let passing = Passing::new(info, seed)?;
+    let len = MIN_MULTI_RECV + 1000;
+    let region = register(&passing.rig()?.b.domain, Memory::zeroed(len)?, Access::NONE)?;
+    for _ in 0..TIMES {
+        let (job, slice) = (passing.clone(), region.slice(0, len)?);
+        let (tagged, directed) = (Memory::zeroed(100)?, Memory::zeroed(100)?);
+        let mut messages = KVec::new();
+        for n in 0..4 {
+            messages.push(pattern(100, seed + n)?, GFP_KERNEL)?;
+        }
+        in_bottom_half(move || {
+            let (rig, none) = (job.rig()?, Options::default());
+            rig.b.ep.trecv(tagged, 7, 0, 0)?;
+            rig.b.ep.recv_from(directed, rig.to_a, 1)?;
+            rig.b.ep.recv_multi(slice, 2, 2)?;
+            // The first is tagged; the others take the receives that take them in their order.
+            for (n, message) in (0..).zip(messages) {
+                match n {
+                    0 => rig.a.ep.tsend(message, rig.to_b, 7, none, n)?,
+                    _ => rig.a.ep.send(message, rig.to_b, none, n)?,
+                };
+            }
+            Ok(())
+        })?;
+        let rig = passing.rig()?;
+        let mut parts = KVec::new();
+        for (done, context) in rig.b.gather(4)?.into_iter().zip([0, 1, 2, 2]) {
+            check_eq!(ended(&done), (Kind::Recv, context, Ok(100)));
+            match done.part {
+                Some(part) => parts.push((part.offset, part.released), GFP_KERNEL)?,
+                None => check_buffer(done.buffer, 100, seed + context)?,
+            }
+        }
+        check_eq!(parts.len(), 2);
+        check!(parts.contains(&(0, false)) && parts.contains(&(100, true)));
+        check_region(&region, 0, 100, seed + 2)?;
+        check_region(&region, 100, 100, seed + 3)?;
+        for (done, context) in rig.a.gather(4)?.into_iter().zip(0..) {
+            check_eq!(ended(&done), (Kind::Send, context, Ok(100)));
+        }
+        rig.quiet()?;
+    }
+    drop(closed(region.close_wait(timeout()))?);
     close(passing)
 }
 

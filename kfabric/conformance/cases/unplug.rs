@@ -29,6 +29,7 @@ cases! {
     unplug_tells_by_the_callback: ALL,
     unplug_ends_waits_by_what_it_counts: ALL,
     unplug_ends_connections: Caps::MSG,
+    unplug_ends_receives_of_every_kind: Caps::TAGGED.union(Caps::DIRECTED_RECV).union(Caps::MULTI_RECV),
 }
 
 const ALL: Caps = Caps::COMMIT.union(Caps::RMA).union(Caps::REMOTE_CQ_DATA);
@@ -429,4 +430,45 @@ fn unplug_ends_connections(info: &Info, seed: u64) -> Result {
     }
     a.close()?;
     b.close()
+}
+
+fn unplug_ends_receives_of_every_kind(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let region = register(&rig.b.domain, Memory::zeroed(4000)?, Access::NONE)?;
+    for n in 0..4 {
+        rig.b.ep.trecv(pattern(100, seed)?, n, 0, 3 * n)?;
+        rig.b
+            .ep
+            .recv_from(pattern(100, seed)?, rig.to_a, 3 * n + 1)?;
+        let slice = region.slice(1000 * n as usize, 1000)?;
+        rig.b.ep.recv_multi(slice, 4, 3 * n + 2)?;
+        // Under a tag that nobody asks for.
+        let (memory, none) = (pattern(100, seed)?, Options::default());
+        rig.a.ep.tsend(memory, rig.to_b, 100, none, n)?;
+    }
+    unplug(info.provider.as_str())?;
+    let mut seen = 0;
+    for _ in 0..12 {
+        let done = rig.b.cq.read().ok_or(ENOENT)?;
+        check_eq!((done.kind, error(&done)), (Kind::Recv, Some(ENODEV)));
+        seen |= 1 << done.context;
+        match done.context % 3 {
+            2 => {
+                let (offset, released) = (0, true);
+                check_eq!(done.part, Some(Part { offset, released }));
+                check_eq!(done.buffer.len(), 1000);
+            }
+            _ => check_buffer(done.buffer, 100, seed)?,
+        }
+    }
+    check_eq!(seen, 0xfff);
+    for n in 0..4 {
+        let done = rig.a.cq.read().ok_or(ENOENT)?;
+        check_eq!(done.context, n);
+        check!(gone(error(&done)));
+        check_buffer(done.buffer, 100, seed)?;
+    }
+    check!(rig.a.cq.read().is_none() && rig.b.cq.read().is_none());
+    drop(closed(region.close())?);
+    rig.close()
 }

@@ -2,9 +2,9 @@
 
 //! What the endpoints of one side stand on, and two of them, connected.
 
-use crate::check;
 use crate::close::closed;
-use crate::rig::{timeout, with_sizes, DEPTH};
+use crate::rig::{ended, timeout, with_sizes, DEPTH};
+use crate::{check, check_eq};
 use kernel::prelude::*;
 use kernel::sync::Arc;
 use kfabric::prelude::*;
@@ -101,6 +101,22 @@ impl Host {
     pub(crate) fn quiet(&self) -> Result {
         check!(self.eq.read().is_none());
         check!(self.cq.read().is_none());
+        Ok(())
+    }
+
+    /// Fails unless the next completions, in any order, are of messages of `len` bytes that were sent
+    /// with these contexts, below 64.
+    #[track_caller]
+    pub(crate) fn sent(&self, contexts: &[u64], len: usize) -> Result {
+        let bit = |context: u64| 1_u64 << context;
+        let mut seen = 0;
+        for _ in contexts {
+            let (kind, context, how) = ended(&self.next()?);
+            check_eq!((kind, how), (Kind::Send, Ok(len)));
+            check_eq!(seen & bit(context), 0);
+            seen |= bit(context);
+        }
+        check_eq!(seen, contexts.iter().fold(0, |all, it| all | bit(*it)));
         Ok(())
     }
 

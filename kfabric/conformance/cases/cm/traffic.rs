@@ -14,6 +14,9 @@ cases! { EndpointType::Msg;
     post_before_it_is_connected_is_refused: Caps::MSG,
     receive_before_it_is_connected_is_taken: Caps::MSG,
     message_passes_over_a_connection: Caps::MSG,
+    tagged_messages_pass_over_a_connection: Caps::TAGGED,
+    receives_of_the_peer_take_its_messages: DIRECTED,
+    several_messages_fill_one_receive_of_a_connection: MULTI => Order::SAS,
     data_of_64_bits_passes_over_a_connection: Caps::REMOTE_CQ_DATA,
     region_is_written_and_read_over_a_connection: Caps::RMA,
     atomic_passes_over_a_connection: Caps::ATOMIC,
@@ -21,6 +24,9 @@ cases! { EndpointType::Msg;
     stranger_is_refused: Caps::RMA.union(Caps::MSG),
     two_connections_of_one_pair_are_apart: Caps::MSG,
 }
+
+const DIRECTED: Caps = Caps::MSG.union(Caps::TAGGED).union(Caps::DIRECTED_RECV);
+const MULTI: Caps = Caps::MSG.union(Caps::MULTI_RECV);
 
 fn post_before_it_is_connected_is_refused(info: &Info, seed: u64) -> Result {
     let (a, b) = (Host::new(info)?, Host::new(info)?);
@@ -89,6 +95,70 @@ fn message_passes_over_a_connection(info: &Info, seed: u64) -> Result {
             check_buffer(done.buffer, len, seed)?;
         }
     }
+    pair.close()
+}
+
+fn tagged_messages_pass_over_a_connection(info: &Info, seed: u64) -> Result {
+    let pair = Connected::new(info)?;
+    let none = Options::default();
+    for len in [0, 100, 100_000] {
+        for tag in [1, 2] {
+            let memory = pattern(len, seed + tag)?;
+            pair.at_a.tsend(memory, Address::PEER, tag, none, tag)?;
+        }
+        // The one that was sent last is asked for first.
+        for tag in [2, 1] {
+            pair.at_b.trecv(Memory::zeroed(len)?, tag, 0, tag)?;
+            let done = pair.b.next()?;
+            check_eq!(ended(&done), (Kind::Recv, tag, Ok(len)));
+            check_eq!(done.tag, Some(tag));
+            check_buffer(done.buffer, len, seed + tag)?;
+        }
+        pair.a.sent(&[1, 2], len)?;
+    }
+    pair.close()
+}
+
+fn receives_of_the_peer_take_its_messages(info: &Info, seed: u64) -> Result {
+    let (host, none) = (Host::new(info)?, Options::default());
+    let ep = host.endpoint()?;
+    let posted = ep.recv_from(pattern(9, seed)?, Address::PEER, 1);
+    check_buffer(check_refused(posted, ENOTCONN, 1)?, 9, seed)?;
+    closed(ep.close())?;
+    host.close()?;
+
+    let pair = Connected::new(info)?;
+    let peer = Address::PEER;
+    pair.at_b.recv_from(Memory::zeroed(100)?, peer, 1)?;
+    pair.at_b.trecv_from(Memory::zeroed(100)?, peer, 7, 0, 2)?;
+    pair.at_a.tsend(pattern(100, seed + 2)?, peer, 7, none, 2)?;
+    let done = pair.b.next()?;
+    check_eq!(ended(&done), (Kind::Recv, 2, Ok(100)));
+    check_buffer(done.buffer, 100, seed + 2)?;
+    send(&pair.at_a, pattern(100, seed + 1)?, 1)?;
+    let done = pair.b.next()?;
+    check_eq!(ended(&done), (Kind::Recv, 1, Ok(100)));
+    check_buffer(done.buffer, 100, seed + 1)?;
+    pair.a.sent(&[1, 2], 100)?;
+    pair.close()
+}
+
+fn several_messages_fill_one_receive_of_a_connection(info: &Info, seed: u64) -> Result {
+    let pair = Connected::new(info)?;
+    let len = MIN_MULTI_RECV + 1000;
+    let region = register(&pair.b.domain, Memory::zeroed(len)?, Access::NONE)?;
+    pair.at_b.recv_multi(region.slice(0, len)?, 3, 1)?;
+    for (n, offset) in (0..).zip([0, 100, 200]) {
+        send(&pair.at_a, pattern(100, seed + n)?, 2)?;
+        let done = pair.b.next()?;
+        check_eq!(ended(&done), (Kind::Recv, 1, Ok(100)));
+        let released = n == 2;
+        check_eq!(done.part, Some(Part { offset, released }));
+        check_region(&region, offset, 100, seed + n)?;
+        pair.a.sent(&[2], 100)?;
+    }
+    pair.b.quiet()?;
+    drop(closed(region.close())?);
     pair.close()
 }
 
