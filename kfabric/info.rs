@@ -33,9 +33,10 @@ impl Caps {
     pub const WRITE: Caps = Caps(1 << 2);
     /// Reads and writes. Source: FI_RMA.
     pub const RMA: Caps = Caps(Self::READ.0 | Self::WRITE.0);
-    /// Messages and writes carry 64 bits of data for the peer's completion queue.
+    /// Writes and commits carry 64 bits of data for the peer's completion queue.
     ///
-    /// They consume a receive there. Source: FI_REMOTE_CQ_DATA, FI_RX_CQ_DATA.
+    /// They consume a receive there. Messages may always carry them. Source: FI_REMOTE_CQ_DATA,
+    /// FI_RX_CQ_DATA.
     pub const REMOTE_CQ_DATA: Caps = Caps(1 << 3);
     /// Persistent regions, writes at level committed, and commits of a range.
     ///

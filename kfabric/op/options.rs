@@ -31,7 +31,8 @@ pub struct Options {
     pub silent: bool,
     /// Another post follows at once, so that the provider need not begin before that.
     ///
-    /// A hint; after a refusal of the post that follows, too, another must follow. Source: FI_MORE.
+    /// A hint, of which no provider makes use yet; after a refusal of the post that follows, too, another
+    /// must follow. Source: FI_MORE.
     pub more: bool,
 }
 
