@@ -39,7 +39,8 @@ pub enum Event {
         /// The endpoint.
         endpoint: u64,
         /// `ECONNREFUSED`: rejected, or nobody listens, or its backlog is full. `EHOSTUNREACH`:
-        /// nobody has the name. `ETIMEDOUT`: no answer came. `ENODEV`: the provider is gone.
+        /// nobody has the name. `ETIMEDOUT`: no answer came. `ENOBUFS`, `ENOMEM`: the provider talks
+        /// to as many peers as it can. `ENODEV`: the provider is gone.
         error: Error,
         /// What the peer sent with its reject.
         data: PrivateData,

@@ -173,6 +173,7 @@ pub trait Endpoint: Send + Sync + 'static {
     ///
     /// # Errors
     /// - `EHOSTUNREACH`: nobody has that name.
+    /// - `EAGAIN`: there is no room for it now.
     /// - What [`Port::hear`] gives, if it is known at once.
     ///
     /// [`EndpointType::Msg`]: crate::info::EndpointType::Msg

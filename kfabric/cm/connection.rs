@@ -141,7 +141,8 @@ impl Connection {
 
     /// Requests a connection; how it ends is an event.
     ///
-    /// Process context. Errors: as [`Connection::leave_idle`].
+    /// Process context. Errors: as [`Connection::leave_idle`]; `EAGAIN`: there is no room for the
+    /// request now, and it is idle.
     pub(crate) fn connect(
         self: &Arc<Self>,
         transport: &dyn AnyEndpoint,
@@ -154,11 +155,29 @@ impl Connection {
         self.leave_idle(Phase::Connecting)?.cookie = cookie;
         let timer = self.clone().start(Delta::from_millis(timeout.into()));
         self.state.lock().timeout = Some(timer);
-        if let Err(error) = send(self.id, transport, to, Says::Request, cookie, data) {
-            self.fail(error, PrivateData::NONE);
+        let sent = send(self.id, transport, to, Says::Request, cookie, data);
+        match sent {
+            Err(error) if error != EAGAIN => self.fail(error, PrivateData::NONE),
+            _ => (),
         }
         drop(posts);
-        Ok(())
+        match sent {
+            Err(EAGAIN) => self.unask(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Has it idle again, since its request is not on its way. Process context; sleeps.
+    fn unask(&self) -> Result {
+        // No timer of this request ends the next.
+        self.stop();
+        let mut state = self.state.lock();
+        // Else an event has said how it ended, or its end says so.
+        if state.phase != Phase::Connecting || state.open.is_none() {
+            return Ok(());
+        }
+        state.phase = Phase::Idle;
+        Err(EAGAIN)
     }
 
     /// Leaves [`Phase::Idle`], to answer a request: then no other can be taken, or made.
@@ -290,7 +309,10 @@ pub(super) struct Accepting<'a> {
 impl Accepting<'_> {
     /// Becomes the peer of who requested, tells it so, and then the consumer. Never sleeps.
     ///
-    /// `ECONNABORTED`: it does not wait any more; the endpoint is idle again.
+    /// # Errors
+    /// With each, the endpoint is idle again.
+    /// - `ECONNABORTED`: it does not wait any more.
+    /// - `EAGAIN`: there is no room for the answer now, and it was not told.
     pub(super) fn answer(
         self,
         transport: &dyn AnyEndpoint,
@@ -302,7 +324,12 @@ impl Accepting<'_> {
         // Before the answer: with it the peer may post, and who hears from it may answer.
         it.state.lock().peer = from.name;
         it.peer.store(from.number, Relaxed);
-        send(it.id, transport, &from.name, Says::Accept, cookie, data).map_err(|_| ECONNABORTED)?;
+        send(it.id, transport, &from.name, Says::Accept, cookie, data).map_err(
+            |error| match error {
+                EAGAIN => EAGAIN,
+                _ => ECONNABORTED,
+            },
+        )?;
         it.state.lock().phase = Phase::Connected;
         if let Some(source) = &self.source {
             let _ = source.tell(Event::Connected {
@@ -475,6 +502,26 @@ mod tests {
     }
 
     #[test]
+    fn request_that_there_is_no_room_for_can_be_made_again() -> Result {
+        let rig = Rig::new()?;
+        let (to, none) = (there(), PrivateData::NONE);
+        let connect = || {
+            let transport = rig.bench.ep.live().transport();
+            rig.connection.connect(transport, &to, none, 10_000)
+        };
+        rig.mute(EAGAIN);
+        assert_eq!((connect(), connect()), (Err(EAGAIN), Err(EAGAIN)));
+        assert!(rig.is_idle() && rig.desk.read().is_none());
+        assert!(rig.connection.state.lock().timeout.is_none());
+        // What ended it meanwhile has been told, or will be.
+        rig.asked(5)?;
+        rig.connection.fail(ETIMEDOUT, none);
+        assert_eq!(rig.connection.unask(), Ok(()));
+        assert_eq!(rig.connection.phase(), Phase::Ended);
+        Ok(())
+    }
+
+    #[test]
     fn endpoint_accepts_one_request_at_a_time() -> Result {
         let rig = Rig::new()?;
         let accepting = rig.connection.begin_accept()?;
@@ -509,10 +556,12 @@ mod tests {
     #[test]
     fn accept_that_reaches_nobody_leaves_it_idle() -> Result {
         let rig = Rig::new()?;
-        rig.mute(EHOSTUNREACH);
-        let answered = rig.answer(rig.connection.begin_accept()?, 5);
-        assert_eq!(answered, Err(ECONNABORTED));
-        assert!(rig.desk.read().is_none() && rig.is_idle());
+        for (error, says) in [(EHOSTUNREACH, ECONNABORTED), (EAGAIN, EAGAIN)] {
+            rig.mute(error);
+            let answered = rig.answer(rig.connection.begin_accept()?, 5);
+            assert_eq!(answered, Err(says));
+            assert!(rig.desk.read().is_none() && rig.is_idle());
+        }
         Ok(())
     }
 

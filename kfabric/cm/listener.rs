@@ -139,6 +139,13 @@ impl Listener {
         state.waiting.remove(at).ok()
     }
 
+    /// Has a request that was taken, but could not be answered, wait again. Whether it does: others
+    /// may have the room by now, or the listener is closed.
+    pub(super) fn put_back(&self, waiting: Waiting) -> bool {
+        let mut state = self.state.lock();
+        state.open.is_some() && state.waiting.push_within_capacity(waiting).is_ok()
+    }
+
     /// Rejects a request, unless it has been answered.
     pub(super) fn reject(&self, number: u64, ticket: u64, data: PrivateData) {
         // The end of the listener waits for it, and drops the last reference to the provider's.

@@ -41,6 +41,7 @@ impl ConnectionRequest {
     ///
     /// # Errors
     /// - `EALREADY`, `EISCONN`, `ENOTCONN`: as [`Connection::begin_accept`]; it still waits.
+    /// - `EAGAIN`: there is no room for the answer now; it still waits, and the endpoint is idle.
     /// - `ECONNABORTED`: it does not wait any more, or the peer does not. The endpoint is idle.
     pub(crate) fn accept(
         self,
@@ -56,9 +57,11 @@ impl ConnectionRequest {
         let Some(waiting) = self.listener.take(self.ticket) else {
             return Err((ECONNABORTED, self));
         };
-        accepting
-            .answer(transport, &waiting.from, waiting.cookie, data)
-            .map_err(|error| (error, self))
+        match accepting.answer(transport, &waiting.from, waiting.cookie, data) {
+            Ok(()) => Ok(()),
+            Err(EAGAIN) if !self.listener.put_back(waiting) => Err((ECONNABORTED, self)),
+            Err(error) => Err((error, self)),
+        }
     }
 }
 
@@ -175,6 +178,20 @@ mod tests {
         assert_eq!(rig.connection.phase(), Phase::Idle);
         drop(request);
         assert!(rig.told().is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn request_whose_answer_has_no_room_still_waits() -> Result {
+        let rig = Rig::new()?;
+        let request = rig.asks(5)?;
+        rig.bench.wire.error.store(EAGAIN.to_errno(), Relaxed);
+        let (error, request) = rig.accept(request).err().ok_or(EINVAL)?;
+        assert_eq!((error, rig.connection.phase()), (EAGAIN, Phase::Idle));
+        rig.bench.wire.error.store(0, Relaxed);
+        while rig.bench.wire.next().is_some() {}
+        assert!(rig.accept(request).is_ok());
+        assert!(rig.told() == Some((Says::Accept, 5)));
         Ok(())
     }
 

@@ -22,6 +22,7 @@ impl<C: Send + 'static> Endpoint<C> {
     ///
     /// # Errors
     /// - `EALREADY`, `EISCONN`: it is connecting; it has been connected, or refused.
+    /// - `EAGAIN`: the provider has no room for the request now; it may be made again.
     /// - `EOPNOTSUPP`: it is of another type.
     /// - `ENOTCONN`, `ECANCELED`, `ENODEV`: it was shut down; it is closed; the provider is gone.
     ///
