@@ -289,13 +289,26 @@ impl<'a> Window<'a> {
         Ok(ptr.cast())
     }
 
+    /// As [`Window::word`], of a word that is about to be loaded: no instruction that loads at once
+    /// survives an error of a medium, so it is read before by one that does.
+    fn loadable<T: Word>(self, offset: usize) -> Result<*mut T> {
+        let ptr = self.word::<T>(offset)?;
+
+        if self.source == Source::Medium {
+            self.sub(offset, size_of::<T>())?
+                .read(&mut [0; 8][..size_of::<T>()])?;
+        }
+        Ok(ptr)
+    }
+
     /// Loads the word at `offset` at once; what was written before it is seen afterwards.
     ///
     /// # Errors
     /// - `EINVAL`: out of bounds, or not aligned to the word's size.
+    /// - `EIO`: the medium has an error there.
     /// - `EOPNOTSUPP`: in a device, which promises nothing to be done at once.
     pub(crate) fn load<T: Word>(self, offset: usize) -> Result<T> {
-        let ptr = self.word::<T>(offset)?;
+        let ptr = self.loadable::<T>(offset)?;
 
         // SAFETY: `ptr` is mapped by the type invariant, and aligned.
         Ok(unsafe { T::load(ptr) })
@@ -304,7 +317,7 @@ impl<'a> Window<'a> {
     /// Stores the word at `offset` at once; who sees it also sees what was written before.
     ///
     /// # Errors
-    /// As [`Window::load`].
+    /// As [`Window::load`], but `EIO`.
     pub(crate) fn store<T: Word>(self, offset: usize, value: T) -> Result {
         let ptr = self.word::<T>(offset)?;
 
@@ -341,7 +354,7 @@ impl Window<'_> {
         offset: usize,
         mut change: impl FnMut(u64) -> u64,
     ) -> Result<u64> {
-        let ptr = self.word::<T>(offset)?;
+        let ptr = self.loadable::<T>(offset)?;
         // SAFETY: `ptr` is mapped by the type invariant, and aligned.
         let mut word = unsafe { T::load(ptr) };
         loop {
@@ -491,6 +504,29 @@ mod tests {
         Window::copy(medium.sub(4, 3)?, medium.sub(5, 3)?)?;
         medium.read(&mut seen)?;
         assert_eq!(seen, [1, 1, 2, 3, 6, 7, 8, 8]);
+        Ok(())
+    }
+
+    #[test]
+    fn words_of_a_medium_are_as_those_of_memory() -> Result {
+        let mut vec = KVVec::with_capacity(16, GFP_KERNEL)?;
+        vec.extend_from_slice(
+            &[1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 3, 0, 4, 5],
+            GFP_KERNEL,
+        )?;
+        let bytes = SharedBytes::new(vec);
+        let medium = Window {
+            source: Source::Medium,
+            ..bytes.window()
+        };
+        assert_eq!((medium.load::<u64>(0)?, medium.load::<u32>(8)?), (1, 2));
+        assert_eq!((medium.load::<u16>(12)?, medium.load::<u8>(15)?), (3, 5));
+        assert_eq!(medium.update(8, Datatype::U32, |word| word + 5)?, 2);
+        assert_eq!(medium.update(15, Datatype::U8, |word| word + 1)?, 5);
+        assert_eq!((medium.load::<u32>(8)?, medium.load::<u8>(15)?), (7, 6));
+        for offset in [9, 12, 16] {
+            assert_eq!(medium.load::<u64>(offset), Err(EINVAL));
+        }
         Ok(())
     }
 
