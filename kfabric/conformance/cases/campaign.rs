@@ -8,7 +8,8 @@
 //! operations to one stripe, without waiting in between, and when all have ended it looks whether
 //! what was read, and what is there now, is what some permitted order of those that went well
 //! leaves behind. Each completion names its burst, so one too many or too few is seen. Tags of
-//! messages, and the data of writes, are summed up where they are sent and where they arrive.
+//! messages, and the data of writes, are summed up where they are sent and where they arrive. A
+//! word that is only added to shows, to who fetches it, some of what its burst adds.
 //!
 //! When the provider ends amid a burst, what was posted of it ends, too. What failed and may have
 //! done something is in doubt, and may be seen or not; all else is held to what it was told to be.
@@ -31,6 +32,7 @@ cases! {
 }
 
 const ALL: Caps = Caps::MSG
+    .union(Caps::TAGGED)
     .union(Caps::RMA)
     .union(Caps::REMOTE_CQ_DATA)
     .union(Caps::ATOMIC);
@@ -46,7 +48,7 @@ const BURST: usize = 4;
 const SHORTEST: usize = 8;
 const LONGEST: usize = 20_000;
 const MOSTLY: usize = 256;
-/// Of each station.
+/// Of each station; the first half for messages without a tag, and the data of writes.
 const RECEIVES: usize = 16;
 /// Marks the context of a receive.
 const RECEIVE: u64 = 1 << 63;
@@ -80,6 +82,10 @@ struct Planned {
     kind: Kind,
     options: Options,
     tag: u64,
+    /// Whether a copy of its bytes is posted.
+    injected: bool,
+    /// Of a message: whether it has a tag. Of an atomic: whether it fetches.
+    special: bool,
     state: State,
 }
 
@@ -231,6 +237,7 @@ struct Counts {
 }
 
 struct Campaign {
+    inject_size: usize,
     stations: KVec<Station>,
     sides: KVec<Side>,
     remotes: KVec<KVec<RemoteRegion>>,
@@ -261,6 +268,7 @@ fn fill(bytes: &mut [u8], tag: u64) {
 impl Campaign {
     fn open(info: &Info, seed: u64, ends: bool) -> Result<Self> {
         let mut campaign = Campaign {
+            inject_size: info.limits.inject_size,
             stations: KVec::new(),
             sides: KVec::new(),
             remotes: KVec::new(),
@@ -346,7 +354,11 @@ impl Campaign {
         let slice = self.sides[station % 2].receive.slice(at, LONGEST)?;
         let context = RECEIVE | (station * RECEIVES + number) as u64;
         let station = &mut self.stations[station];
-        match station.ep()?.recv(slice, context) {
+        let posted = match number < RECEIVES / 2 {
+            true => station.ep()?.recv(slice, context),
+            false => station.ep()?.trecv(slice, 0, u64::MAX, context),
+        };
+        match posted {
             Ok(_) => {
                 self.counts.posted += 1;
                 station.receives[number] = true;
@@ -394,10 +406,13 @@ impl Campaign {
                 silent: quiet,
                 more: n + 1 < count && rng.below(2) == 0,
             };
+            let injects = matches!(kind, Kind::Write | Kind::Send) && lane.len <= self.inject_size;
             let planned = Planned {
                 kind,
                 options,
                 tag,
+                injected: injects && rng.below(2) == 0,
+                special: matches!(kind, Kind::Send | Kind::Atomic) && rng.below(2) == 0,
                 state: State::Fresh,
             };
             lane.planned.push(planned, GFP_KERNEL)?;
@@ -425,12 +440,18 @@ impl Campaign {
             fill(bytes, op.tag);
             // It may complete before the post returns, but is looked at later.
             let posted = match op.kind {
+                Kind::Write | Kind::Send if op.injected => match (op.kind, op.special) {
+                    (Kind::Write, _) => ep.inject_write(bytes, to, range, op.options, context),
+                    (_, true) => ep.tinject(bytes, to, op.tag, op.options, context),
+                    (_, false) => ep.inject(bytes, to, op.options, context),
+                },
                 Kind::Write | Kind::Send => {
                     side.local.write_at(at, bytes)?;
                     let slice = side.local.slice(at, len)?;
-                    match op.kind {
-                        Kind::Write => ep.write(slice, to, range, op.options, context),
-                        _ => ep.send(slice, to, op.options, context),
+                    match (op.kind, op.special) {
+                        (Kind::Write, _) => ep.write(slice, to, range, op.options, context),
+                        (_, true) => ep.tsend(slice, to, op.tag, op.options, context),
+                        (_, false) => ep.send(slice, to, op.options, context),
                     }
                 }
                 Kind::Read => {
@@ -440,9 +461,12 @@ impl Campaign {
                 Kind::Commit => ep.commit(to, range, op.options, context),
                 _ => {
                     side.local.write_at(at, &op.tag.to_le_bytes())?;
-                    let slice = side.local.slice(at, 8)?;
+                    let (len, sum) = match op.special {
+                        true => (16, AtomicAction::fetch(AtomicOp::Sum, Datatype::U64)),
+                        false => (8, AtomicAction::update(AtomicOp::Sum, Datatype::U64)),
+                    };
+                    let slice = side.local.slice(at, len)?;
                     let word = remotes[WORDS].slice(number as u64 * 8, 8)?;
-                    let sum = AtomicAction::update(AtomicOp::Sum, Datatype::U64);
                     ep.atomic(slice, to, word, sum, op.options, context)
                 }
             };
@@ -532,6 +556,8 @@ impl Campaign {
                 let tag = u64::from_le_bytes(tag);
                 fill(expected, tag);
                 check!(expected == found);
+                // Which half of the receives it met.
+                check_eq!(done.tag, (at % RECEIVES >= RECEIVES / 2).then_some(tag));
                 tag
             }
         };
@@ -558,24 +584,24 @@ impl Campaign {
         let (len, target) = (lane.len, &self.stations[lane.to]);
         let region = if lane.lasting { LASTING } else { VOLATILE };
         let (written, found) = self.scratch.split_at_mut(BURST);
-        let word = lane.to * ALL_LANES + number;
-        let mut doubtful = [None; BURST];
+        let word = &mut self.words[lane.to * ALL_LANES + number];
+        // What may have been added to the word; and what was.
+        let (before, mut added) = (*word, [0; BURST]);
         for (n, op) in lane.planned.iter().enumerate() {
-            if op.state == State::Doubtful {
-                match op.kind {
-                    Kind::Write => fill(&mut written[n][..len], op.tag),
-                    Kind::Atomic => doubtful[n] = Some(op.tag),
-                    _ => {}
-                }
-                self.counts.doubtful += u64::from(op.is_told());
-            }
-            if op.state != State::Ended(true) {
+            if !matches!(op.state, State::Doubtful | State::Ended(true)) {
                 continue;
             }
             match op.kind {
                 Kind::Write => fill(&mut written[n][..len], op.tag),
-                Kind::Atomic => self.words[word] = self.words[word].wrapping_add(op.tag),
+                Kind::Atomic => added[n] = op.tag,
                 _ => {}
+            }
+            if op.state == State::Doubtful {
+                self.counts.doubtful += u64::from(op.is_told());
+                continue;
+            }
+            if op.kind == Kind::Atomic {
+                *word = word.wrapping_add(op.tag);
             }
             if op.is_told() {
                 self.counts.sent += 1;
@@ -587,9 +613,16 @@ impl Campaign {
         let found = &mut found[0][..len];
         let local = &self.sides[number / LANES % 2].local;
         for (n, op) in lane.planned.iter().enumerate() {
+            let at = (number * BURST + n) * LONGEST;
             if op.kind == Kind::Read && op.state == State::Ended(true) {
-                local.read_at((number * BURST + n) * LONGEST, found)?;
+                local.read_at(at, found)?;
                 seen(lane, order, Some(n), known, written, found)?;
+            }
+            if op.kind == Kind::Atomic && op.special && op.state == State::Ended(true) {
+                // Some of the others had been added, and it had not.
+                let mut others = added;
+                others[n] = 0;
+                check!(is_sum_of_some(before, &others, local.load_u64(at + 8)?));
             }
         }
         target.regions[region].read_at(number * LONGEST, found)?;
@@ -599,15 +632,13 @@ impl Campaign {
         known.copy_from_slice(found);
         let sum = target.regions[WORDS].load_u64(number * 8)?;
         // Each of those in doubt was added, or was not.
-        let expected = |added: usize| {
-            let tags = (0..BURST).filter(|n| added & 1 << n != 0);
-            tags.filter_map(|n| doubtful[n])
-                .fold(self.words[word], u64::wrapping_add)
-        };
-        if doubtful.iter().all(Option::is_none) {
-            check_eq!(sum, self.words[word]);
+        for (op, added) in lane.planned.iter().zip(&mut added) {
+            if op.state != State::Doubtful {
+                *added = 0;
+            }
         }
-        check!((0..1 << BURST).any(|added| expected(added) == sum));
+        check!(is_sum_of_some(*word, &added, sum));
+        *word = sum;
         self.lanes[number].planned.clear();
         Ok(())
     }
@@ -734,6 +765,14 @@ impl Campaign {
         }
         self.judge(number)
     }
+}
+
+/// Whether `sum` is `base` with some of those added, each once at most.
+fn is_sum_of_some(base: u64, added: &[u64; BURST], sum: u64) -> bool {
+    (0..1 << BURST).any(|some| {
+        let chosen = (0..BURST).filter(|n| some & 1 << n != 0);
+        chosen.fold(base, |sum, n| sum.wrapping_add(added[n])) == sum
+    })
 }
 
 /// Which write's bytes were found, if they are one's; fails unless each byte may be what it is.
