@@ -40,6 +40,7 @@ mod rig;
 mod rng;
 mod runner;
 mod soft;
+mod source;
 mod steps;
 
 module! {

@@ -32,6 +32,7 @@
 //! |---|---|
 //! | `far` | an endpoint for one on another host |
 //! | `link` | two endpoints that are connected |
+//! | `sources` | regions of memory from each source |
 //! | `tally` | an endpoint with counters and fences |
 
 use crate::bar::Bound;
@@ -50,10 +51,12 @@ use kfabric::prelude::*;
 
 mod far;
 mod link;
+mod sources;
 mod tally;
 
 use far::Far;
 use link::Link;
+use sources::Sources;
 use tally::Tally;
 
 /// So many regions are held, and so many are registered then: more than the first part of a key
@@ -317,6 +320,8 @@ struct Held {
     tally: Option<KBox<Tally>>,
     /// Where there are connections.
     link: Option<KBox<Link>>,
+    /// Where there is RMA.
+    sources: Option<Sources>,
     /// Where there is a device with memory.
     device: Option<Bound>,
     /// Whether regions may be stored to around the cache.
@@ -348,19 +353,24 @@ impl Held {
         for _ in 0..CROWD {
             crowd.push(rig.region(8, Access::READ)?.0, GFP_KERNEL)?;
         }
+        let device = match info.caps.contains(Caps::HMEM) {
+            // A machine may have none.
+            true => Bound::new().ok(),
+            false => None,
+        };
         let held = Held {
             crowd,
+            sources: match info.caps.contains(Caps::RMA) {
+                true => Some(Sources::new(info, &rig, device.as_ref(), LONG)?),
+                false => None,
+            },
             echo: match info.caps.contains(Caps::RMA) {
                 true => Some(Echo::new(info)?),
                 false => None,
             },
             tally: Tally::new(info)?,
             link: Link::new(info)?,
-            device: match info.caps.contains(Caps::HMEM) {
-                // A machine may have none.
-                true => Bound::new().ok(),
-                false => None,
-            },
+            device,
             uncached: info.caps.contains(Caps::UNCACHED),
             volatile: rig.region(LONG, Access::READ_WRITE)?,
             lasting: lasting.transpose()?,
@@ -384,6 +394,7 @@ impl Held {
         }
         drop(closed(held.local.close())?);
         drop(closed(held.others.close())?);
+        held.sources.map_or(Ok(()), Sources::close)?;
         held.echo.map_or(Ok(()), Echo::close)?;
         held.tally.map_or(Ok(()), Tally::close)?;
         held.link.map_or(Ok(()), Link::close)?;
@@ -483,6 +494,10 @@ impl Held {
             }
         }
         for _ in 0..ROUNDS / 4 {
+            for len in LENGTHS {
+                let run = |sources: &Sources| sources.run(&self.rig, len);
+                self.sources.as_ref().map_or(Ok(()), run)?;
+            }
             self.tally.as_ref().map_or(Ok(()), |tally| tally.run())?;
             self.link.as_ref().map_or(Ok(()), |link| link.run())?;
         }

@@ -5,8 +5,8 @@
 use crate::close::closed;
 use crate::ops::{check_refused, data};
 use crate::rig::{
-    cancel, check_buffer, count, ended, pattern, timeout, until, with_sizes, Counted, End, Rig,
-    DEPTH,
+    cancel, check_buffer, count, ended, pattern, register, timeout, until, with_sizes, Counted,
+    End, Rig, DEPTH,
 };
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
@@ -18,6 +18,7 @@ cases! {
     limit_of_nothing_is_refused: Caps::NONE,
     limit_beyond_the_offer_is_refused: Caps::NONE,
     endpoint_does_what_its_info_has_and_no_more: Caps::MSG.union(Caps::RMA),
+    each_capability_can_be_left_out: LEFT_OUT,
     slice_of_another_domain_is_refused: Caps::MSG.union(Caps::RMA),
     queue_too_small_for_the_slots_is_refused: Caps::NONE,
     names_of_endpoints_differ: Caps::NONE,
@@ -38,6 +39,15 @@ cases! {
     dropped_endpoint_is_closed: Caps::MSG => Order::SAS,
     closed_endpoint_leaves_its_completions: Caps::MSG,
 }
+
+const LEFT_OUT: Caps = Caps::MSG
+    .union(Caps::TAGGED)
+    .union(Caps::RMA)
+    .union(Caps::ATOMIC)
+    .union(Caps::REMOTE_CQ_DATA)
+    .union(Caps::FENCE)
+    .union(Caps::DIRECTED_RECV)
+    .union(Caps::MULTI_RECV);
 
 fn endpoint_wants_queues_and_addresses(info: &Info, _seed: u64) -> Result {
     let end = End::new(info, None)?;
@@ -162,6 +172,71 @@ fn endpoint_does_what_its_info_has_and_no_more(info: &Info, seed: u64) -> Result
         closed(ep.close())?;
     }
     closed(cq.close())?;
+    drop(closed(region.close_wait(timeout()))?);
+    rig.close()
+}
+
+fn each_capability_can_be_left_out(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let (region, remote) = rig.region(8, Access::ALL)?;
+    let (slice, cq) = (
+        remote.slice(0, 8)?,
+        CompletionQueue::<u64>::new(&rig.a.domain, 16, None)?,
+    );
+    let fence = Options {
+        fence: true,
+        ..Options::NONE
+    };
+    let sum = AtomicAction::update(AtomicOp::Sum, Datatype::U64);
+    let local = || pattern(8, seed);
+    let shared = register(&rig.a.domain, Memory::zeroed(8)?, Access::NONE)?;
+    // What each post needs, and what is left out for it.
+    let needs = [
+        (Caps::NONE, Caps::MSG),
+        (Caps::NONE, Caps::TAGGED),
+        (Caps::NONE, Caps::READ),
+        (Caps::NONE, Caps::WRITE),
+        (Caps::NONE, Caps::ATOMIC),
+        (Caps::WRITE, Caps::REMOTE_CQ_DATA),
+        (Caps::READ, Caps::FENCE),
+        (Caps::MSG, Caps::DIRECTED_RECV),
+        (Caps::MSG, Caps::MULTI_RECV),
+    ];
+    for (_, left_out) in needs {
+        let limited = Info {
+            caps: info.caps.without(left_out),
+            ..with_sizes(info, 8, 8)
+        };
+        let ep = rig.a.endpoint(&limited, &cq)?;
+        let mut posted = 0;
+        for (n, (more, cap)) in needs.into_iter().enumerate() {
+            let post = match n {
+                0 => ep.send(local()?, rig.to_b, Options::NONE, 1),
+                1 => ep.tsend(local()?, rig.to_b, seed, Options::NONE, 1),
+                2 => ep.read(local()?, rig.to_b, slice, Options::NONE, 1),
+                3 => ep.write(local()?, rig.to_b, slice, Options::NONE, 1),
+                4 => ep.atomic(local()?, rig.to_b, slice, sum, Options::NONE, 1),
+                5 => ep.write(local()?, rig.to_b, slice, data(seed), 1),
+                6 => ep.read(local()?, rig.to_b, slice, fence, 1),
+                7 => ep.recv_from(local()?, rig.to_b, 1),
+                _ => ep.recv_multi(shared.slice(0, 8)?, 1, 1),
+            };
+            if limited.caps.contains(more | cap) {
+                post?;
+                posted += 1;
+            } else {
+                drop(check_refused(post, EOPNOTSUPP, 1)?);
+            }
+        }
+        // What waits for a receive of B, or for a message, ends here.
+        closed(ep.close())?;
+        for _ in 0..posted {
+            drop(cq.read().ok_or(ENOENT)?);
+        }
+        check!(cq.read().is_none());
+    }
+    closed(cq.close())?;
+    drop(closed(shared.close_wait(timeout()))?);
     drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }

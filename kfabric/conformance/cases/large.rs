@@ -2,9 +2,9 @@
 
 //! The longest operation, which needs a gibibyte of memory: see the module parameter `large`.
 
-use super::memory::of_vecs;
 use crate::close::closed;
 use crate::rig::{check_region, ended, pattern, register, timeout, Rig};
+use crate::source::of_vecs;
 use crate::{cases, check_eq};
 use kernel::prelude::*;
 use kfabric::prelude::*;

@@ -6,8 +6,9 @@ use crate::close::{closed, given_back};
 use crate::ops::{check_filled_at, check_refused, error, fill, pmem, reached};
 use crate::rig::{byte, check_region, ended, pattern, register, timeout, Rig};
 use crate::rng::Rng;
+use crate::source::{made_of, of_vecs, page, vecs, Source, SOURCES};
 use crate::{cases, check, check_eq};
-use kernel::page::{Page, PAGE_SIZE};
+use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
 use kfabric::prelude::*;
 
@@ -31,78 +32,8 @@ cases! {
     persistent_memory_meets_pieces: Caps::RMA.union(Caps::COMMIT),
 }
 
-/// What memory is made of.
-#[derive(Clone, Copy, Debug)]
-enum Source {
-    One,
-    Vecs,
-    Pages,
-    Table,
-}
-
-const SOURCES: [Source; 4] = [Source::One, Source::Vecs, Source::Pages, Source::Table];
-
 /// Lengths that are copied in a post, and by a worker.
 const LENGTHS: [usize; 4] = [1, 100, 12_345, 100_000];
-
-/// A page of value 0.
-fn page() -> Result<Page> {
-    Ok(Page::alloc_page(GFP_KERNEL | __GFP_ZERO)?)
-}
-
-/// Vectors of these lengths, of value 0.
-fn vecs(lens: impl Iterator<Item = usize>) -> Result<KVec<KVVec<u8>>> {
-    let mut vecs = KVec::new();
-    for len in lens {
-        vecs.push(KVVec::zeroed(len, GFP_KERNEL)?, GFP_KERNEL)?;
-    }
-    Ok(vecs)
-}
-
-/// Memory of vectors of these lengths, of value 0.
-pub(super) fn of_vecs(lens: &[usize]) -> Result<Memory> {
-    closed(Memory::from_vecs(vecs(lens.iter().copied())?))
-}
-
-/// Memory of `len` bytes of value 0 that is cut in odd places.
-fn made_of(source: Source, len: usize) -> Result<Memory> {
-    // No more than 256 pieces, and some for short ones too.
-    let most = (len / 200).max(3);
-    match source {
-        Source::One => Memory::zeroed(len),
-        Source::Vecs => {
-            let (mut lens, mut left, mut next) = (KVec::new(), len, 1);
-            while left > 0 {
-                lens.push(left.min(next), GFP_KERNEL)?;
-                left -= left.min(next);
-                next = (next * 2 + 1).min(most);
-            }
-            of_vecs(&lens)
-        }
-        Source::Pages => {
-            let (mut parts, mut left, mut offset) = (KVec::new(), len, PAGE_SIZE - 1);
-            while left > 0 {
-                let len = left.min(PAGE_SIZE - offset);
-                let page = page()?;
-                parts.push(BioVec { page, offset, len }, GFP_KERNEL)?;
-                left -= len;
-                offset = (offset * 7 + 3) % 1000;
-            }
-            closed(Memory::from_pages(parts))
-        }
-        Source::Table => {
-            const OFFSET: usize = 4001;
-            let mut pages = KVVec::new();
-            for _ in 0..(OFFSET + len).div_ceil(PAGE_SIZE) {
-                pages.push(page()?, GFP_KERNEL)?;
-            }
-            // Pages that follow each other become one entry.
-            let list = closed(ScatterList::new(pages, OFFSET, len, u32::MAX))?;
-            check!(list.entries() <= (OFFSET + len).div_ceil(PAGE_SIZE));
-            closed(Memory::from_scatterlist(list))
-        }
-    }
-}
 
 /// Memory that is made so, with a pattern in it.
 fn patterned(source: Source, len: usize, seed: u64) -> Result<Memory> {

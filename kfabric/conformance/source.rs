@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory of each source: one vector, several, parts of pages, a scatterlist.
+
+use crate::check;
+use crate::close::closed;
+use kernel::page::{Page, PAGE_SIZE};
+use kernel::prelude::*;
+use kfabric::prelude::*;
+
+/// What memory is made of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Source {
+    One,
+    Vecs,
+    Pages,
+    Table,
+}
+
+pub(crate) const SOURCES: [Source; 4] = [Source::One, Source::Vecs, Source::Pages, Source::Table];
+
+/// A page of value 0.
+pub(crate) fn page() -> Result<Page> {
+    Ok(Page::alloc_page(GFP_KERNEL | __GFP_ZERO)?)
+}
+
+/// Vectors of these lengths, of value 0.
+pub(crate) fn vecs(lens: impl Iterator<Item = usize>) -> Result<KVec<KVVec<u8>>> {
+    let mut vecs = KVec::new();
+    for len in lens {
+        vecs.push(KVVec::zeroed(len, GFP_KERNEL)?, GFP_KERNEL)?;
+    }
+    Ok(vecs)
+}
+
+/// Memory of vectors of these lengths, of value 0.
+pub(crate) fn of_vecs(lens: &[usize]) -> Result<Memory> {
+    closed(Memory::from_vecs(vecs(lens.iter().copied())?))
+}
+
+/// Memory of `len` bytes of value 0 that is cut in odd places.
+pub(crate) fn made_of(source: Source, len: usize) -> Result<Memory> {
+    // No more than 256 pieces, and some for short ones too.
+    let most = (len / 200).max(3);
+    match source {
+        Source::One => Memory::zeroed(len),
+        Source::Vecs => {
+            let (mut lens, mut left, mut next) = (KVec::new(), len, 1);
+            while left > 0 {
+                lens.push(left.min(next), GFP_KERNEL)?;
+                left -= left.min(next);
+                next = (next * 2 + 1).min(most);
+            }
+            of_vecs(&lens)
+        }
+        Source::Pages => {
+            let (mut parts, mut left, mut offset) = (KVec::new(), len, PAGE_SIZE - 1);
+            while left > 0 {
+                let len = left.min(PAGE_SIZE - offset);
+                let page = page()?;
+                parts.push(BioVec { page, offset, len }, GFP_KERNEL)?;
+                left -= len;
+                offset = (offset * 7 + 3) % 1000;
+            }
+            closed(Memory::from_pages(parts))
+        }
+        Source::Table => {
+            const OFFSET: usize = 4001;
+            let mut pages = KVVec::new();
+            for _ in 0..(OFFSET + len).div_ceil(PAGE_SIZE) {
+                pages.push(page()?, GFP_KERNEL)?;
+            }
+            // Pages that follow each other become one entry.
+            let list = closed(ScatterList::new(pages, OFFSET, len, u32::MAX))?;
+            check!(list.entries() <= (OFFSET + len).div_ceil(PAGE_SIZE));
+            closed(Memory::from_scatterlist(list))
+        }
+    }
+}
