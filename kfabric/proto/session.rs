@@ -128,6 +128,9 @@ enum Link {
     },
 }
 
+/// So many incarnations below the latest of a peer are those that it has left.
+const LEFT: u64 = 1 << 16;
+
 /// What is known of the other side while there is a session.
 #[derive(Clone, Copy, Debug)]
 struct Other {
@@ -414,8 +417,13 @@ impl Session {
     }
 
     /// Whether a hello is of an incarnation that the peer has left, and so of a link that was late.
+    ///
+    /// Those of an endpoint count up: one a little below the latest was left before there was a
+    /// session with it.
     fn is_stale(&self, hello: &Hello) -> bool {
-        self.former != 0 && hello.incarnation == self.former
+        let below = self.latest.wrapping_sub(hello.incarnation);
+        let left = self.latest != 0 && (1..=LEFT).contains(&below);
+        left || (self.former != 0 && hello.incarnation == self.former)
     }
 
     /// What a hello makes of the session.

@@ -400,6 +400,27 @@ fn hello_of_an_incarnation_before_is_refused_though_its_session_was_forgotten() 
 }
 
 #[test]
+fn hello_of_an_incarnation_that_was_given_up_before_it_came_is_refused() {
+    let (mut a, mut b) = pair();
+    for nth in 1..=3 {
+        let id = dial(&mut b, 0);
+        let late = greet(&mut b, id);
+        b.end(0, End::Timeout { never: true });
+        b.reopen(0);
+        let (_, (at_a, met)) = connect(&mut b, &mut a, 0);
+        assert_eq!((met.fresh, met.ended), (true, nth > 1));
+        assert_eq!(a.accept(1, &late), Ok(Accept::Refuse(None)), "{nth}");
+        assert!(a.is_open());
+        a.link_lost(1, at_a);
+        b.end(1, End::Timeout { never: false });
+        b.reopen(1);
+    }
+    // Another endpoint of that name has one of its own.
+    let mut b = Session::new(settings(b"b", b"a"), u64::MAX / 2);
+    connect(&mut b, &mut a, 2);
+}
+
+#[test]
 fn older_of_two_dials_is_refused_when_it_comes_last() {
     // Whether the link that came first is there when it does.
     for lost in [false, true] {
