@@ -261,16 +261,13 @@ fn closed_listener_refuses(info: &Info, _seed: u64) -> Result {
 fn closing_listener_rejects_what_waits(info: &Info, _seed: u64) -> Result {
     let (a, b) = (Host::new(info)?, Host::new(info)?);
     let listener = b.listen(3)?;
-    let eps = [a.endpoint()?, a.endpoint()?, a.endpoint()?];
+    let eps = [a.endpoint()?, a.endpoint()?, a.endpoint()?, a.endpoint()?];
     for ep in &eps {
         begin(ep, &listener)?;
     }
-    let held = b.request()?;
-    a.quiet()?;
-    closed(listener.close())?;
-    // Each hears it once; in any order, since they are peers of their own.
-    let mut seen = [false; 3];
-    for _ in &eps {
+    // Each is refused once; in any order, since they are peers of their own.
+    let mut seen = [false; 4];
+    let mut refused = || {
         let Event::Refused {
             endpoint, error, ..
         } = a.event()?
@@ -281,6 +278,15 @@ fn closing_listener_rejects_what_waits(info: &Info, _seed: u64) -> Result {
         let at = eps.iter().position(|ep| ep.id() == endpoint);
         let seen = seen.get_mut(at.ok_or(EINVAL)?).ok_or(EINVAL)?;
         check!(!core::mem::replace(seen, true));
+        Ok(())
+    };
+    // One finds no room: so the others have come, and wait.
+    refused()?;
+    let held = b.request()?;
+    a.quiet()?;
+    closed(listener.close())?;
+    for _ in 1..eps.len() {
+        refused()?;
     }
     // Those that nobody read are gone, and the other is of no use.
     b.quiet()?;
