@@ -78,6 +78,10 @@ module! {
             default: true,
             description: "Runs the case that needs a gibibyte of memory, too",
         },
+        connected: bool {
+            default: true,
+            description: "Runs what connected endpoints do as datagram endpoints do with those, too",
+        },
         unplug: usize {
             default: 0,
             description: "Runs only this one of the cases that unplug the provider, from 1",

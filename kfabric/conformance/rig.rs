@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The rig: two endpoints in domains of their own, each with a queue and the other's address.
+//! The rig: two endpoints in domains of their own, each with a queue and the other's address; or,
+//! if the info is of connected endpoints, connected.
 
 use crate::close::closed;
 use crate::{check, check_eq, module_parameters};
@@ -31,6 +32,8 @@ pub(crate) struct End {
     pub(crate) ep: Endpoint<u64>,
     pub(crate) av: AddressVector,
     pub(crate) cq: CompletionQueue<u64>,
+    /// Of an endpoint that is to be connected.
+    pub(crate) eq: Option<EventQueue>,
     pub(crate) domain: Domain,
     pub(crate) fabric: Fabric,
 }
@@ -50,11 +53,22 @@ impl End {
         let domain = fabric.domain(&info)?;
         let cq = CompletionQueue::new(&domain, 2 * depth, callback)?;
         let av = AddressVector::new(&domain)?;
-        let ep = Endpoint::builder(&domain, &info).cq(&cq).av(&av).enable()?;
+        let builder = Endpoint::builder(&domain, &info).cq(&cq);
+        let (eq, ep) = match info.endpoint_type {
+            EndpointType::Rdm => (None, builder.av(&av).enable()?),
+            EndpointType::Msg => {
+                // Room for a request, too.
+                let eq = EventQueue::new(&domain, EventQueue::PER_ENDPOINT + 1, None)?;
+                let ep = builder.eq(&eq).enable()?;
+                (Some(eq), ep)
+            }
+            _ => return Err(EOPNOTSUPP),
+        };
         Ok(End {
             ep,
             av,
             cq,
+            eq,
             domain,
             fabric,
         })
@@ -63,6 +77,28 @@ impl End {
     /// The next completion, whatever it says.
     pub(crate) fn next(&self) -> Result<Completion<u64>> {
         self.cq.read_wait(timeout())
+    }
+
+    /// The next event of an endpoint that is to be connected.
+    fn event(&self) -> Result<Event> {
+        self.eq.as_ref().ok_or(EINVAL)?.read_wait(timeout())
+    }
+
+    /// Connects its endpoint to that of `to`.
+    fn connect(&self, to: &End, info: &Info) -> Result {
+        let listener = PassiveEndpoint::listen(&to.domain, info, to.eq.as_ref().ok_or(EINVAL)?, 1)?;
+        self.ep
+            .connect(&listener.name(), PrivateData::NONE, timeout())?;
+        let Event::ConnectionRequest(request) = to.event()? else {
+            return Err(EINVAL);
+        };
+        closed(to.ep.accept(request, PrivateData::NONE))?;
+        for end in [self, to] {
+            let Event::Connected { .. } = end.event()? else {
+                return Err(EINVAL);
+            };
+        }
+        Ok(())
     }
 
     /// The next so many completions, sorted by their contexts: operations end in any order.
@@ -90,6 +126,7 @@ impl End {
         let base = Base {
             av: self.av,
             cq: self.cq,
+            eq: self.eq,
             domain: self.domain,
             fabric: self.fabric,
         };
@@ -109,6 +146,7 @@ impl End {
 pub(crate) struct Base {
     pub(crate) av: AddressVector,
     pub(crate) cq: CompletionQueue<u64>,
+    pub(crate) eq: Option<EventQueue>,
     pub(crate) domain: Domain,
     pub(crate) fabric: Fabric,
 }
@@ -118,6 +156,9 @@ impl Base {
     pub(crate) fn close(self) -> Result {
         closed(self.av.close())?;
         closed(self.cq.close())?;
+        if let Some(eq) = self.eq {
+            closed(eq.close())?;
+        }
         closed(self.domain.close())?;
         closed(self.fabric.close())
     }
@@ -153,8 +194,14 @@ impl Rig {
             End::sized(info, depth, None)?,
             End::sized(info, depth, None)?,
         );
-        let to_b = a.av.insert(&b.ep.name())?;
-        let to_a = b.av.insert(&a.ep.name())?;
+        let (to_b, to_a) = match info.endpoint_type {
+            EndpointType::Rdm => (a.av.insert(&b.ep.name())?, b.av.insert(&a.ep.name())?),
+            EndpointType::Msg => {
+                a.connect(&b, info)?;
+                (Address::PEER, Address::PEER)
+            }
+            _ => return Err(EOPNOTSUPP),
+        };
         Ok(Rig { a, b, to_b, to_a })
     }
 
@@ -330,9 +377,9 @@ pub(crate) fn register(domain: &Domain, memory: Memory, access: Access) -> Resul
 
 /// Memory with a pattern that differs from place to place and from seed to seed.
 pub(crate) fn pattern(len: usize, seed: u64) -> Result<Memory> {
-    let mut bytes = KVVec::with_capacity(len, GFP_KERNEL)?;
-    for at in 0..len {
-        bytes.push(byte(at, seed), GFP_KERNEL)?;
+    let mut bytes = KVVec::from_elem(0, len, GFP_KERNEL)?;
+    for (at, place) in bytes.iter_mut().enumerate() {
+        *place = byte(at, seed);
     }
     Ok(Memory::from_vec(bytes))
 }

@@ -9,6 +9,9 @@ use kfabric::prelude::*;
 /// How many cases may time out on a provider before the others are not run.
 const PATIENCE: usize = 3;
 
+/// What the name of a case ends with that is about connected endpoints as well, when it is.
+const ON_A_CONNECTION: &str = "_on_a_connection";
+
 /// A case.
 pub(crate) struct Case {
     /// Its name: a sentence, in snake case.
@@ -17,6 +20,8 @@ pub(crate) struct Case {
     pub(crate) needs: Caps,
     /// The endpoints that it is about: their info is what it gets.
     pub(crate) endpoints: EndpointType,
+    /// Whether it is about connected endpoints as well.
+    pub(crate) connected: bool,
     /// What the provider must keep in order for it.
     pub(crate) order: Order,
     /// Runs it on the provider of an info. `Err`: it failed, and the log says where.
@@ -24,18 +29,24 @@ pub(crate) struct Case {
 }
 
 /// Makes `CASES` of functions, each with what it needs: `name: Caps::MSG,`, or with an order
-/// `name: Caps::MSG => Order::SAS,`. They are about datagram endpoints, unless `EndpointType::Msg;`
-/// goes first.
+/// `name: Caps::MSG => Order::SAS,`. They are about datagram endpoints, `name [connected]: ...` about
+/// connected ones as well; unless `EndpointType::Msg;` goes first.
 #[macro_export]
 macro_rules! cases {
-    ($($run:ident: $needs:expr $(=> $order:expr)?,)*) => {
-        $crate::cases! { ::kfabric::prelude::EndpointType::Rdm; $($run: $needs $(=> $order)?,)* }
+    ($($run:ident $([$connected:ident])?: $needs:expr $(=> $order:expr)?,)*) => {
+        $crate::cases! {
+            ::kfabric::prelude::EndpointType::Rdm;
+            $($run $([$connected])?: $needs $(=> $order)?,)*
+        }
     };
-    ($endpoints:expr; $($run:ident: $needs:expr $(=> $order:expr)?,)*) => {
+    (@connected) => { false };
+    (@connected connected) => { true };
+    ($endpoints:expr; $($run:ident $([$connected:ident])?: $needs:expr $(=> $order:expr)?,)*) => {
         pub(crate) const CASES: &[$crate::runner::Case] = &[$($crate::runner::Case {
             name: ::core::stringify!($run),
             needs: $needs,
             endpoints: $endpoints,
+            connected: $crate::cases!(@connected $($connected)?),
             order: ::kfabric::prelude::Order::NONE$(.union($order))?,
             run: $run,
         }),*];
@@ -121,9 +132,14 @@ pub(crate) fn run(cases: &[&[Case]], seed: u64) -> Result {
         module_parameters::first.value().max(1),
         module_parameters::last.value(),
     );
+    // Those that are about connected endpoints as well come once more, after all.
+    let connected = module_parameters::connected.value();
     let chosen = || {
         let all = cases.iter().copied().flatten();
-        all.take(last).skip(first - 1)
+        let again = all.clone().filter(|case| connected && case.connected);
+        let all = all.map(|case| (case, case.endpoints, ""));
+        let again = again.map(|case| (case, EndpointType::Msg, ON_A_CONNECTION));
+        Iterator::chain(all, again).take(last).skip(first - 1)
     };
     let total = chosen().count();
     pr_info!("KTAP version 1\n");
@@ -134,13 +150,13 @@ pub(crate) fn run(cases: &[&[Case]], seed: u64) -> Result {
         let mut timeouts = 0;
         let caps = all_caps(info);
         pr_info!("# conformance.{} has {}\n", info.provider, caps);
-        for case in chosen() {
+        for (case, endpoints, how) in chosen() {
             number += 1;
             let (provider, name) = (info.provider, case.name);
-            let Some(info) = asked_for(info, case.endpoints, case.needs, case.order) else {
+            let Some(info) = asked_for(info, endpoints, case.needs, case.order) else {
                 pr_info!(
-                    "ok {number} conformance.{provider}.{name} # SKIP needs {:?}, {} and {:?}, has {}\n",
-                    case.endpoints,
+                    "ok {number} conformance.{provider}.{name}{how} # SKIP needs {:?}, {} and {:?}, has {}\n",
+                    endpoints,
                     case.needs,
                     case.order,
                     caps
@@ -149,16 +165,16 @@ pub(crate) fn run(cases: &[&[Case]], seed: u64) -> Result {
             };
             if timeouts == PATIENCE {
                 pr_info!(
-                    "not ok {number} conformance.{provider}.{name} # not run: the provider does not answer\n"
+                    "not ok {number} conformance.{provider}.{name}{how} # not run: the provider does not answer\n"
                 );
                 continue;
             }
             match (case.run)(&info, seed) {
-                Ok(()) => pr_info!("ok {number} conformance.{provider}.{name}\n"),
+                Ok(()) => pr_info!("ok {number} conformance.{provider}.{name}{how}\n"),
                 Err(error) => {
                     timeouts += usize::from(error == ETIMEDOUT);
-                    pr_info!("# {name}: {error:?}\n");
-                    pr_info!("not ok {number} conformance.{provider}.{name}\n");
+                    pr_info!("# {name}{how}: {error:?}\n");
+                    pr_info!("not ok {number} conformance.{provider}.{name}{how}\n");
                 }
             }
         }

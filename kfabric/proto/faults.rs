@@ -149,6 +149,7 @@ pub struct Plan {
     delay: Rng,
     lots: Rng,
     fail: Rng,
+    hold: Rng,
 }
 
 /// What is done to the operation that goes next.
@@ -174,6 +175,7 @@ impl Plan {
             delay: next(),
             lots: next(),
             fail: next(),
+            hold: next(),
         }
     }
 
@@ -185,6 +187,13 @@ impl Plan {
     /// Whether the next post is refused.
     pub fn refuses(&mut self) -> bool {
         happens(&mut self.again, self.settings.again_ppm)
+    }
+
+    /// Whether the completion of an operation that has taken effect comes after the next one's.
+    ///
+    /// No order is about completions: half of them.
+    pub fn holds(&mut self) -> bool {
+        self.settings.reorder && self.hold.one_in(2)
     }
 
     /// What is done to the operation that goes next.
@@ -264,6 +273,18 @@ mod tests {
             fail_errno: 110,
             again_ppm: 3000,
         }
+    }
+
+    #[test]
+    fn half_of_the_completions_are_held_where_what_may_be_is_reordered() {
+        let mut plan = Plan::new(on());
+        let held = (0..10_000).filter(|_| plan.holds()).count();
+        assert!((4_500..5_500).contains(&held), "{held}");
+        let mut plan = Plan::new(Settings {
+            reorder: false,
+            ..on()
+        });
+        assert!((0..1000).all(|_| !plan.holds()));
     }
 
     #[test]

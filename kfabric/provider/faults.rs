@@ -33,6 +33,7 @@ pub struct Faults {
     delayed: Count,
     overtaken: Count,
     failed: Count,
+    held: Count,
 }
 
 /// What is done to the operation that goes next.
@@ -70,6 +71,7 @@ impl Faults {
                 delayed: Count::default(),
                 overtaken: Count::default(),
                 failed: Count::default(),
+                held: Count::default(),
             }),
             GFP_KERNEL,
         )
@@ -134,6 +136,18 @@ impl Faults {
         Some((op, error))
     }
 
+    /// Whether the completion of what has taken effect, or the copy of a matched message, is to wait until
+    /// that of the next has been made; if there is none, until nothing is left to do.
+    ///
+    /// Any context but hardirq.
+    pub fn hold(&self) -> bool {
+        let held = self.are_on() && self.plan.lock().holds();
+        if held {
+            self.count(|counts| &counts.held);
+        }
+        held
+    }
+
     fn count(&self, which: impl Fn(&Faults) -> &Count) {
         which(self).add(1);
         if let Some(of) = &self.of {
@@ -171,6 +185,7 @@ impl Faults {
             ("delayed", self.delayed.value()),
             ("overtaken", self.overtaken.value()),
             ("failed", self.failed.value()),
+            ("held", self.held.value()),
         ];
         debugfs::rows(f, &rows)
     }
@@ -253,12 +268,14 @@ mod tests {
             drop(bench.read());
         }
         assert!(overtaken > 0);
+        let held = (0..50).filter(|_| faults.hold()).count();
+        assert!((1..50).contains(&held));
         for (faults, seed, on) in [(&faults, 3, true), (&provider, 8, false)] {
             let (ppm, flag) = (if on { 1_000_000 } else { 0 }, u64::from(on));
             let expected = CString::try_from_fmt(fmt!(
                 "seed {seed}\ndelay_us {}\ndelay_ppm {ppm}\nreorder {flag}\nfail_ppm {ppm}\n\
                  fail_errno 5\nagain_ppm {ppm}\nrefused 1\ndelayed 8\novertaken {overtaken}\n\
-                 failed 8\n",
+                 failed 8\nheld {held}\n",
                 4 * flag
             ))?;
             assert!(*text(faults)? == *expected);
@@ -277,6 +294,7 @@ mod tests {
         for context in 0..2 {
             let next = faults.next(true);
             assert_eq!(next.delay_us(), 0);
+            assert!(!faults.hold());
             let (op, error) = faults.take(&next, Order::NONE, &mut chain).ok_or(ENOENT)?;
             assert!(error.is_none());
             drop(op);

@@ -85,15 +85,20 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Executes a peer's operation here, by its access if it has one.
+    /// Executes a peer's operation here, by its access if it has one, which `done` then completes.
     #[inline(always)]
-    fn execute(&self, op: Operation, access: impl FnOnce(&Port, &Op) -> Status) {
+    fn execute(
+        &self,
+        op: Operation,
+        access: impl FnOnce(&Port, &Op) -> Status,
+        done: impl FnOnce(Operation, Status),
+    ) {
         if op.kind() == Kind::Send {
             return self.offer(op);
         }
         match access(&self.port, &op) {
             Ok(_) if op.notifies() => self.offer(op),
-            status => op.complete(status),
+            status => done(op, status),
         }
     }
 
@@ -120,15 +125,25 @@ impl Endpoint {
 #[inline(always)]
 fn execute(directory: &Directory, port: &Port, op: Operation, section: &Guard) {
     match directory.find(op.peer(), section) {
-        Some(peer) => peer.execute(op, |port, op| port.access_in(op, section)),
+        Some(peer) => {
+            let access = |port: &Port, op: &Op| port.access_in(op, section);
+            peer.execute(op, access, Operation::complete);
+        }
         None => unreachable(directory, port, op),
     }
 }
 
-/// Executes any operation of `port` on its peer's. Process context; sleeps if the operation does.
-pub(crate) fn execute_long(directory: &Directory, port: &Port, op: Operation) {
+/// Executes any operation of `port` on its peer's; `done` completes it, unless it meets a receive.
+///
+/// Process context; sleeps if the operation does.
+pub(crate) fn execute_long(
+    directory: &Directory,
+    port: &Port,
+    op: Operation,
+    done: impl FnOnce(Operation, Status),
+) {
     match directory.lookup(op.peer()) {
-        Some(peer) => peer.execute(op, Port::access),
+        Some(peer) => peer.execute(op, Port::access, done),
         None => unreachable(directory, port, op),
     }
 }
@@ -172,7 +187,7 @@ impl provider::Endpoint for Endpoint {
     }
 
     fn matched(&self, pair: Match) {
-        if pair.len() > INLINE {
+        if pair.len() > INLINE || self.faults.are_on() {
             self.worker.push_pair(&self.workers, pair);
         } else {
             pair.execute();

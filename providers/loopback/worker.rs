@@ -4,8 +4,9 @@
 //!
 //! Commits sleep, and long copies would keep a softirq. The worker executes in the order of the
 //! posts; what is executed in posts may overtake it, unless the endpoint was asked for an order:
-//! then posts come here as long as it is busy. While faults are injected all posts come here, and the
-//! worker delays, chooses and fails as they say.
+//! then posts come here as long as it is busy. While faults are injected all posts and all matched
+//! messages come here, and the worker delays, chooses and fails as they say, and lets completions
+//! overtake each other.
 //!
 //! What waits for an endpoint's worker is queued with its lock held, and refused once it is closed:
 //! so when [`Worker::close`] has flushed the work item, none is left, and none comes. A worker does
@@ -22,7 +23,7 @@ use kernel::time::delay::fsleep;
 use kernel::time::Delta;
 use kernel::workqueue::{impl_has_work, new_work, Work, WorkItem};
 use kfabric::info::Order;
-use kfabric::op::{Chain, Failure, OpId, Operation};
+use kfabric::op::{Chain, Failure, OpId, Operation, Status};
 use kfabric::provider::faults::{Faults, Next};
 use kfabric::provider::work::{self, WorkQueue};
 use kfabric::provider::{Match, Port};
@@ -59,6 +60,8 @@ impl WorkItem for Worker {
     type Pointer = Arc<Worker>;
 
     fn run(this: Arc<Worker>) {
+        // What has taken effect and is to complete after the next; and a message that is copied then.
+        let (mut done, mut met): (Option<(Operation, Status)>, Option<Match>) = (None, None);
         loop {
             let next = this.next();
             let mut queue = this.queue.lock();
@@ -66,16 +69,35 @@ impl WorkItem for Worker {
             queue.executing = op.is_some();
             let pair = queue.pairs.pop().zip(queue.pairs.pop());
             drop(queue);
-            if op.is_none() && pair.is_none() {
-                return;
-            }
+            let idle = op.is_none() && pair.is_none();
+            let (late, late_pair) = (done.take(), met.take());
             match op {
                 Some((op, Some(error))) => op.complete(Err(Failure::not_executed(error))),
-                Some((op, None)) => execute_long(&this.directory, &this.port, op),
+                Some((op, None)) => {
+                    execute_long(&this.directory, &this.port, op, |op, status| {
+                        match this.faults.hold() {
+                            true => done = Some((op, status)),
+                            false => op.complete(status),
+                        }
+                    });
+                }
                 None => {}
             }
             if let Some((arrival, receive)) = pair {
-                Match::from_parts(arrival, receive).execute();
+                let pair = Match::from_parts(arrival, receive);
+                match this.faults.hold() {
+                    true => met = Some(pair),
+                    false => pair.execute(),
+                }
+            }
+            if let Some((op, status)) = late {
+                op.complete(status);
+            }
+            if let Some(pair) = late_pair {
+                pair.execute();
+            }
+            if idle {
+                return;
             }
         }
     }

@@ -80,6 +80,7 @@ fn objects_outlive_dropped_handles(info: &Info, seed: u64) -> Result {
         cq,
         domain,
         fabric,
+        ..
     } = a;
     let region = register(&domain, pattern(10, seed)?, Access::NONE)?;
     drop(fabric);

@@ -15,16 +15,16 @@ const ALL: Caps = Caps::FENCE.union(Caps::MSG).union(Caps::RMA);
 
 cases! {
     fences_are_to_be_asked_for: ALL,
-    fence_waits_for_what_was_posted_before: ALL,
+    fence_waits_for_what_was_posted_before [connected]: ALL,
     fence_does_not_wait_for_other_peers: ALL,
-    what_follows_a_fence_waits_behind_it: ALL,
-    fence_with_nothing_before_it_goes_at_once: ALL,
-    fenced_writes_take_effect_one_after_another: ALL,
-    fence_waits_for_durability: ALL.union(Caps::COMMIT),
-    cancelled_fence_lets_the_others_go: ALL,
+    what_follows_a_fence_waits_behind_it [connected]: ALL,
+    fence_with_nothing_before_it_goes_at_once [connected]: ALL,
+    fenced_writes_take_effect_one_after_another [connected]: ALL,
+    fence_waits_for_durability [connected]: ALL.union(Caps::COMMIT),
+    cancelled_fence_lets_the_others_go [connected]: ALL,
     close_ends_what_waits_at_a_fence: ALL,
-    failure_before_a_fence_lets_it_go: ALL,
-    slots_are_used_up_by_what_waits_too: ALL,
+    failure_before_a_fence_lets_it_go [connected]: ALL,
+    slots_are_used_up_by_what_waits_too [connected]: ALL,
 }
 
 const FENCE: Options = Options {

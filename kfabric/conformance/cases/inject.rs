@@ -13,12 +13,12 @@ use kernel::sync::atomic::Acquire;
 use kfabric::prelude::*;
 
 cases! {
-    injected_bytes_arrive_up_to_the_limit: Caps::MSG.union(Caps::RMA),
+    injected_bytes_arrive_up_to_the_limit [connected]: Caps::MSG.union(Caps::RMA),
     injection_is_no_longer_than_a_message: Caps::MSG.union(Caps::WRITE),
-    injected_bytes_may_be_overwritten_at_once: Caps::MSG.union(Caps::WRITE) => Order::SAS,
-    injected_bytes_need_no_completion: Caps::MSG.union(Caps::WRITE),
+    injected_bytes_may_be_overwritten_at_once [connected]: Caps::MSG.union(Caps::WRITE) => Order::SAS,
+    injected_bytes_need_no_completion [connected]: Caps::MSG.union(Caps::WRITE),
     injection_without_a_slot_is_refused: Caps::MSG => Order::SAS,
-    refused_injection_has_no_effect: Caps::MSG.union(Caps::RMA),
+    refused_injection_has_no_effect [connected]: Caps::MSG.union(Caps::RMA),
 }
 
 fn injected_bytes_arrive_up_to_the_limit(info: &Info, seed: u64) -> Result {

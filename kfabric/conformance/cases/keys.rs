@@ -18,18 +18,18 @@ use kernel::sync::{new_mutex, Arc, Mutex};
 use kfabric::prelude::*;
 
 cases! {
-    closed_key_is_refused: Caps::RMA,
-    dropped_key_is_refused: Caps::WRITE,
-    old_key_is_refused_when_its_place_is_used_again: Caps::RMA,
-    guessed_key_is_refused: Caps::RMA,
-    length_that_the_region_lacks_is_refused_by_the_target: Caps::RMA,
-    right_that_the_region_lacks_is_refused_by_the_target: Caps::RMA,
+    closed_key_is_refused [connected]: Caps::RMA,
+    dropped_key_is_refused [connected]: Caps::WRITE,
+    old_key_is_refused_when_its_place_is_used_again [connected]: Caps::RMA,
+    guessed_key_is_refused [connected]: Caps::RMA,
+    length_that_the_region_lacks_is_refused_by_the_target [connected]: Caps::RMA,
+    right_that_the_region_lacks_is_refused_by_the_target [connected]: Caps::RMA,
     key_of_another_domain_is_refused: Caps::RMA,
-    refused_write_tells_the_peer_nothing: Caps::REMOTE_CQ_DATA,
-    refusal_leaves_the_endpoint_as_it_was: Caps::RMA,
-    no_key_is_given_out_twice: Caps::RMA,
-    many_regions_have_a_key_each: Caps::RMA,
-    nothing_is_written_after_a_close: Caps::WRITE,
+    refused_write_tells_the_peer_nothing [connected]: Caps::REMOTE_CQ_DATA,
+    refusal_leaves_the_endpoint_as_it_was [connected]: Caps::RMA,
+    no_key_is_given_out_twice [connected]: Caps::RMA,
+    many_regions_have_a_key_each [connected]: Caps::RMA,
+    nothing_is_written_after_a_close [connected]: Caps::WRITE,
 }
 
 fn closed_key_is_refused(info: &Info, seed: u64) -> Result {

@@ -10,22 +10,22 @@ use kernel::prelude::*;
 use kfabric::prelude::*;
 
 cases! {
-    message_arrives_whole: Caps::MSG,
-    message_waits_for_its_receive: Caps::MSG => Order::SAS,
-    message_fits_up_to_the_last_byte: Caps::MSG,
-    message_longer_than_the_receive_fails_on_both_sides: Caps::MSG,
-    empty_message_meets_an_empty_receive: Caps::MSG,
-    messages_meet_receives_in_the_order_of_both: Caps::MSG => Order::SAS,
+    message_arrives_whole [connected]: Caps::MSG,
+    message_waits_for_its_receive [connected]: Caps::MSG => Order::SAS,
+    message_fits_up_to_the_last_byte [connected]: Caps::MSG,
+    message_longer_than_the_receive_fails_on_both_sides [connected]: Caps::MSG,
+    empty_message_meets_an_empty_receive [connected]: Caps::MSG,
+    messages_meet_receives_in_the_order_of_both [connected]: Caps::MSG => Order::SAS,
     messages_of_two_senders_each_keep_their_order: Caps::MSG => Order::SAS,
-    message_carries_64_bits: Caps::MSG,
-    message_beyond_the_longest_is_refused: Caps::MSG,
+    message_carries_64_bits [connected]: Caps::MSG,
+    message_beyond_the_longest_is_refused [connected]: Caps::MSG,
     message_reaches_its_own_endpoint: Caps::MSG,
-    long_messages_pass_side_by_side: Caps::MSG => Order::SAS,
+    long_messages_pass_side_by_side [connected]: Caps::MSG => Order::SAS,
     message_to_a_closed_endpoint_fails: Caps::MSG,
     message_to_a_name_that_nobody_has_fails: Caps::MSG,
     old_name_does_not_reach_the_successor: Caps::MSG,
-    slices_of_regions_are_buffers: Caps::MSG,
-    part_of_a_buffer_is_moved: Caps::MSG,
+    slices_of_regions_are_buffers [connected]: Caps::MSG,
+    part_of_a_buffer_is_moved [connected]: Caps::MSG,
     range_of_a_buffer_stays_within_it: Caps::NONE,
 }
 

@@ -69,6 +69,7 @@ impl Host {
             base: Base {
                 av,
                 cq,
+                eq: None,
                 domain,
                 fabric,
             },

@@ -11,14 +11,14 @@ use kfabric::prelude::*;
 
 cases! {
     order_is_what_was_asked_for: Caps::NONE,
-    write_after_write_wins: Caps::RMA => Order::WAW,
-    write_after_a_commit_wins: Caps::RMA.union(Caps::COMMIT) => Order::WAW,
-    read_after_write_sees_it: Caps::RMA => Order::RAW,
-    read_before_a_write_does_not_see_it: Caps::RMA => Order::WAR,
-    messages_arrive_in_the_order_of_their_posts: Caps::MSG => Order::SAS,
-    message_after_a_write_finds_its_bytes: Caps::RMA.union(Caps::MSG) => Order::SAW,
-    atomic_after_a_write_finds_its_bytes: Caps::RMA.union(Caps::ATOMIC) => Order::WAW,
-    strict_order_keeps_everything: Caps::RMA.union(Caps::MSG) => Order::STRICT,
+    write_after_write_wins [connected]: Caps::RMA => Order::WAW,
+    write_after_a_commit_wins [connected]: Caps::RMA.union(Caps::COMMIT) => Order::WAW,
+    read_after_write_sees_it [connected]: Caps::RMA => Order::RAW,
+    read_before_a_write_does_not_see_it [connected]: Caps::RMA => Order::WAR,
+    messages_arrive_in_the_order_of_their_posts [connected]: Caps::MSG => Order::SAS,
+    message_after_a_write_finds_its_bytes [connected]: Caps::RMA.union(Caps::MSG) => Order::SAW,
+    atomic_after_a_write_finds_its_bytes [connected]: Caps::RMA.union(Caps::ATOMIC) => Order::WAW,
+    strict_order_keeps_everything [connected]: Caps::RMA.union(Caps::MSG) => Order::STRICT,
 }
 
 /// Long enough for a worker, where a provider has one.

@@ -10,16 +10,16 @@ use kernel::prelude::*;
 use kfabric::prelude::*;
 
 cases! {
-    data_has_64_bits: Caps::REMOTE_CQ_DATA,
-    data_of_a_write_consumes_a_receive_and_leaves_its_buffer: Caps::REMOTE_CQ_DATA,
-    write_without_data_consumes_no_receive: Caps::REMOTE_CQ_DATA,
-    data_of_a_write_without_bytes_arrives: Caps::REMOTE_CQ_DATA,
-    bytes_are_there_when_the_data_arrives: Caps::REMOTE_CQ_DATA,
-    data_waits_for_a_receive: Caps::REMOTE_CQ_DATA,
-    data_of_many_writes_arrives_once_each: Caps::REMOTE_CQ_DATA,
+    data_has_64_bits [connected]: Caps::REMOTE_CQ_DATA,
+    data_of_a_write_consumes_a_receive_and_leaves_its_buffer [connected]: Caps::REMOTE_CQ_DATA,
+    write_without_data_consumes_no_receive [connected]: Caps::REMOTE_CQ_DATA,
+    data_of_a_write_without_bytes_arrives [connected]: Caps::REMOTE_CQ_DATA,
+    bytes_are_there_when_the_data_arrives [connected]: Caps::REMOTE_CQ_DATA,
+    data_waits_for_a_receive [connected]: Caps::REMOTE_CQ_DATA,
+    data_of_many_writes_arrives_once_each [connected]: Caps::REMOTE_CQ_DATA,
     waiting_write_ends_when_its_peer_closes: Caps::REMOTE_CQ_DATA,
     waiting_write_ends_when_its_own_endpoint_closes: Caps::REMOTE_CQ_DATA,
-    waiting_write_is_past_cancelling: Caps::REMOTE_CQ_DATA,
+    waiting_write_is_past_cancelling [connected]: Caps::REMOTE_CQ_DATA,
 }
 
 /// Values at the edges of narrower fields.

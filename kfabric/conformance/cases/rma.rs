@@ -18,23 +18,23 @@ use kernel::time::Delta;
 use kfabric::prelude::*;
 
 cases! {
-    write_lands_where_it_was_aimed: Caps::WRITE,
-    write_touches_no_byte_beside_it: Caps::WRITE,
-    write_takes_any_part_of_its_buffer: Caps::WRITE,
-    read_brings_what_is_there: Caps::READ,
-    read_fills_its_part_of_the_buffer_and_no_other: Caps::READ,
-    operation_without_bytes_completes: Caps::RMA,
-    lengths_that_differ_are_refused_at_post: Caps::RMA,
-    right_that_the_descriptor_lacks_is_refused_at_post: Caps::RMA,
-    longest_operation_is_the_limit: Caps::RMA,
+    write_lands_where_it_was_aimed [connected]: Caps::WRITE,
+    write_touches_no_byte_beside_it [connected]: Caps::WRITE,
+    write_takes_any_part_of_its_buffer [connected]: Caps::WRITE,
+    read_brings_what_is_there [connected]: Caps::READ,
+    read_fills_its_part_of_the_buffer_and_no_other [connected]: Caps::READ,
+    operation_without_bytes_completes [connected]: Caps::RMA,
+    lengths_that_differ_are_refused_at_post [connected]: Caps::RMA,
+    right_that_the_descriptor_lacks_is_refused_at_post [connected]: Caps::RMA,
+    longest_operation_is_the_limit [connected]: Caps::RMA,
     unknown_address_is_refused_at_post: Caps::RMA,
     closed_peer_is_unreachable: Caps::RMA,
     close_under_the_writes_of_a_peer_is_not_refused: Caps::RMA,
-    slices_of_regions_are_local_buffers: Caps::RMA,
+    slices_of_regions_are_local_buffers [connected]: Caps::RMA,
     endpoint_reaches_its_own_regions: Caps::RMA,
-    each_level_is_reached_or_passed: Caps::WRITE,
-    every_write_in_flight_completes_once: Caps::WRITE,
-    random_reads_see_random_writes: Caps::RMA,
+    each_level_is_reached_or_passed [connected]: Caps::WRITE,
+    every_write_in_flight_completes_once [connected]: Caps::WRITE,
+    random_reads_see_random_writes [connected]: Caps::RMA,
 }
 
 /// Lengths around the limits that providers have: lines, pages, inline copies.

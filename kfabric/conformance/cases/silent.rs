@@ -14,14 +14,14 @@ use kernel::sync::atomic::Acquire;
 use kfabric::prelude::*;
 
 cases! {
-    silent_write_takes_effect_without_a_completion: Caps::RMA,
-    silent_message_arrives_without_a_completion: Caps::MSG,
-    silent_operation_that_fails_is_told: Caps::RMA,
-    silent_operation_with_owned_memory_is_refused: Caps::RMA.union(Caps::MSG),
-    silent_operations_give_their_slots_back: Caps::RMA,
+    silent_write_takes_effect_without_a_completion [connected]: Caps::RMA,
+    silent_message_arrives_without_a_completion [connected]: Caps::MSG,
+    silent_operation_that_fails_is_told [connected]: Caps::RMA,
+    silent_operation_with_owned_memory_is_refused [connected]: Caps::RMA.union(Caps::MSG),
+    silent_operations_give_their_slots_back [connected]: Caps::RMA,
     context_of_a_silent_operation_is_dropped: Caps::RMA,
-    region_lent_to_a_silent_operation_comes_back: Caps::RMA,
-    region_may_be_dropped_under_a_silent_message: Caps::MSG,
+    region_lent_to_a_silent_operation_comes_back [connected]: Caps::RMA,
+    region_may_be_dropped_under_a_silent_message [connected]: Caps::MSG,
 }
 
 const SILENT: Options = Options {

@@ -347,6 +347,7 @@ fn unplug_ends_waits_by_what_it_counts(info: &Info, _seed: u64) -> Result {
         cq,
         domain,
         fabric,
+        ..
     } = End::new(info, None)?;
     closed(ep.close())?;
     let (recv, send) = (Counter::new(&domain, None)?, Counter::new(&domain, None)?);

@@ -68,6 +68,7 @@ impl Tally {
         let base = Base {
             av,
             cq,
+            eq: None,
             domain,
             fabric,
         };
