@@ -324,7 +324,9 @@ fn next_multi_receive_takes_what_the_first_does_not(info: &Info, seed: u64) -> R
 
 fn long_messages_end_before_their_buffer_comes_back(info: &Info, seed: u64) -> Result {
     const LEN: usize = 1 << 20;
-    let host = Host::new(info, LEN, Some(30_000))?;
+    // There is room for the longest until the buffer comes back, in whatever order they are offered.
+    const LONGEST: usize = 100_000;
+    let host = Host::new(info, LEN, Some(LONGEST))?;
     for _ in 0..3 {
         host.post((0, LEN), DEPTH, 1)?;
         // Short ones may overtake long ones, and the last be a short one.
@@ -333,7 +335,7 @@ fn long_messages_end_before_their_buffer_comes_back(info: &Info, seed: u64) -> R
         let mut ends: usize = 0;
         while !released {
             while sent < 8 + ends && sent < DEPTH {
-                let len = [100_000, 1, 20_000, 65_536][sent % 4];
+                let len = [LONGEST, 1, 20_000, 65_536][sent % 4];
                 host.send(len, seed + sent as u64, sent as u64)?;
                 sent += 1;
             }
@@ -351,7 +353,7 @@ fn long_messages_end_before_their_buffer_comes_back(info: &Info, seed: u64) -> R
         // The others wait for the next.
         host.ep.recv(Memory::zeroed(0)?, 2)?;
         for _ in ends..sent {
-            host.ep.recv(Memory::zeroed(100_000)?, 3)?;
+            host.ep.recv(Memory::zeroed(LONGEST)?, 3)?;
         }
         let mut left = sent - ends + 1;
         host.send(0, seed, 99)?;
