@@ -15,11 +15,16 @@
 //! done something is in doubt, and may be seen or not; all else is held to what it was told to be.
 //! What is silent, and of which no failure is told, went well.
 
+mod judge;
+mod lane;
+
+use self::lane::{Lane, Planned, State};
 use crate::close::closed;
 use crate::ops::{error, pmem};
 use crate::rig::{register, timeout, with_sizes};
 use crate::rng::{mix, Rng};
 use crate::runner::asked_for;
+use crate::source::{made_of, of_vecs, Source, SOURCES};
 use crate::{cases, check, check_eq, module_parameters};
 use kernel::prelude::*;
 use kernel::time::delay::fsleep;
@@ -48,6 +53,8 @@ const BURST: usize = 4;
 const SHORTEST: usize = 8;
 const LONGEST: usize = 20_000;
 const MOSTLY: usize = 256;
+/// Of which each side's bytes are put together.
+const PIECES: usize = 160;
 /// Of each station; the first half for messages without a tag, and the data of writes.
 const RECEIVES: usize = 16;
 /// Marks the context of a receive.
@@ -66,103 +73,6 @@ fn manner(station: usize) -> (Order, bool) {
     ][station]
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    Fresh,
-    Posted,
-    /// Whether it went well; if not, it has done nothing.
-    Ended(bool),
-    /// It failed, and may have done all, some or nothing.
-    Doubtful,
-}
-
-/// One operation of a burst.
-#[derive(Clone, Copy)]
-struct Planned {
-    kind: Kind,
-    options: Options,
-    tag: u64,
-    /// Whether a copy of its bytes is posted.
-    injected: bool,
-    /// Of a message: whether it has a tag. Of an atomic: whether it fetches.
-    special: bool,
-    state: State,
-}
-
-impl Planned {
-    fn effect(&self) -> Effect {
-        match self.kind {
-            Kind::Read => Effect::Read,
-            Kind::Send => Effect::Send,
-            _ => Effect::Write,
-        }
-    }
-
-    /// Whether it has written the range.
-    fn has_written(&self) -> bool {
-        self.kind == Kind::Write && self.state == State::Ended(true)
-    }
-
-    /// Whether its bytes may be in the range.
-    fn may_have_written(&self) -> bool {
-        self.has_written() || (self.kind == Kind::Write && self.state == State::Doubtful)
-    }
-
-    /// Whether its peer is told of it.
-    fn is_told(&self) -> bool {
-        self.kind == Kind::Send || self.options.data.is_some()
-    }
-}
-
-/// A burst, all of it to one range.
-struct Lane {
-    rng: Rng,
-    serial: u32,
-    /// Empty between bursts.
-    planned: KVec<Planned>,
-    to: usize,
-    lasting: bool,
-    len: usize,
-}
-
-impl Lane {
-    /// Whether the order, or a fence, has `earlier` come before `later`, both of this burst.
-    fn is_before(&self, order: Order, earlier: usize, later: usize) -> bool {
-        // What waits because of a fence is in no order with the fence itself.
-        let fenced = || {
-            let between = &self.planned[earlier + 1..=later];
-            between.iter().any(|op| op.options.fence)
-        };
-        earlier < later
-            && (order.holds(self.planned[later].effect(), self.planned[earlier].effect())
-                || fenced())
-    }
-
-    /// Whether what write `from` has written, or what was there before the burst, may be seen: by
-    /// the read `by`, or after the burst.
-    fn may_show(&self, order: Order, from: Option<usize>, by: Option<usize>) -> bool {
-        let unseen = by
-            .zip(from)
-            .is_some_and(|(by, from)| self.is_before(order, by, from));
-        let hidden = (0..self.planned.len()).any(|other| {
-            self.planned[other].has_written()
-                && Some(other) != from
-                && from.is_none_or(|from| self.is_before(order, from, other))
-                && by.is_none_or(|by| self.is_before(order, other, by))
-        });
-        !unseen && !hidden
-    }
-
-    /// Whether all have ended, well or not.
-    fn has_ended(&self) -> bool {
-        // The last, with a fence, tells of those that are silent and say nothing.
-        let silent = |op: &Planned| op.options.silent && op.state == State::Posted;
-        let last = self.planned.last();
-        let ended = |op: &Planned| matches!(op.state, State::Ended(_) | State::Doubtful);
-        last.is_some_and(ended) && self.planned.iter().all(|op| ended(op) || silent(op))
-    }
-}
-
 /// A domain, and what its two stations share.
 // In the order in which they must be closed.
 struct Side {
@@ -178,10 +88,12 @@ impl Side {
     fn new(info: &Info) -> Result<Self> {
         let fabric = Fabric::open(info)?;
         let domain = fabric.domain(info)?;
-        let memory = |pieces: usize| Memory::zeroed(pieces * LONGEST);
+        // Most ranges begin in one piece and end in another, but a word that is fetched is in one.
+        let local = of_vecs(&[ALL_LANES * BURST * LONGEST / PIECES; PIECES])?;
+        let receive = made_of(Source::Vecs, STATIONS * RECEIVES * LONGEST)?;
         Ok(Side {
-            local: register(&domain, memory(ALL_LANES * BURST)?, Access::NONE)?,
-            receive: register(&domain, memory(STATIONS * RECEIVES)?, Access::NONE)?,
+            local: register(&domain, local, Access::NONE)?,
+            receive: register(&domain, receive, Access::NONE)?,
             av: AddressVector::new(&domain)?,
             cq: CompletionQueue::new(&domain, 2 * (LANES * BURST + RECEIVES), None)?,
             domain,
@@ -296,7 +208,8 @@ impl Campaign {
             let ep = builder.cq(&side.cq).av(&side.av).enable()?;
             let (mut regions, mut remotes) = (KVec::new(), KVec::new());
             let size = ALL_LANES * LONGEST;
-            let volatile = (Memory::zeroed(size)?, Access::READ_WRITE);
+            // Each station's is of another source.
+            let volatile = (made_of(SOURCES[n], size)?, Access::READ_WRITE);
             let words = (Memory::zeroed(ALL_LANES * 8)?, Access::ALL);
             let lasting = device.as_ref().map(|device| {
                 let memory = Memory::persistent(device, (n * size) as u64, size);
@@ -570,79 +483,6 @@ impl Campaign {
         self.receive(station, at % RECEIVES)
     }
 
-    /// Looks at what a burst has read, and at what it leaves.
-    fn judge(&mut self, number: usize) -> Result {
-        let (order, _) = manner(number / LANES);
-        let lane = &mut self.lanes[number];
-        for op in lane.planned.iter_mut() {
-            if op.state == State::Posted {
-                self.counts.silent += 1;
-                op.state = State::Ended(true);
-            }
-        }
-        let lane = &self.lanes[number];
-        let (len, target) = (lane.len, &self.stations[lane.to]);
-        let region = if lane.lasting { LASTING } else { VOLATILE };
-        let (written, found) = self.scratch.split_at_mut(BURST);
-        let word = &mut self.words[lane.to * ALL_LANES + number];
-        // What may have been added to the word; and what was.
-        let (before, mut added) = (*word, [0; BURST]);
-        for (n, op) in lane.planned.iter().enumerate() {
-            if !matches!(op.state, State::Doubtful | State::Ended(true)) {
-                continue;
-            }
-            match op.kind {
-                Kind::Write => fill(&mut written[n][..len], op.tag),
-                Kind::Atomic => added[n] = op.tag,
-                _ => {}
-            }
-            if op.state == State::Doubtful {
-                self.counts.doubtful += u64::from(op.is_told());
-                continue;
-            }
-            if op.kind == Kind::Atomic {
-                *word = word.wrapping_add(op.tag);
-            }
-            if op.is_told() {
-                self.counts.sent += 1;
-                self.balance = self.balance.wrapping_add(mix(op.tag));
-            }
-        }
-        let regions = target.regions.len();
-        let known = &mut self.known[lane.to * regions + region][number * LONGEST..][..len];
-        let found = &mut found[0][..len];
-        let local = &self.sides[number / LANES % 2].local;
-        for (n, op) in lane.planned.iter().enumerate() {
-            let at = (number * BURST + n) * LONGEST;
-            if op.kind == Kind::Read && op.state == State::Ended(true) {
-                local.read_at(at, found)?;
-                seen(lane, order, Some(n), known, written, found)?;
-            }
-            if op.kind == Kind::Atomic && op.special && op.state == State::Ended(true) {
-                // Some of the others had been added, and it had not.
-                let mut others = added;
-                others[n] = 0;
-                check!(is_sum_of_some(before, &others, local.load_u64(at + 8)?));
-            }
-        }
-        target.regions[region].read_at(number * LONGEST, found)?;
-        let last = seen(lane, order, None, known, written, found)?;
-        let latest = lane.planned.iter().rposition(Planned::has_written);
-        self.counts.overtaken += u64::from(last.is_some() && last != latest);
-        known.copy_from_slice(found);
-        let sum = target.regions[WORDS].load_u64(number * 8)?;
-        // Each of those in doubt was added, or was not.
-        for (op, added) in lane.planned.iter().zip(&mut added) {
-            if op.state != State::Doubtful {
-                *added = 0;
-            }
-        }
-        check!(is_sum_of_some(*word, &added, sum));
-        *word = sum;
-        self.lanes[number].planned.clear();
-        Ok(())
-    }
-
     /// Posts and reads until `total` operations were posted and have ended, or the provider has.
     fn run(&mut self, total: u64) -> Result {
         for station in 0..STATIONS {
@@ -751,73 +591,6 @@ impl Campaign {
         }
         Ok(())
     }
-
-    /// Looks at what a burst leaves that the end of the provider has cut short.
-    ///
-    /// All that was posted has ended: what is silent and was not told of went well.
-    fn judge_rest(&mut self, number: usize) -> Result {
-        let planned = &mut self.lanes[number].planned;
-        for op in planned.iter_mut() {
-            if op.state == State::Fresh {
-                op.state = State::Ended(false);
-            }
-            check!(op.state != State::Posted || op.options.silent);
-        }
-        self.judge(number)
-    }
-}
-
-/// Whether `sum` is `base` with some of those added, each once at most.
-fn is_sum_of_some(base: u64, added: &[u64; BURST], sum: u64) -> bool {
-    (0..1 << BURST).any(|some| {
-        let chosen = (0..BURST).filter(|n| some & 1 << n != 0);
-        chosen.fold(base, |sum, n| sum.wrapping_add(added[n])) == sum
-    })
-}
-
-/// Which write's bytes were found, if they are one's; fails unless each byte may be what it is.
-fn seen(
-    lane: &Lane,
-    order: Order,
-    by: Option<usize>,
-    known: &[u8],
-    written: &[KVVec<u8>],
-    found: &[u8],
-) -> Result<Option<usize>> {
-    let may_show =
-        |from: usize| lane.planned[from].may_have_written() && lane.may_show(order, Some(from), by);
-    let count = lane.planned.len();
-    if let Some(from) = (0..count).find(|n| may_show(*n) && written[*n][..found.len()] == *found) {
-        return Ok(Some(from));
-    }
-    let before = lane.may_show(order, None, by);
-    if before && known == found {
-        return Ok(None);
-    }
-    // Copies that nothing keeps apart may have met in the range.
-    for (at, byte) in found.iter().enumerate() {
-        let same = |n: usize| may_show(n) && written[n][at] == *byte;
-        let as_before = before && known[at] == *byte;
-        if !as_before && !(0..count).any(same) {
-            let known = usize::from(known[at] == *byte);
-            let by = by.map_or(BURST, |by| by);
-            pr_err!(
-                "# {order:?}: byte {at} of {}, seen by {by}: old {known}\n",
-                found.len()
-            );
-            for (n, op) in lane.planned.iter().enumerate() {
-                pr_err!(
-                    "#   {n}: {} {:?}, well {}, its byte {}\n",
-                    op.kind.name(),
-                    op.options,
-                    u8::from(op.state == State::Ended(true)),
-                    u8::from(op.kind == Kind::Write && written[n][at] == *byte)
-                );
-            }
-            return Err(EINVAL);
-        }
-    }
-    Ok(None)
 }
 
 fn campaign(info: &Info, seed: u64, ends: bool) -> Result<bool> {
