@@ -69,6 +69,12 @@ impl Name {
     }
 }
 
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.as_bytes()
@@ -288,6 +294,25 @@ impl AddressVector {
                 Err(index) => self.table.entries.reach(index)?,
             }
         }
+    }
+
+    /// Gives who is at `service` of `node` a number: text that the provider makes a name of, as
+    /// `192.0.2.1` and `4791` where it has IP; its page tells. Else as [`AddressVector::insert`]. The
+    /// peer need not exist yet, and nothing is looked up at other hosts. Sleeps; process context.
+    ///
+    /// # Errors
+    /// - `EOPNOTSUPP`: the provider has no nodes: the domain lacks [`Caps::SERVICE`].
+    /// - `EINVAL`: the provider does not understand it, or no endpoint of the domain can have a peer
+    ///   there.
+    /// - `ENXIO`: it says something that this host has not, as an interface.
+    /// - `ENODEV`: the domain's provider is gone.
+    /// - `ENOSPC`, `ENOMEM`: as [`AddressVector::insert`].
+    ///
+    /// Source: fi_av_insertsvc() in fi_av(3).
+    ///
+    /// [`Caps::SERVICE`]: crate::info::Caps::SERVICE
+    pub fn insert_service(&self, node: &str, service: &str) -> Result<Address> {
+        self.insert(&self.domain.resolve(node, service)?)
     }
 
     /// Forgets an address. Operations under way to it go on. Any context but hardirq.

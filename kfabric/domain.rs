@@ -4,6 +4,7 @@
 //!
 //! Source: fi_domain(3).
 
+use crate::av::Name;
 use crate::debugfs::{self, Shown};
 use crate::fabric;
 use crate::info::{Caps, Info};
@@ -54,7 +55,7 @@ pub(crate) struct Core {
     keys: Keys,
     target_stats: TargetStats,
     children: [Atomic<i32>; CLASSES.len()],
-    /// What the provider offered when the domain was opened.
+    /// What the provider offered when the domain was opened, in the place that was asked for.
     offer: Info,
     // Last: it holds the provider's module. Not counted as a use of the fabric, since a peer's
     // access may keep this for a moment after the domain was closed.
@@ -84,6 +85,20 @@ impl Core {
         self.fabric.entry()
     }
 
+    /// The name of a peer, from text. Sleeps; process context.
+    ///
+    /// # Errors
+    /// As [`AddressVector::insert_service`](crate::av::AddressVector::insert_service).
+    pub(crate) fn resolve(&self, node: &str, service: &str) -> Result<Name> {
+        self.entry().alive()?;
+        let provider = self.entry().provider();
+        let name = provider.resolve(&self.offer, Some(node), Some(service))?;
+        match provider.reaches(&self.offer, &name) {
+            true => Ok(name),
+            false => Err(EINVAL),
+        }
+    }
+
     /// How many of a class are open.
     fn children(&self, class: usize) -> u64 {
         self.children[class].load(Acquire).max(0) as u64
@@ -100,11 +115,13 @@ impl Core {
     /// Whether endpoints of `info` can be opened here.
     ///
     /// # Errors
-    /// - `EINVAL`: it is of another domain, or its limits or its order are beyond what is offered.
+    /// - `EINVAL`: it is of another domain, or of another place; or its limits or its order are beyond
+    ///   what is offered.
     /// - `EOPNOTSUPP`: its capabilities are.
     pub(crate) fn check(&self, info: &Info) -> Result {
         let (most, wanted) = (&self.offer.limits, &info.limits);
         if !self.offer.is_same_domain(info)
+            || info.source.is_some() && info.source != self.offer.source
             || wanted.max_msg_size > most.max_msg_size
             || wanted.tx_size > most.tx_size
             || wanted.rx_size > most.rx_size
@@ -163,8 +180,13 @@ pub struct Domain {
 
 impl Domain {
     pub(crate) fn open(fabric: fabric::Child, info: &Info) -> Result<Self> {
-        let offer = fabric.entry().offer(|offer| offer.is_same_domain(info))?;
-        let provider = fabric.entry().provider().open(info)?;
+        let mut offer = fabric.entry().offer(|offer| offer.is_same_domain(info))?;
+        let provider = fabric.entry().provider();
+        if let Some(wanted) = info.source.filter(|_| info.source != offer.source) {
+            offer.source = Some(provider.source(&offer, &wanted)?);
+        }
+        let source = offer.source;
+        let provider = provider.open(&Info { source, ..*info })?;
         let uncounted = fabric.core().clone();
         let id = NEXT_ID.fetch_add(1, Relaxed);
         let core = Arc::pin_init(
@@ -212,6 +234,11 @@ impl Domain {
     /// Whether `info` is one of it.
     pub(crate) fn is_of(&self, info: &Info) -> bool {
         self.core.offer.is_same_domain(info)
+    }
+
+    /// Where its endpoints are.
+    pub(crate) fn source(&self) -> Option<Name> {
+        self.core.offer.source
     }
 
     /// Whether it is that provider's.

@@ -111,7 +111,9 @@ impl Fabric {
     /// # Errors
     /// - `ENODEV`: the provider is gone, or offers no such domain.
     /// - `EINVAL`: `info` is of another fabric.
-    /// - `ENOMEM`.
+    /// - `EADDRNOTAVAIL`: its source can't be had, or not any more.
+    /// - `EADDRINUSE`: its source is taken, as a port at which somebody listens.
+    /// - `ENOMEM`; others that the provider gives.
     pub fn domain(&self, info: &Info) -> Result<Domain> {
         self.core.entry.alive()?;
         if info.provider != self.core.entry.label || info.fabric != self.core.label {

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Discovery: what can be had, and what is wanted.
+//! Discovery: what can be had. What is wanted is in `hints`.
 //!
 //! Source: fi_getinfo(3).
 
 use crate::av::Name;
-use crate::domain::Domain;
-use crate::fabric::Fabric;
-use crate::provider::registry;
 use core::ops::{BitAnd, BitOr, BitOrAssign};
 use kernel::fmt;
 use kernel::prelude::*;
 
+mod hints;
+
 pub use crate::proto::order::{Effect, Order};
 pub use crate::sys::net::Namespace;
+pub use hints::{getinfo, Hints, Place};
 
 /// A set of capabilities.
 ///
@@ -59,12 +59,15 @@ impl Caps {
     pub const DIRECTED_RECV: Caps = Caps(1 << 10);
     /// Receives that take several messages in one buffer. Source: FI_MULTI_RECV.
     pub const MULTI_RECV: Caps = Caps(1 << 11);
+    /// Nodes and services as text, in place of names ([`Place::Service`]). Source: fi_av_insertsvc()
+    /// in fi_av(3).
+    pub const SERVICE: Caps = Caps(1 << 12);
 
     /// What an info has only if it is asked for, since it costs something. Source: secondary
     /// capabilities of fi_getinfo(3).
     const ON_REQUEST: Caps = Caps::FENCE;
 
-    const NAMES: [(Caps, &'static str); 12] = [
+    const NAMES: [(Caps, &'static str); 13] = [
         (Caps::MSG, "msg"),
         (Caps::READ, "read"),
         (Caps::WRITE, "write"),
@@ -77,6 +80,7 @@ impl Caps {
         (Caps::TAGGED, "tagged"),
         (Caps::DIRECTED_RECV, "directed_recv"),
         (Caps::MULTI_RECV, "multi_recv"),
+        (Caps::SERVICE, "service"),
     ];
 
     /// Whether each capability of `needed` is in the set.
@@ -242,6 +246,13 @@ pub struct Info {
     pub atomics: AtomicAgent,
     /// How far it goes. What a consumer wants less of, it may lower before opening an endpoint.
     pub limits: Limits,
+    /// Where its endpoints are, or are to be; `None`: the provider's endpoints have no such place.
+    ///
+    /// A domain that is opened with it is there, and no other place can be had in it. An endpoint
+    /// may be opened without one. Source: src_addr.
+    pub source: Option<Name>,
+    /// The peer that was asked for. Nothing that is opened heeds it. Source: dest_addr.
+    pub peer: Option<Name>,
 }
 
 impl Info {
@@ -254,207 +265,9 @@ impl Info {
     }
 }
 
-/// What a consumer wants; by default anything.
-#[derive(Clone, Copy, Default)]
-pub struct Hints<'a> {
-    /// These capabilities at least.
-    pub caps: Caps,
-    /// What is to be kept in order, at least; the info has just that. Source: msg_order.
-    pub order: Order,
-    /// This type of endpoint.
-    pub endpoint_type: Option<EndpointType>,
-    /// This provider.
-    pub provider: Option<&'a str>,
-    /// This fabric.
-    pub fabric: Option<&'a str>,
-    /// This domain.
-    pub domain: Option<&'a str>,
-    /// In this network namespace.
-    pub net: Option<Namespace>,
-    /// Of this very fabric, which is open. Source: fabric of fi_fabric_attr.
-    pub opened_fabric: Option<&'a Fabric>,
-    /// Of this very domain, which is open. Source: domain of fi_domain_attr.
-    pub opened_domain: Option<&'a Domain>,
-    /// Whose endpoints can have a peer of this name; it need not exist yet. Source: dest_addr.
-    pub peer: Option<&'a Name>,
-    /// Messages of at least this many bytes.
-    pub max_msg_size: usize,
-    /// At least this many operations in flight. The info's limit is lowered to it, if not 0.
-    pub tx_size: usize,
-    /// At least this many posted receives. The info's limit is lowered to it, if not 0.
-    pub rx_size: usize,
-    /// At least this many bytes injected.
-    pub inject_size: usize,
-}
-
-impl Hints<'_> {
-    /// The part of `info` that is wanted; `None` if it lacks something.
-    fn narrow(&self, info: &Info) -> Option<Info> {
-        let named =
-            |wanted: Option<&str>, label: &Label| wanted.is_none_or(|w| w == label.as_str());
-        let limit = |wanted: usize, most: usize| match wanted {
-            0 => Some(most),
-            _ if wanted <= most => Some(wanted),
-            _ => None,
-        };
-        if !(info.caps.contains(self.caps)
-            && info.order.contains(self.order)
-            && self
-                .endpoint_type
-                .is_none_or(|wanted| wanted == info.endpoint_type)
-            && named(self.provider, &info.provider)
-            && named(self.fabric, &info.fabric)
-            && named(self.domain, &info.domain)
-            && self.net.is_none_or(|wanted| wanted == info.net)
-            && self.max_msg_size <= info.limits.max_msg_size
-            && self.inject_size <= info.limits.inject_size)
-        {
-            return None;
-        }
-        if self.opened_fabric.is_some_and(|fabric| !fabric.is_of(info))
-            || self.opened_domain.is_some_and(|domain| !domain.is_of(info))
-        {
-            return None;
-        }
-        Some(Info {
-            caps: info.caps.without(Caps::ON_REQUEST.without(self.caps)),
-            order: self.order,
-            limits: Limits {
-                tx_size: limit(self.tx_size, info.limits.tx_size)?,
-                rx_size: limit(self.rx_size, info.limits.rx_size)?,
-                ..info.limits
-            },
-            ..*info
-        })
-    }
-}
-
-/// Lists what can be had, in the order of registration.
-///
-/// Sleeps; process context.
-///
-/// # Errors
-/// - `ENODATA`: nothing fits.
-/// - `ENOMEM`.
-///
-/// Source: fi_getinfo(3).
-pub fn getinfo(hints: &Hints<'_>) -> Result<KVec<Info>> {
-    let mut found = KVec::new();
-    registry::offers(|entry, info| {
-        let reached = hints.peer.is_none_or(|peer| entry.reaches(info, peer));
-        let ours = hints.opened_fabric.is_none_or(|fabric| fabric.is_by(entry))
-            && hints.opened_domain.is_none_or(|domain| domain.is_by(entry));
-        if !(reached && ours) {
-            return Ok(());
-        }
-        if let Some(info) = hints.narrow(info) {
-            found.push(info, GFP_KERNEL)?;
-        }
-        Ok(())
-    })?;
-    if found.is_empty() {
-        return Err(ENODATA);
-    }
-    Ok(found)
-}
-
 #[kunit_tests(kfabric_info)]
 mod tests {
     use super::*;
-    use crate::provider::registry::Registration;
-    use crate::provider::testing::{Desk, Keeper, Opened};
-    use kernel::module::this_module;
-
-    fn info() -> Result<Info> {
-        Ok(Info {
-            provider: Label::new("one")?,
-            fabric: Label::new("fabric")?,
-            domain: Label::new("domain")?,
-            caps: Caps::MSG | Caps::RMA,
-            endpoint_type: EndpointType::Rdm,
-            net: Namespace::initial(),
-            order: Order::WAW,
-            atomics: AtomicAgent::Cpus,
-            limits: Limits {
-                max_msg_size: 4096,
-                tx_size: 64,
-                rx_size: 32,
-                inject_size: 16,
-            },
-        })
-    }
-
-    fn fits(hints: Hints<'_>) -> Result<bool> {
-        Ok(hints.narrow(&info()?).is_some())
-    }
-
-    #[test]
-    fn hints_without_wishes_accept_all() -> Result {
-        assert!(fits(Hints::default())?);
-        Ok(())
-    }
-
-    #[test]
-    fn each_wish_refuses_what_lacks_it() -> Result {
-        let none = Hints::default();
-        for (caps, expected) in [
-            (Caps::MSG, true),
-            (Caps::RMA, true),
-            (Caps::MSG | Caps::RMA, true),
-            (Caps::COMMIT, false),
-            (Caps::MSG | Caps::COMMIT, false),
-        ] {
-            assert_eq!(fits(Hints { caps, ..none })?, expected);
-        }
-        for (size, expected) in [(0, true), (4096, true), (4097, false)] {
-            let max_msg_size = size;
-            assert_eq!(
-                fits(Hints {
-                    max_msg_size,
-                    ..none
-                })?,
-                expected
-            );
-        }
-        for (inject_size, expected) in [(0, true), (16, true), (17, false)] {
-            let hints = Hints {
-                inject_size,
-                ..none
-            };
-            assert_eq!(fits(hints)?, expected);
-        }
-        for (tx_size, expected) in [(1, true), (64, true), (65, false)] {
-            assert_eq!(fits(Hints { tx_size, ..none })?, expected);
-        }
-        for (rx_size, expected) in [(1, true), (32, true), (33, false)] {
-            assert_eq!(fits(Hints { rx_size, ..none })?, expected);
-        }
-        for (name, expected) in [("one", true), ("on", false), ("one2", false)] {
-            let provider = Some(name);
-            assert_eq!(fits(Hints { provider, ..none })?, expected);
-        }
-        assert!(!fits(Hints {
-            fabric: Some("domain"),
-            ..none
-        })?);
-        assert!(!fits(Hints {
-            domain: Some("fabric"),
-            ..none
-        })?);
-        Ok(())
-    }
-
-    #[test]
-    fn limits_are_lowered_to_what_is_wanted() -> Result {
-        let hints = Hints {
-            tx_size: 8,
-            ..Hints::default()
-        };
-        let narrowed = hints.narrow(&info()?).ok_or(EINVAL)?;
-        assert_eq!(narrowed.limits.tx_size, 8);
-        assert_eq!(narrowed.limits.rx_size, 32);
-        Ok(())
-    }
 
     #[test]
     fn label_has_a_longest() -> Result {
@@ -465,42 +278,6 @@ mod tests {
             Label::new("01234567890123456789012345678901").err(),
             Some(ENAMETOOLONG)
         );
-        Ok(())
-    }
-
-    #[test]
-    fn names_and_objects_of_others_are_not_to_be_had() -> Result {
-        let Opened {
-            domain,
-            fabric,
-            registration,
-            ..
-        } = Opened::new()?;
-        let (ours, theirs) = (Name::new(b"keeper")?, Name::new(b"stranger")?);
-        let to = |peer| Hints {
-            peer: Some(peer),
-            ..Hints::default()
-        };
-        assert_eq!(getinfo(&to(&ours))?.len(), 1);
-        assert_eq!(getinfo(&to(&theirs)).err(), Some(ENODATA));
-        let of_fabric = Hints {
-            opened_fabric: Some(&fabric),
-            ..Hints::default()
-        };
-        let of_domain = Hints {
-            opened_domain: Some(&domain),
-            ..Hints::default()
-        };
-        assert_eq!(getinfo(&of_fabric)?.len(), 1);
-        assert_eq!(getinfo(&of_domain)?.len(), 1);
-        // Of a provider that is gone nothing is to be had, nor of its successor.
-        drop(registration);
-        let desk = Desk::new()?;
-        let successor = Registration::new(this_module::<crate::Core>(), Keeper(desk))?;
-        assert_eq!(getinfo(&Hints::default())?.len(), 1);
-        assert_eq!(getinfo(&of_fabric).err(), Some(ENODATA));
-        assert_eq!(getinfo(&of_domain).err(), Some(ENODATA));
-        drop(successor);
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ pub use crate::eq::{Callback as EventCallback, Event, EventQueue, Reader as Even
 pub use crate::fabric::Fabric;
 pub use crate::info::{
     getinfo, AtomicAgent, Caps, Effect, EndpointType, Hints, Info, Label, Limits, Namespace, Order,
+    Place,
 };
 pub use crate::memory::{BioVec, Memory, ScatterList};
 pub use crate::mr::{

@@ -65,6 +65,7 @@ impl From<Option<Operation>> for Cancelled {
 }
 
 /// A provider: the code for one kind of fabric.
+#[vtable]
 pub trait Provider: Send + Sync + Sized + 'static {
     /// Its name, at most [`Label::MAX`](crate::info::Label::MAX) bytes.
     const NAME: &'static str;
@@ -79,10 +80,38 @@ pub trait Provider: Send + Sync + Sized + 'static {
 
     /// Whether endpoints of `info` can have a peer of that name, as far as the name tells.
     ///
-    /// It need not exist. Context as for [`Provider::offers`].
+    /// It need not exist. `info.source` is theirs. Context as for [`Provider::offers`].
     fn reaches(&self, info: &Info, peer: &Name) -> bool;
 
-    /// Opens the domain that `info` names. Process context, may sleep.
+    /// The name of a place, from text. With it, [`Caps::SERVICE`] is advertised.
+    ///
+    /// Without a node it is where the provider's endpoints are; without a service it is none at which
+    /// an endpoint could be reached. What is there, and whether it can be had, is not looked at.
+    /// Context as for [`Provider::offers`].
+    ///
+    /// # Errors
+    /// - `EINVAL`: it is not understood.
+    /// - `ENXIO`: it says something that is not there, as an interface.
+    /// - `ENOMEM`.
+    fn resolve(&self, info: &Info, node: Option<&str>, service: Option<&str>) -> Result<Name> {
+        let _ = (info, node, service);
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The place that endpoints of `info` get if they are to be at `source`, which may be anything.
+    ///
+    /// It is `source` but where that leaves something open. Without it, no source can be had but that
+    /// of the offer. Context as for [`Provider::offers`].
+    ///
+    /// # Errors
+    /// `EADDRNOTAVAIL`: it can't be had. `ENOMEM`.
+    fn source(&self, info: &Info, source: &Name) -> Result<Name> {
+        let _ = (info, source);
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Opens the domain that `info` names, at `info.source`: that of the offer, or what
+    /// [`Provider::source`] gave. Process context, may sleep.
     fn open(&self, info: &Info) -> Result<Arc<Self::Domain>>;
 
     /// The faults that domains begin with which are opened later; `None`: it injects none.

@@ -36,6 +36,7 @@ impl PassiveEndpoint {
     /// - `EINVAL`: `backlog` is 0; `eq` or `info` is of another domain; `info` is not of type
     ///   [`EndpointType::Msg`].
     /// - `ENOSPC`: `eq` is too small for what is bound to it.
+    /// - `EADDRINUSE`: the info's source is a service, and another endpoint has its name.
     /// - `EOPNOTSUPP`: the provider brings no connection messages.
     /// - `ENODEV`: the provider is gone.
     /// - `ENOMEM`.

@@ -108,6 +108,7 @@ impl Wire {
 /// The provider, its domain and its endpoints, the last with their numbers.
 pub(crate) struct Crier(pub(crate) Arc<Wire>, pub(crate) u64);
 
+#[vtable]
 impl Provider for Crier {
     const NAME: &'static str = "kunit-cm";
     type Domain = Crier;
@@ -191,6 +192,8 @@ pub(crate) fn info(endpoint_type: EndpointType) -> Result<Info> {
             rx_size: 2,
             inject_size: 16,
         },
+        source: None,
+        peer: None,
     })
 }
 

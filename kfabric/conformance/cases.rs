@@ -28,6 +28,7 @@ mod mr;
 mod msg;
 mod multi;
 mod order;
+mod place;
 mod remote_data;
 mod rma;
 mod silent;
@@ -37,6 +38,7 @@ mod unplug;
 /// All of them.
 pub(crate) const ALL: &[&[Case]] = &[
     info::CASES,
+    place::CASES,
     domain::CASES,
     av::CASES,
     endpoint::CASES,

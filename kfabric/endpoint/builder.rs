@@ -90,7 +90,8 @@ impl<'a, C: Send + 'static> Builder<'a, C> {
     /// # Errors
     /// - `EINVAL`: a queue is missing, or what the endpoint's type needs: an address vector or an
     ///   event queue, and not both; one of them, or a counter, is of another domain; a limit is 0,
-    ///   or beyond what the domain offers; the info is of another domain.
+    ///   or beyond what the domain offers; the info is of another domain, or its source is another.
+    /// - `EADDRINUSE`: the info's source is a service, and another endpoint has its name.
     /// - `ENOSPC`: a completion queue is too small for the slots bound to it, or the event queue.
     /// - `EOPNOTSUPP`: the info has a capability that the domain does not offer.
     /// - `ENODEV`: the provider is gone.

@@ -18,6 +18,8 @@ pub(crate) trait AnyProvider: Send + Sync {
     fn caps(&self) -> Caps;
     fn connects(&self) -> bool;
     fn reaches(&self, info: &Info, peer: &Name) -> bool;
+    fn resolve(&self, info: &Info, node: Option<&str>, service: Option<&str>) -> Result<Name>;
+    fn source(&self, info: &Info, source: &Name) -> Result<Name>;
     fn open(&self, info: &Info) -> Result<Arc<dyn AnyDomain>>;
     fn faults(&self) -> Option<Arc<Faults>>;
 }
@@ -28,7 +30,11 @@ impl<P: Provider> AnyProvider for P {
     }
 
     fn caps(&self) -> Caps {
-        super::caps::<<P::Domain as Domain>::Endpoint>()
+        let caps = super::caps::<<P::Domain as Domain>::Endpoint>();
+        match P::HAS_RESOLVE {
+            true => caps | Caps::SERVICE,
+            false => caps,
+        }
     }
 
     fn connects(&self) -> bool {
@@ -37,6 +43,21 @@ impl<P: Provider> AnyProvider for P {
 
     fn reaches(&self, info: &Info, peer: &Name) -> bool {
         Provider::reaches(self, info, peer)
+    }
+
+    fn resolve(&self, info: &Info, node: Option<&str>, service: Option<&str>) -> Result<Name> {
+        match P::HAS_RESOLVE {
+            true => Provider::resolve(self, info, node, service),
+            false => Err(EOPNOTSUPP),
+        }
+    }
+
+    fn source(&self, info: &Info, source: &Name) -> Result<Name> {
+        match P::HAS_SOURCE {
+            true => Provider::source(self, info, source),
+            false if info.source == Some(*source) => Ok(*source),
+            false => Err(EADDRNOTAVAIL),
+        }
     }
 
     fn open(&self, info: &Info) -> Result<Arc<dyn AnyDomain>> {
@@ -175,6 +196,27 @@ mod tests {
             assert_eq!(notes.0.load(Relaxed), method);
             drop(bench.read());
         }
+        Ok(())
+    }
+
+    #[test]
+    fn provider_without_places_has_its_own_source_only() -> Result {
+        let keeper = Keeper(Desk::new()?);
+        let (own, other) = (Name::new(b"own")?, Name::new(b"other")?);
+        let mut info = Desk::info()?;
+        assert_eq!(
+            AnyProvider::source(&keeper, &info, &own),
+            Err(EADDRNOTAVAIL)
+        );
+        info.source = Some(own);
+        assert_eq!(AnyProvider::source(&keeper, &info, &own), Ok(own));
+        assert_eq!(
+            AnyProvider::source(&keeper, &info, &other),
+            Err(EADDRNOTAVAIL)
+        );
+        let resolved = AnyProvider::resolve(&keeper, &info, Some("own"), Some("1"));
+        assert_eq!(resolved, Err(EOPNOTSUPP));
+        assert!(!AnyProvider::caps(&keeper).contains(Caps::SERVICE));
         Ok(())
     }
 

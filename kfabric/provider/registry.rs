@@ -24,7 +24,7 @@ use kernel::sync::{new_mutex, Arc, Mutex};
 use kernel::workqueue::{impl_has_work, new_work, Work, WorkItem};
 
 /// The number of the seam; it changes with each change of what providers see.
-pub const ABI: u32 = 5;
+pub const ABI: u32 = 6;
 
 /// What this core was built from: its sources, the kernel, the compiler.
 ///

@@ -63,6 +63,8 @@ impl Desk {
                 rx_size: 4,
                 inject_size: 16,
             },
+            source: None,
+            peer: None,
         })
     }
 }
@@ -70,6 +72,7 @@ impl Desk {
 /// The provider, its domain and its endpoints.
 pub(crate) struct Keeper(pub(crate) Arc<Desk>);
 
+#[vtable]
 impl Provider for Keeper {
     const NAME: &'static str = "kunit";
     type Domain = Keeper;

@@ -120,9 +120,9 @@ impl Table {
 }
 
 impl Engine {
-    /// An endpoint of a domain. Sleeps. `ENOMEM`.
+    /// An endpoint of a domain. Sleeps. `EADDRINUSE`: it is to be a service that is there; `ENOMEM`.
     pub(super) fn new(hub: &Arc<Hub>, port: Arc<Port>, info: &Info) -> Result<Arc<Self>> {
-        let name = hub.new_name()?;
+        let name = hub.new_name(&port, info)?;
         let table = Table {
             peers: RBTree::new(),
             known: 0,

@@ -8,9 +8,10 @@
 //! Locks: `engines`, `strangers` and `alarm` are mutexes, taken in this order.
 
 use super::engine::{self, Engine};
-use super::link::{parts, Link, Links, Wake};
+use super::link::{numbered, source_of, Link, Links, Wake, SERVICE};
 use super::timeouts::Timeouts;
 use crate::av::Name;
+use crate::cm::Role;
 use crate::info::Info;
 use crate::proto::violation::Violation;
 use crate::proto::wire::{self, crc, hello, Header, Hello, Malformed, Reason};
@@ -46,7 +47,7 @@ pub(super) struct Hub {
     begin: Instant<Monotonic>,
     closed: Atomic<bool>,
     #[pin]
-    engines: Mutex<KVec<(u64, Arc<engine::Shared>)>>,
+    engines: Mutex<KVec<Arc<engine::Shared>>>,
     #[pin]
     strangers: Mutex<KVec<Stranger>>,
     /// Wakes the worker when strangers have had their time; refers to the hub until it is let go of.
@@ -209,22 +210,25 @@ impl Hub {
         self.links.dial(address)
     }
 
-    /// A name that no endpoint had.
-    pub(super) fn new_name(&self) -> Result<Name> {
-        let address = self.links.address();
-        let mut bytes = [0; Name::MAX];
-        let end = address.len() + size_of::<u64>();
-        let name = bytes.get_mut(..end).ok_or(EINVAL)?;
-        let (head, number) = name.split_at_mut(address.len());
-        head.copy_from_slice(address);
-        number.copy_from_slice(&random::u64().max(1).to_le_bytes());
-        Name::new(name)
+    /// The name of an endpoint of `info`: one that none had, or, if its source is a service, the name
+    /// of that. Who is connected has asked for no service: its listener has.
+    pub(super) fn new_name(&self, port: &Port, info: &Info) -> Result<Name> {
+        let source = info.source.as_ref().and_then(source_of);
+        let serves = !matches!(port.role(), Role::Connection(_));
+        let number = match source {
+            Some((_, true)) if serves => SERVICE,
+            _ => random::u64().max(SERVICE + 1),
+        };
+        numbered(self.links.address(), number)
     }
 
-    /// Lets peers reach an endpoint. Sleeps. `ENOMEM`.
+    /// Lets peers reach an endpoint. Sleeps. `EADDRINUSE`: another has its name; `ENOMEM`.
     pub(super) fn enter(&self, engine: Arc<engine::Shared>) -> Result {
-        let (_, number) = parts(engine.name()).ok_or(EINVAL)?;
-        self.engines.lock().push((number, engine), GFP_KERNEL)?;
+        let mut engines = self.engines.lock();
+        if engines.iter().any(|other| other.name() == engine.name()) {
+            return Err(EADDRINUSE);
+        }
+        engines.push(engine, GFP_KERNEL)?;
         Ok(())
     }
 
@@ -232,7 +236,7 @@ impl Hub {
     pub(super) fn leave(&self, engine: &Arc<engine::Shared>) {
         self.engines
             .lock()
-            .retain(|(_, other)| !Arc::ptr_eq(other, engine));
+            .retain(|other| !Arc::ptr_eq(other, engine));
     }
 
     fn queue(self: &Arc<Self>) {
@@ -304,8 +308,8 @@ impl Hub {
     }
 
     /// Counts what a stranger has done that it may not, where the endpoints count what peers do.
-    fn blame(&self, engines: &[(u64, Arc<engine::Shared>)], violation: Violation) {
-        if let Some((_, engine)) = engines.first() {
+    fn blame(&self, engines: &[Arc<engine::Shared>], violation: Violation) {
+        if let Some(engine) = engines.first() {
             engine.count(violation);
         }
     }
@@ -330,11 +334,10 @@ impl Hub {
     }
 
     /// Brings a link to the endpoint that it is for.
-    fn introduce(&self, engines: &[(u64, Arc<engine::Shared>)], link: Arc<dyn Link>, hello: Hello) {
+    fn introduce(&self, engines: &[Arc<engine::Shared>], link: Arc<dyn Link>, hello: Hello) {
         let wanted = Name::new(hello.to.as_bytes()).ok();
         let engine = engines
             .iter()
-            .map(|(_, engine)| engine)
             .find(|engine| wanted.as_ref() == Some(engine.name()));
         match engine {
             Some(engine) => engine.greet(link, hello),

@@ -55,7 +55,7 @@ pub trait Link: Send + Sync + 'static {
 
 /// Where links begin and end on this host: of one domain.
 pub trait Links: Send + Sync + 'static {
-    /// The bytes by which peers reach it: at most [`MAX_ADDRESS`].
+    /// The bytes by which peers reach it: at most [`MAX_ADDRESS`]. No other links begin or end there.
     fn address(&self) -> &[u8];
 
     /// Begins to make a link to that address: [`Link::is_up`] tells when it is made.
@@ -77,6 +77,47 @@ pub trait Links: Send + Sync + 'static {
 
 /// The longest address: a name has room for it, and for the number of an endpoint.
 pub const MAX_ADDRESS: usize = Name::MAX - size_of::<u64>();
+
+/// The number of an endpoint that is reached by the address of its domain alone: at most one of a
+/// domain.
+pub(super) const SERVICE: u64 = 1;
+
+/// The place of a domain at `address`, whose endpoints have random numbers. `EINVAL`: it is empty, or
+/// longer than [`MAX_ADDRESS`].
+pub fn anywhere_at(address: &[u8]) -> Result<Name> {
+    numbered(address, 0)
+}
+
+/// The name of the endpoint that is reached by `address` alone, whoever it is just now: that of an
+/// endpoint whose info has it for its source. `EINVAL`: as [`anywhere_at`].
+pub fn service_at(address: &[u8]) -> Result<Name> {
+    numbered(address, SERVICE)
+}
+
+/// The name of an address and a number.
+pub(super) fn numbered(address: &[u8], number: u64) -> Result<Name> {
+    let mut bytes = [0; Name::MAX];
+    let end = address.len() + size_of::<u64>();
+    if address.is_empty() {
+        return Err(EINVAL);
+    }
+    let name = bytes.get_mut(..end).ok_or(EINVAL)?;
+    let (head, tail) = name.split_at_mut(address.len());
+    head.copy_from_slice(address);
+    tail.copy_from_slice(&number.to_le_bytes());
+    Name::new(name)
+}
+
+/// The address of a place that is [`anywhere_at`] or [`service_at`] it, and whether it is the latter.
+pub fn source_of(place: &Name) -> Option<(&[u8], bool)> {
+    let (address, number) = place.as_bytes().split_last_chunk::<8>()?;
+    let is_service = match u64::from_le_bytes(*number) {
+        0 => false,
+        SERVICE => true,
+        _ => return None,
+    };
+    (!address.is_empty()).then_some((address, is_service))
+}
 
 /// The parts of an endpoint's name: the address of its domain, and its number there.
 pub(super) fn parts(name: &Name) -> Option<(&[u8], u64)> {

@@ -70,6 +70,7 @@ impl Drop for Loopback {
     }
 }
 
+#[vtable]
 impl Provider for Loopback {
     const NAME: &'static str = "loopback";
     type Domain = Domain;
@@ -90,6 +91,8 @@ impl Provider for Loopback {
                 rx_size: SIZE,
                 inject_size: INJECT_SIZE,
             },
+            source: None,
+            peer: None,
         })
     }
 

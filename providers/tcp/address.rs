@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! An address: where a peer listens, and the bytes that say so in names.
+//! An address: where a peer listens; and a spot, where one may be to listen. The bytes that say so
+//! in names.
 //!
 //! | bytes | what |
 //! |---|---|
@@ -19,6 +20,10 @@ use kernel::prelude::*;
 /// Where a peer listens: an address of one host, and a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Address(SocketAddr);
+
+/// Where somebody may be to listen: as an address, but the port may be open, and the address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Spot(SocketAddr);
 
 /// The bytes of an address.
 #[derive(Clone, Copy)]
@@ -41,40 +46,32 @@ impl Bytes {
     }
 }
 
-impl Address {
-    /// The most bytes of one.
-    pub(crate) const MAX: usize = 1 + 2 + 16 + 4;
-
-    /// The address of a socket that listens.
+impl Spot {
+    /// A spot, by its numbers.
     ///
     /// # Errors
-    /// `EINVAL`: it leads to no host, or to more than one; or there is another way to write it.
+    /// `EINVAL`: it leads to more than one host; or there is another way to write it.
     pub(crate) fn new(addr: SocketAddr) -> Result<Self> {
         let is_one = match addr {
-            SocketAddr::V4(addr) => {
-                let ip = addr.ip();
-                !(ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast())
-            }
+            SocketAddr::V4(addr) => !(addr.ip().is_multicast() || addr.ip().is_broadcast()),
             SocketAddr::V6(addr) => {
                 let ip = addr.ip();
-                let is_none = ip.is_unspecified() || ip.is_multicast();
-                !is_none
+                !ip.is_multicast()
                     && ip.to_ipv4_mapped().is_none()
                     && ip.is_unicast_link_local() == (addr.scope_id() != 0)
                     && addr.flowinfo() == 0
             }
         };
-        if is_one && addr.port() != 0 {
-            Ok(Address(addr))
-        } else {
-            Err(EINVAL)
+        match is_one {
+            true => Ok(Spot(addr)),
+            false => Err(EINVAL),
         }
     }
 
     /// Of the bytes, which may be anybody's.
     ///
     /// # Errors
-    /// `EINVAL`: they are no address, or not its only form.
+    /// `EINVAL`: they are no spot, or not its only form.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
         let (&version, rest) = bytes.split_first().ok_or(EINVAL)?;
         let (port, rest) = rest.split_first_chunk().ok_or(EINVAL)?;
@@ -101,7 +98,7 @@ impl Address {
     /// Its bytes.
     pub(crate) fn emit(&self) -> Bytes {
         let mut bytes = Bytes {
-            bytes: [0; Self::MAX],
+            bytes: [0; Address::MAX],
             len: 0,
         };
         let port = self.0.port().to_be_bytes();
@@ -126,6 +123,55 @@ impl Address {
         self.0
     }
 
+    /// Itself; or, if its address is open, that of `default` with its port. `EADDRNOTAVAIL`: that is
+    /// of the other version of IP, or open too.
+    pub(crate) fn or(self, default: SocketAddr) -> Result<Self> {
+        if !self.0.ip().is_unspecified() {
+            return Ok(self);
+        }
+        let mut addr = default;
+        addr.set_port(self.0.port());
+        if addr.ip().is_unspecified() || addr.is_ipv4() != self.0.is_ipv4() {
+            return Err(EADDRNOTAVAIL);
+        }
+        Self::new(addr).map_err(|_| EADDRNOTAVAIL)
+    }
+}
+
+impl Address {
+    /// The most bytes of one.
+    pub(crate) const MAX: usize = 1 + 2 + 16 + 4;
+
+    /// The address of a socket that listens.
+    ///
+    /// # Errors
+    /// `EINVAL`: it leads to no host, or to more than one; or there is another way to write it.
+    pub(crate) fn new(addr: SocketAddr) -> Result<Self> {
+        let Spot(addr) = Spot::new(addr)?;
+        if addr.ip().is_unspecified() || addr.port() == 0 {
+            return Err(EINVAL);
+        }
+        Ok(Address(addr))
+    }
+
+    /// Of the bytes, which may be anybody's.
+    ///
+    /// # Errors
+    /// `EINVAL`: they are no address, or not its only form.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
+        Self::new(Spot::parse(bytes)?.0)
+    }
+
+    /// Its bytes.
+    pub(crate) fn emit(&self) -> Bytes {
+        Spot(self.0).emit()
+    }
+
+    /// For a socket.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.0
+    }
+
     /// As [`Address::addr`], but of no port: where links to peers come from.
     pub(crate) fn source(&self) -> SocketAddr {
         let mut addr = self.0;
@@ -134,8 +180,8 @@ impl Address {
     }
 
     /// Whether both are of one version of IP: else no link goes from one to the other.
-    pub(crate) fn is_like(&self, other: &Self) -> bool {
-        self.0.is_ipv4() == other.0.is_ipv4()
+    pub(crate) fn is_like(&self, other: &SocketAddr) -> bool {
+        self.0.is_ipv4() == other.is_ipv4()
     }
 }
 
@@ -236,10 +282,51 @@ mod tests {
     #[test]
     fn versions_are_told_apart() -> Result {
         let (v4, v6) = (Address::parse(&V4)?, Address::parse(&V6)?);
-        assert!(v4.is_like(&v4) && v6.is_like(&v6));
-        assert!(!v4.is_like(&v6));
+        assert!(v4.is_like(&v4.addr()) && v6.is_like(&v6.addr()));
+        assert!(!v4.is_like(&v6.addr()));
         assert_eq!(v6.source().port(), 0);
         assert_eq!(v6.source().ip(), v6.addr().ip());
+        Ok(())
+    }
+
+    #[test]
+    fn spot_may_leave_port_and_address_open() -> Result {
+        for bytes in [
+            &changed(V4, 1, &[0; 6])[..],
+            &changed(V4, 1, &[0, 0]),
+            &changed(V4, 3, &[0; 4]),
+            &changed(V6, 1, &[0; 22]),
+            &V4,
+            &LINK_LOCAL,
+        ] {
+            assert_eq!(Spot::parse(bytes)?.emit().as_slice(), bytes);
+        }
+        for bytes in [
+            &changed(V4, 3, &[224, 0, 0, 1])[..],
+            &changed(V6, 3, &[0xff, 2]),
+            &changed(V6, 19, &[0, 0, 0, 2]),
+            &V4[..6],
+            &[],
+        ] {
+            assert_eq!(Spot::parse(bytes).err(), Some(EINVAL));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn open_address_is_the_default_of_its_version() -> Result {
+        let (v4, v6) = (Address::parse(&V4)?.addr(), Address::parse(&V6)?.addr());
+        let any_v4 = Spot::parse(&changed(V4, 1, &[0, 7, 0, 0, 0, 0]))?;
+        let found = any_v4.or(v4)?.addr();
+        assert_eq!((found.ip(), found.port()), (v4.ip(), 7));
+        assert_eq!(any_v4.or(v6), Err(EADDRNOTAVAIL));
+        assert_eq!(any_v4.or(any_v4.addr()), Err(EADDRNOTAVAIL));
+        // What is not open stays.
+        assert_eq!(Spot::parse(&V6)?.or(v4)?.addr(), v6);
+        assert_eq!(
+            Spot::parse(&LINK_LOCAL)?.or(v6)?.emit().as_slice(),
+            &LINK_LOCAL
+        );
         Ok(())
     }
 }

@@ -24,6 +24,7 @@
 #include <linux/module.h>
 #include <linux/moduleparam.h>
 #include <linux/net.h>
+#include <linux/netdevice.h>
 #include <linux/slab.h>
 #include <linux/tcp.h>
 #include <linux/wait.h>
@@ -373,6 +374,58 @@ struct net *kfi_tcp_net_find(u64 cookie)
 void kfi_tcp_net_put(struct net *net)
 {
 	put_net(net);
+}
+
+/**
+ * kfi_tcp_interface() - the number of an interface
+ * @net: in which network namespace
+ * @name: its name
+ *
+ * Any context but hardirq.
+ *
+ * Return: it, or 0 if there is none of that name.
+ */
+u32 kfi_tcp_interface(struct net *net, const char *name)
+{
+	struct net_device *dev;
+	u32 number;
+
+	rcu_read_lock();
+	dev = dev_get_by_name_rcu(net, name);
+	number = dev ? dev->ifindex : 0;
+	rcu_read_unlock();
+	return number;
+}
+
+/**
+ * kfi_tcp_has() - whether sockets could be bound to an address, at some port
+ * @net: in which network namespace
+ * @at: the address; its port is not looked at
+ *
+ * Process context, may sleep. No port is taken.
+ *
+ * Return: 0; -EADDRNOTAVAIL, -ENODEV if it is none of this host; -EAFNOSUPPORT without
+ * IPv6; -ENOMEM; others that a bind gives.
+ */
+int kfi_tcp_has(struct net *net, const struct kfi_tcp_address *at)
+{
+	int family = at->version == 4 ? AF_INET : AF_INET6;
+	struct kfi_tcp_address any = *at;
+	struct sockaddr_storage addr;
+	struct socket *sock;
+	int ret, len;
+
+	ret = sock_create_kern(net, family, SOCK_STREAM, IPPROTO_TCP, &sock);
+	if (ret)
+		return ret;
+	if (family == AF_INET6)
+		ip6_sock_set_v6only(sock->sk);
+	inet_set_bit(BIND_ADDRESS_NO_PORT, sock->sk);
+	any.port = 0;
+	len = kfi_tcp_to_sockaddr(&any, &addr);
+	ret = kernel_bind(sock, (struct sockaddr_unsized *)&addr, len);
+	sock_release(sock);
+	return ret;
 }
 
 /**

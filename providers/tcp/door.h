@@ -31,6 +31,8 @@ int kfi_tcp_configured(struct kfi_tcp_address *addr);
 
 struct net *kfi_tcp_net_find(u64 cookie);
 void kfi_tcp_net_put(struct net *net);
+u32 kfi_tcp_interface(struct net *net, const char *name);
+int kfi_tcp_has(struct net *net, const struct kfi_tcp_address *at);
 
 struct kfi_tcp_socket *kfi_tcp_listen(struct net *net, struct kfi_tcp_address *at,
 				      kfi_tcp_wake_t wake, void *context);

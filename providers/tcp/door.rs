@@ -44,6 +44,8 @@ extern "C" {
     fn kfi_tcp_configured(addr: *mut RawAddress) -> c_int;
     fn kfi_tcp_net_find(cookie: u64) -> *mut RawNet;
     fn kfi_tcp_net_put(net: *mut RawNet);
+    fn kfi_tcp_interface(net: *mut RawNet, name: *const c_char) -> u32;
+    fn kfi_tcp_has(net: *mut RawNet, at: *const RawAddress) -> c_int;
     fn kfi_tcp_listen(
         net: *mut RawNet,
         at: *mut RawAddress,
@@ -154,6 +156,25 @@ impl Net {
         // SAFETY: No requirements.
         let net = unsafe { kfi_tcp_net_find(namespace.cookie()) };
         NonNull::new(net).map(Net).ok_or(ENONET)
+    }
+
+    /// The number of the interface of that name, here. Process context.
+    pub(crate) fn interface(&self, name: &CStr) -> Option<u32> {
+        // SAFETY: The namespace is held by `self`, and the name ends with a 0 byte.
+        let number = unsafe { kfi_tcp_interface(self.0.as_ptr(), name.as_ptr().cast()) };
+        (number != 0).then_some(number)
+    }
+
+    /// Whether a socket could be bound to an address here, at some port. Process context, may sleep.
+    ///
+    /// # Errors
+    /// - `EADDRNOTAVAIL`, `ENODEV`: it is no address of this host.
+    /// - `EAFNOSUPPORT`: there is no IPv6.
+    /// - `ENOMEM`; others that a bind gives.
+    pub(crate) fn has(&self, at: SocketAddr) -> Result {
+        let at = RawAddress::from(at);
+        // SAFETY: The namespace is held by `self`, and `at` is read.
+        to_result(unsafe { kfi_tcp_has(self.0.as_ptr(), &at) })
     }
 }
 

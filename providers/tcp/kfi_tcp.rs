@@ -7,6 +7,7 @@
 //! | `address` | where a peer listens, and the bytes that say so |
 //! | `door` | the kernel's sockets, by door.c |
 //! | `links` | the links of a domain, and one of them |
+//! | `text` | a node and a service, in words |
 //!
 //! Parameters of the module: `address`, where it listens and peers reach this host, and `port`.
 
@@ -16,7 +17,7 @@ use core::net::SocketAddr;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 use kfabric::av::Name;
-use kfabric::info::{AtomicAgent, EndpointType, Info, Label, Limits, Namespace, Order};
+use kfabric::info::{AtomicAgent, Caps, EndpointType, Info, Label, Limits, Namespace, Order};
 use kfabric::op::INJECT_SIZE;
 use kfabric::provider::registry::Registration;
 use kfabric::provider::work::WorkQueue;
@@ -26,8 +27,10 @@ mod address;
 #[allow(unsafe_code)]
 mod door;
 mod links;
+mod text;
 
-use address::Address;
+use address::{Address, Spot};
+use door::Net;
 use links::Tcp;
 
 module! {
@@ -58,6 +61,16 @@ impl Drop for Sockets {
     }
 }
 
+impl Sockets {
+    /// Where domains of an info listen.
+    fn spot(&self, info: &Info) -> SocketAddr {
+        let source = info.source.as_ref().and_then(link::source_of);
+        let spot = source.and_then(|(address, _)| Spot::parse(address).ok());
+        spot.map_or(self.at, |spot| spot.addr())
+    }
+}
+
+#[vtable]
 impl Provider for Sockets {
     const NAME: &'static str = "tcp";
     type Domain = LinkDomain;
@@ -67,7 +80,7 @@ impl Provider for Sockets {
             provider: Label::new(Self::NAME)?,
             fabric: Label::new("tcp")?,
             domain: Label::new("tcp")?,
-            caps: provider::caps::<Engine>(),
+            caps: provider::caps::<Engine>() | Caps::SERVICE,
             endpoint_type: EndpointType::Rdm,
             net: Namespace::initial(),
             order: Order::STRICT,
@@ -78,18 +91,61 @@ impl Provider for Sockets {
                 rx_size: SIZE,
                 inject_size: INJECT_SIZE,
             },
+            source: Spot::new(self.at).and_then(anywhere_at).ok(),
+            peer: None,
         })
     }
 
-    fn reaches(&self, _info: &Info, peer: &Name) -> bool {
-        link::address_of(peer).is_some_and(|address| Address::parse(address).is_ok())
+    fn reaches(&self, info: &Info, peer: &Name) -> bool {
+        let address = link::address_of(peer).and_then(|bytes| Address::parse(bytes).ok());
+        address.is_some_and(|address| address.is_like(&self.spot(info)))
+    }
+
+    fn resolve(&self, info: &Info, node: Option<&str>, service: Option<&str>) -> Result<Name> {
+        let port = service.map_or(Ok(0), text::port)?;
+        let mut addr = match node {
+            Some(node) => {
+                let net = Net::find(info.net)?;
+                text::node(node, |name| net.interface(name))?
+            }
+            None => self.at,
+        };
+        addr.set_port(port);
+        let spot = Spot::new(addr)?;
+        match port {
+            0 => anywhere_at(spot),
+            _ => link::service_at(spot.emit().as_slice()),
+        }
+    }
+
+    fn source(&self, info: &Info, source: &Name) -> Result<Name> {
+        let (address, is_service) = link::source_of(source).ok_or(EADDRNOTAVAIL)?;
+        let spot = Spot::parse(address).map_err(|_| EADDRNOTAVAIL)?;
+        let spot = spot.or(self.at)?;
+        if is_service && spot.addr().port() == 0 {
+            return Err(EADDRNOTAVAIL);
+        }
+        let net = Net::find(info.net).map_err(|_| EADDRNOTAVAIL)?;
+        net.has(spot.addr()).map_err(|error| match error {
+            ENOMEM => ENOMEM,
+            _ => EADDRNOTAVAIL,
+        })?;
+        match is_service {
+            true => link::service_at(spot.emit().as_slice()),
+            false => anywhere_at(spot),
+        }
     }
 
     fn open(&self, info: &Info) -> Result<Arc<LinkDomain>> {
-        let links = Tcp::open(info.net, self.at)?;
+        let links = Tcp::open(info.net, self.spot(info))?;
         pr_info!("a domain listens at {}\n", links.local());
         LinkDomain::new(Arc::new(links, GFP_KERNEL)?, self.workers.clone())
     }
+}
+
+/// The place of domains that listen at `spot`.
+fn anywhere_at(spot: Spot) -> Result<Name> {
+    link::anywhere_at(spot.emit().as_slice())
 }
 
 struct Module {

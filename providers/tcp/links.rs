@@ -62,7 +62,7 @@ impl Links for Tcp {
     /// IPv6.
     fn dial(&self, address: &[u8]) -> Result<Arc<dyn Link>> {
         let to = Address::parse(address)?;
-        if !self.local.is_like(&to) {
+        if !self.local.is_like(&to.addr()) {
             return Err(ENETUNREACH);
         }
         let socket = Socket::dial(&self.net, self.local.source(), to.addr())?;

@@ -68,14 +68,18 @@ fn peers_of_the_provider_are_reached(info: &Info, _seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let name = rig.b.ep.name();
     let hints = Hints {
-        peer: Some(&name),
+        peer: Some(Place::Name(&name)),
         provider: Some(info.provider.as_str()),
         ..Hints::default()
     };
-    check!(getinfo(&hints)?.iter().any(|found| found == info));
+    let expected = Info {
+        peer: Some(name),
+        ..*info
+    };
+    check!(getinfo(&hints)?.contains(&expected));
     closed(rig.b.ep.close())?;
     // It need not exist.
-    check!(getinfo(&hints)?.iter().any(|found| found == info));
+    check!(getinfo(&hints)?.contains(&expected));
     closed(rig.b.av.close())?;
     closed(rig.b.cq.close())?;
     closed(rig.b.domain.close())?;

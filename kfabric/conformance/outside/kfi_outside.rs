@@ -51,6 +51,7 @@ impl Shared {
 
 struct Outside(Arc<Shared>);
 
+#[vtable]
 impl Provider for Outside {
     const NAME: &'static str = "outside";
     type Domain = Domain;
@@ -71,6 +72,8 @@ impl Provider for Outside {
                 rx_size: 4096,
                 inject_size: INJECT_SIZE,
             },
+            source: None,
+            peer: None,
         })
     }
 

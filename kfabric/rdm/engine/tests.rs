@@ -6,11 +6,12 @@ use kernel::prelude::*;
 
 #[kunit_tests(kfabric_rdm_engine)]
 mod engine {
+    use super::super::super::link::{address_of, anywhere_at, service_at, source_of, MAX_ADDRESS};
     use super::super::super::testing::{brings, check, pattern, pause, until, Bench, Side};
     use super::super::super::testing::{Act, Fault, Place, Refusal};
     use super::super::super::testing::{A, B, HUGE, LARGE, PATIENCE_MS, SHORT, SMALL, SOON};
     use super::super::super::timeouts::Timeouts;
-    use crate::av::Address;
+    use crate::av::{Address, Name};
     use crate::cm::{PassiveEndpoint, PrivateData};
     use crate::cq::CompletionQueue;
     use crate::endpoint::Endpoint;
@@ -371,6 +372,92 @@ mod engine {
         fn event(&self) -> Result<Event> {
             self.eq.read_wait(PATIENCE_MS)
         }
+    }
+
+    #[test]
+    fn service_has_one_endpoint_at_a_time() -> Result {
+        let bench = Bench::new(SOON)?;
+        let a = bench.side()?;
+        let name = service_at(&[B])?;
+        let info = Info {
+            source: Some(name),
+            ..bench.info
+        };
+        let Side { ep, av, cq, domain } = bench.side_of(&info)?;
+        check(ep.name() == name)?;
+        let other = CompletionQueue::new(&domain, 512, None)?;
+        let enable = |info: &Info, cq: &CompletionQueue<u64>| {
+            let builder = Endpoint::builder(&domain, info);
+            builder.cq(cq).av(&av).enable()
+        };
+        check(enable(&info, &other).err() == Some(EADDRINUSE))?;
+        let msg = Info {
+            endpoint_type: EndpointType::Msg,
+            ..info
+        };
+        let eq = EventQueue::new(&domain, 8, None)?;
+        let listen = || PassiveEndpoint::listen(&domain, &msg, &eq, 1);
+        check(listen().err() == Some(EADDRINUSE))?;
+        // Who asks for no place has a name of its own, and so has who connects.
+        let source = None;
+        let beside = enable(&Info { source, ..info }, &other)?;
+        check(beside.name() != name)?;
+        check(beside.close().is_ok())?;
+        let connecting = Endpoint::<u64>::builder(&domain, &msg);
+        let connecting = connecting.cq(&other).eq(&eq).enable()?;
+        check(connecting.name() != name)?;
+        check(connecting.close().is_ok())?;
+        let to_b = a.av.insert(&name)?;
+        let b = Side { ep, av, cq, domain };
+        a.reaches(&b, to_b)?;
+        drop((other, eq, a, b));
+        bench.close()
+    }
+
+    #[test]
+    fn successor_of_a_service_is_reached_by_its_name() -> Result {
+        let bench = Bench::new(SOON)?;
+        let a = bench.side()?;
+        let info = Info {
+            source: Some(service_at(&[B])?),
+            ..bench.info
+        };
+        let mut b = bench.side_of(&info)?;
+        let to_b = a.av.insert(&b.ep.name())?;
+        for _ in 0..5 {
+            a.reaches(&b, to_b)?;
+            // What comes after the end is for nobody, until there is another.
+            let Side { ep, av, cq, domain } = b;
+            check(ep.close().is_ok())?;
+            a.send(to_b, 1)?;
+            a.failed(Kind::Send, 1, EHOSTUNREACH)?;
+            let builder = Endpoint::builder(&domain, &info);
+            let ep = builder.cq(&cq).av(&av).enable()?;
+            b = Side { ep, av, cq, domain };
+        }
+        a.reaches(&b, to_b)?;
+        drop((a, b));
+        bench.close()
+    }
+
+    #[test]
+    fn place_is_of_an_address_alone() -> Result {
+        let longest = [7; MAX_ADDRESS + 1];
+        for len in [1, MAX_ADDRESS] {
+            let (any, one) = (anywhere_at(&longest[..len])?, service_at(&longest[..len])?);
+            check(source_of(&any) == Some((&longest[..len], false)))?;
+            check(source_of(&one) == Some((&longest[..len], true)))?;
+            // A peer is somebody.
+            check(address_of(&any).is_none())?;
+            check(address_of(&one) == Some(&longest[..len]))?;
+        }
+        for address in [&[][..], &longest] {
+            check(anywhere_at(address).is_err() && service_at(address).is_err())?;
+        }
+        for bytes in [&[1][..], &[0; 8], &[7, 2, 0, 0, 0, 0, 0, 0, 0]] {
+            check(source_of(&Name::new(bytes)?).is_none())?;
+        }
+        Ok(())
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! A provider that has a net in memory, and what stands on it.
 
 use super::super::hub::Domain;
-use super::super::link::address_of;
+use super::super::link::{address_of, source_of};
 use super::super::timeouts::Timeouts;
 use super::super::Engine;
 use super::net::Net;
@@ -48,9 +48,12 @@ fn info(order: Order) -> Result<Info> {
             rx_size: 256,
             inject_size: INJECT_SIZE,
         },
+        source: None,
+        peer: None,
     })
 }
 
+#[vtable]
 impl Provider for Wires {
     const NAME: &'static str = "kunit-links";
     type Domain = Domain;
@@ -61,6 +64,10 @@ impl Provider for Wires {
 
     fn reaches(&self, _info: &Info, peer: &Name) -> bool {
         address_of(peer).is_some()
+    }
+
+    fn source(&self, _info: &Info, source: &Name) -> Result<Name> {
+        source_of(source).map(|_| *source).ok_or(EADDRNOTAVAIL)
     }
 
     fn open(&self, _info: &Info) -> Result<Arc<Domain>> {
@@ -107,10 +114,15 @@ impl Bench {
 
     /// An endpoint in the next domain: its address is one more than that of the one before.
     pub(crate) fn side(&self) -> Result<Side> {
-        let domain = self.fabric.domain(&self.info)?;
+        self.side_of(&self.info)
+    }
+
+    /// As [`Bench::side`], of an info that says more.
+    pub(crate) fn side_of(&self, info: &Info) -> Result<Side> {
+        let domain = self.fabric.domain(info)?;
         let cq = CompletionQueue::new(&domain, 512, None)?;
         let av = AddressVector::new(&domain)?;
-        let builder = Endpoint::builder(&domain, &self.info);
+        let builder = Endpoint::builder(&domain, info);
         Ok(Side {
             ep: builder.cq(&cq).av(&av).enable()?,
             av,
