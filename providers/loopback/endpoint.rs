@@ -121,7 +121,7 @@ impl Endpoint {
 fn execute(directory: &Directory, port: &Port, op: Operation, section: &Guard) {
     match directory.find(op.peer(), section) {
         Some(peer) => peer.execute(op, |port, op| port.access_in(op, section)),
-        None => unreachable(directory, port, op),
+        None => unreachable(port, op),
     }
 }
 
@@ -129,18 +129,14 @@ fn execute(directory: &Directory, port: &Port, op: Operation, section: &Guard) {
 pub(crate) fn execute_long(directory: &Directory, port: &Port, op: Operation) {
     match directory.lookup(op.peer()) {
         Some(peer) => peer.execute(op, Port::access),
-        None => unreachable(directory, port, op),
+        None => unreachable(port, op),
     }
 }
 
 /// Ends an operation of `port` on a peer that is not there, or not any more.
 #[cold]
-fn unreachable(directory: &Directory, port: &Port, op: Operation) {
-    let error = match directory.is_unplugged() {
-        true => ENODEV,
-        false => ECANCELED,
-    };
-    op.complete(Err(Failure::not_executed(port.lost(error))));
+fn unreachable(port: &Port, op: Operation) {
+    op.complete(Err(Failure::not_executed(port.lost())));
 }
 
 #[vtable]
@@ -194,9 +190,6 @@ impl provider::Endpoint for Endpoint {
     }
 
     fn shutdown(&self, error: Error) {
-        if error == ENODEV {
-            self.directory.unplug();
-        }
         // Posts of peers have let go of it when this returns: none of them frees it.
         self.directory.leave(self.position);
         self.worker.close(error);

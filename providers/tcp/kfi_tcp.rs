@@ -20,7 +20,7 @@ use kfabric::info::{AtomicAgent, EndpointType, Info, Label, Limits, Namespace, O
 use kfabric::op::INJECT_SIZE;
 use kfabric::provider::registry::Registration;
 use kfabric::provider::work::WorkQueue;
-use kfabric::provider::{self, link, Engine, LinkDomain, Provider};
+use kfabric::provider::{self, link, Engine, LinkDomain, Plug, Provider};
 
 mod address;
 #[allow(unsafe_code)]
@@ -85,7 +85,7 @@ impl Provider for Sockets {
         link::address_of(peer).is_some_and(|address| Address::parse(address).is_ok())
     }
 
-    fn open(&self, info: &Info) -> Result<Arc<LinkDomain>> {
+    fn open(&self, info: &Info, _plug: Plug) -> Result<Arc<LinkDomain>> {
         let links = Tcp::open(info.net, self.at)?;
         pr_info!("a domain listens at {}\n", links.local());
         LinkDomain::new(Arc::new(links, GFP_KERNEL)?, self.workers.clone())
