@@ -265,7 +265,7 @@ impl AddressVector {
     /// Makes an empty address vector. May sleep.
     ///
     /// # Errors
-    /// - `ENODEV`: the domain's provider is gone.
+    /// - `ENODEV`: the domain has ended.
     /// - `ENOMEM`.
     pub fn new(domain: &Domain) -> Result<Self> {
         let child = domain.child(Class::AddressVector)?;

@@ -56,9 +56,14 @@ impl Port {
     /// Never sleeps; any context but hardirq, in an RCU read section.
     ///
     /// # Errors
-    /// - `ECONNREFUSED`: nobody listens here, or as many requests wait as may.
+    /// - `ECONNREFUSED`: nobody listens here, or as many requests wait as may; or the domain has ended.
     /// - `ECONNABORTED`: whoever requested does not wait for an answer any more.
     pub fn hear(&self, message: &Message) -> Result {
+        // What ends with it tells its consumer so, and not that a peer, which may be one of those,
+        // is through with it.
+        if self.domain().life().alive().is_err() {
+            return Err(ECONNREFUSED);
+        }
         match (self.role(), message.says) {
             (Role::Listener(listener), Says::Request) => listener.request(self.id(), message),
             (Role::Connection(it), Says::Accept | Says::Reject(_)) => it.answered(message),

@@ -297,7 +297,7 @@ impl Counter {
     /// May sleep. Source: fi_cntr_open(3).
     ///
     /// # Errors
-    /// - `ENODEV`: the domain's provider is gone.
+    /// - `ENODEV`: the domain has ended.
     /// - `ENOMEM`.
     pub fn new(domain: &Domain, callback: Option<Arc<dyn Threshold>>) -> Result<Self> {
         let child = domain.child(Class::Counter)?;

@@ -5,6 +5,7 @@
 //! ```text
 //! PROVIDER/state                       its fabrics, whether it is gone
 //! PROVIDER/faults                      what domains that are opened later begin with; writable
+//! PROVIDER/domain-N/state              whether the domain is gone
 //! PROVIDER/domain-N/objects            what is open in the domain
 //! PROVIDER/domain-N/target             what peers tried on its regions
 //! PROVIDER/domain-N/faults             what it injects; writable
@@ -95,6 +96,8 @@ pub(crate) fn dir(parent: &Dir, name: fmt::Arguments<'_>) -> Result<Dir> {
 pub(crate) enum Shown {
     /// `state`.
     Provider(Arc<Entry>),
+    /// `state` of a domain.
+    Domain(Arc<domain::Core>),
     /// `objects`.
     Objects(Arc<domain::Core>),
     /// `target`.
@@ -109,10 +112,34 @@ pub(crate) enum Shown {
     Addresses(Arc<av::Table>),
     /// `tx`, `rx`.
     Direction(Arc<Origin>),
-    /// `faults`, and whose.
-    Faults(Arc<Faults>, Arc<Entry>),
+    /// `faults`, and what ends if that is written.
+    Faults(Arc<Faults>, Unplugs),
     /// `passive-N`.
     Listener(Arc<cm::Listener>),
+}
+
+/// What `unplug` ends, in a file `faults`.
+pub(crate) enum Unplugs {
+    Provider(Arc<Entry>),
+    Domain(Arc<domain::Core>),
+}
+
+impl Unplugs {
+    /// The name of the provider.
+    fn label(&self) -> &Label {
+        match self {
+            Unplugs::Provider(entry) => &entry.label,
+            Unplugs::Domain(domain) => &domain.entry().label,
+        }
+    }
+
+    /// Has a work item end it. May sleep. `ENODEV`: it has ended. `ENOMEM`.
+    fn unplug_soon(&self) -> Result {
+        match self {
+            Unplugs::Provider(entry) => entry.unplug_soon(),
+            Unplugs::Domain(domain) => domain.entry().unplug_domain_soon(domain.life()),
+        }
+    }
 }
 
 impl Shown {
@@ -123,12 +150,12 @@ impl Shown {
 
     /// Takes what is written. May sleep. `EINVAL`, and others that its kind of file has.
     pub(crate) fn set(&self, text: &[u8]) -> Result {
-        let Shown::Faults(faults, entry) = self else {
+        let Shown::Faults(faults, unplugs) = self else {
             return Err(EINVAL);
         };
-        if faults.set(&entry.label, text)? {
+        if faults.set(unplugs.label(), text)? {
             // Not here: removal of the file waits for this, and others may wait for that.
-            entry.unplug_soon()?;
+            unplugs.unplug_soon()?;
         }
         Ok(())
     }
@@ -139,6 +166,7 @@ impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Shown::Provider(entry) => entry.show(f),
+            Shown::Domain(domain) => domain.show(f),
             Shown::Objects(domain) => domain.show_objects(f),
             Shown::Target(domain) => domain.target_stats().show(f),
             Shown::Region(sheet) => sheet.show(f),
@@ -161,10 +189,10 @@ pub(crate) fn file(dir: &Dir, name: fmt::Arguments<'_>, shown: Shown) -> Result<
 pub(crate) fn faults(
     dir: &Dir,
     faults: Option<Arc<Faults>>,
-    entry: &Arc<Entry>,
+    unplugs: Unplugs,
 ) -> Result<Option<File>> {
     faults
-        .map(|faults| file(dir, fmt!("faults"), Shown::Faults(faults, entry.clone())))
+        .map(|faults| file(dir, fmt!("faults"), Shown::Faults(faults, unplugs)))
         .transpose()
 }
 

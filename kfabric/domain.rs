@@ -2,23 +2,31 @@
 
 //! Domains: one device's endpoints, regions, queues, counters and address vectors.
 //!
+//! | file | noun |
+//! |---|---|
+//! | `life` | whether it has ended, and the endpoints that end with it |
+//!
 //! Source: fi_domain(3).
 
 use crate::av::Name;
-use crate::debugfs::{self, Shown};
+use crate::debugfs::{self, Shown, Unplugs};
 use crate::fabric;
 use crate::info::{Caps, Info};
 use crate::keys::Keys;
 use crate::memory::Memory;
 use crate::mr::{Attributes, MemoryRegion};
 use crate::provider::registry::Entry;
-use crate::provider::AnyDomain;
 use crate::stats::TargetStats;
 use core::array;
 use kernel::fmt;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
 use kernel::sync::Arc;
+
+mod life;
+
+pub use life::Plug;
+pub(crate) use life::{Life, Opening};
 
 /// What is opened in a domain.
 #[derive(Clone, Copy)]
@@ -49,8 +57,7 @@ static NEXT_ID: Atomic<u64> = Atomic::new(1);
 /// What a domain shares with what is opened in it.
 #[pin_data]
 pub(crate) struct Core {
-    id: u64,
-    provider: Arc<dyn AnyDomain>,
+    life: Arc<Life>,
     #[pin]
     keys: Keys,
     target_stats: TargetStats,
@@ -66,7 +73,7 @@ impl Core {
     /// Its number; no other domain ever has it.
     #[inline]
     pub(crate) fn id(&self) -> u64 {
-        self.id
+        self.life.id()
     }
 
     pub(crate) fn keys(&self) -> &Keys {
@@ -77,8 +84,9 @@ impl Core {
         &self.target_stats
     }
 
-    pub(crate) fn provider(&self) -> &dyn AnyDomain {
-        &*self.provider
+    /// Whether it has ended, and the endpoints that end with it.
+    pub(crate) fn life(&self) -> &Arc<Life> {
+        &self.life
     }
 
     pub(crate) fn entry(&self) -> &Entry {
@@ -102,6 +110,11 @@ impl Core {
     /// How many of a class are open.
     fn children(&self, class: usize) -> u64 {
         self.children[class].load(Acquire).max(0) as u64
+    }
+
+    /// Writes whether it can be used.
+    pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debugfs::rows(f, &[("gone", u64::from(self.life.alive().is_err()))])
     }
 
     /// Writes how many of each class are open.
@@ -137,21 +150,34 @@ impl Core {
     }
 }
 
+/// The use of a domain, by its handle and by what is opened in it. The last of them drops it, in
+/// process context, which sleeps.
+struct Use {
+    core: Arc<Core>,
+    _fabric: fabric::Child,
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        self.core.entry().delist(&self.core.life);
+        self.core.life.close();
+    }
+}
+
 /// The hold on a domain by something that was opened in it.
 pub(crate) struct Child {
-    core: Arc<Core>,
+    domain: Arc<Use>,
     class: Class,
-    _fabric: fabric::Child,
 }
 
 impl Child {
     pub(crate) fn core(&self) -> &Arc<Core> {
-        &self.core
+        &self.domain.core
     }
 
     /// Whether both are holds on one domain.
     pub(crate) fn is_beside(&self, other: &Child) -> bool {
-        Arc::ptr_eq(&self.core, &other.core)
+        Arc::ptr_eq(&self.domain, &other.domain)
     }
 }
 
@@ -159,23 +185,23 @@ impl core::ops::Deref for Child {
     type Target = Core;
 
     fn deref(&self) -> &Core {
-        &self.core
+        &self.domain.core
     }
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
-        self.core.children[self.class as usize].fetch_sub(1, Release);
+        self.domain.core.children[self.class as usize].fetch_sub(1, Release);
     }
 }
 
 /// An open domain. Dropping it may sleep.
 pub struct Domain {
-    _files: [debugfs::File; 2],
+    _files: [debugfs::File; 3],
     _faults: Option<debugfs::File>,
     dir: debugfs::Dir,
-    core: Arc<Core>,
-    fabric: fabric::Child,
+    // Last: it holds the provider's module.
+    domain: Arc<Use>,
 }
 
 impl Domain {
@@ -185,14 +211,16 @@ impl Domain {
         if let Some(wanted) = info.source.filter(|_| info.source != offer.source) {
             offer.source = Some(provider.source(&offer, &wanted)?);
         }
-        let source = offer.source;
-        let provider = provider.open(&Info { source, ..*info })?;
+        let at = Info {
+            source: offer.source,
+            ..*info
+        };
         let uncounted = fabric.core().clone();
         let id = NEXT_ID.fetch_add(1, Relaxed);
+        let life = Life::new(id, fabric.entry().label)?;
         let core = Arc::pin_init(
             pin_init!(Core {
-                id,
-                provider,
+                life,
                 keys <- Keys::new(),
                 target_stats: TargetStats::default(),
                 children: array::from_fn(|_| Atomic::new(0)),
@@ -201,18 +229,33 @@ impl Domain {
             }),
             GFP_KERNEL,
         )?;
+        let domain = Use {
+            core: core.clone(),
+            _fabric: fabric,
+        };
+        let domain = Arc::new(domain, GFP_KERNEL)?;
+        // First, so that one whose device vanishes, or whose provider does, ends, however far it is.
+        core.entry().enlist(&core.life)?;
+        let plug = Plug(core.life.clone());
+        let device = core.entry().provider().open(&at, plug)?;
+        let faults = device.faults();
+        core.life.begin(device)?;
         let dir = debugfs::dir(&core.entry().dir()?, fmt!("domain-{id}"))?;
-        let faults = debugfs::faults(&dir, core.provider().faults(), core.fabric.entry())?;
+        let faults = debugfs::faults(&dir, faults, Unplugs::Domain(core.clone()))?;
         Ok(Domain {
             _files: [
+                debugfs::file(&dir, fmt!("state"), Shown::Domain(core.clone()))?,
                 debugfs::file(&dir, fmt!("objects"), Shown::Objects(core.clone()))?,
                 debugfs::file(&dir, fmt!("target"), Shown::Target(core.clone()))?,
             ],
             _faults: faults,
             dir,
-            core,
-            fabric,
+            domain,
         })
+    }
+
+    fn core(&self) -> &Arc<Core> {
+        &self.domain.core
     }
 
     /// Its directory, for the files of what is opened in it.
@@ -222,33 +265,37 @@ impl Domain {
 
     /// A hold on the domain, for something that is opened in it.
     pub(crate) fn child(&self, class: Class) -> Result<Child> {
-        self.core.entry().alive()?;
-        self.core.children[class as usize].add(1, Relaxed);
+        self.core().life.alive()?;
+        self.core().children[class as usize].add(1, Relaxed);
         Ok(Child {
-            core: self.core.clone(),
+            domain: self.domain.clone(),
             class,
-            _fabric: self.fabric.clone(),
         })
+    }
+
+    /// Keeps it from ending while an endpoint is opened in it. Sleeps. `ENODEV`: it has ended.
+    pub(crate) fn opening(&self) -> Result<Opening<'_>> {
+        self.core().life.opening()
     }
 
     /// Whether `info` is one of it.
     pub(crate) fn is_of(&self, info: &Info) -> bool {
-        self.core.offer.is_same_domain(info)
+        self.core().offer.is_same_domain(info)
     }
 
     /// Where its endpoints are.
     pub(crate) fn source(&self) -> Option<Name> {
-        self.core.offer.source
+        self.core().offer.source
     }
 
     /// Whether it is that provider's.
     pub(crate) fn is_by(&self, entry: &Entry) -> bool {
-        core::ptr::eq(self.core.entry(), entry)
+        core::ptr::eq(self.core().entry(), entry)
     }
 
     /// What the provider offered when the domain was opened.
     pub(crate) fn caps(&self) -> Caps {
-        self.core.offer.caps
+        self.core().offer.caps
     }
 
     /// Registers memory, for peers with an [`Access`](crate::mr::Access), or with hints as well.
@@ -261,7 +308,7 @@ impl Domain {
     ///   bytes, or is in pieces that do not all begin and end at one.
     /// - `EOPNOTSUPP`: a hint that the domain does not know ([`Caps::UNCACHED`]); a device's own
     ///   memory where it does not know that ([`Caps::HMEM`]), or for atomics of peers.
-    /// - `ENODEV`: the provider is gone, or the device that the memory is on.
+    /// - `ENODEV`: the domain has ended; or the device is gone that the memory is on.
     /// - `ENOSPC`: no more keys in this domain.
     /// - `ENOMEM`.
     ///
@@ -291,12 +338,29 @@ impl Domain {
         self.register(memory, attributes)
     }
 
+    /// Ends the domain, and no other, as if its device were pulled.
+    ///
+    /// Operations in flight complete with `ENODEV`; posts and opens give `ENODEV` from then on. What is
+    /// open in it stays valid, and is closed as ever. Peers in other domains find its endpoints closed.
+    /// The provider goes on, with its other domains and with those that are opened later.
+    ///
+    /// Sleeps; process context. It may be called while others post, open and close.
+    ///
+    /// # Errors
+    /// - `ENODEV`: it has ended already, by now.
+    pub fn unplug(&self) -> Result {
+        match self.core().life.unplug() {
+            true => Ok(()),
+            false => Err(ENODEV),
+        }
+    }
+
     /// Closes the domain.
     ///
     /// # Errors
     /// - `EBUSY`, and the domain again: something that was opened in it is open.
     pub fn close(self) -> Result<(), (Error, Self)> {
-        if (0..CLASSES.len()).any(|class| self.core.children(class) > 0) {
+        if (0..CLASSES.len()).any(|class| self.core().children(class) > 0) {
             return Err((EBUSY, self));
         }
         Ok(())
@@ -323,7 +387,7 @@ mod tests {
     ];
 
     fn objects(domain: &Domain) -> Result<CString> {
-        CString::try_from_fmt(fmt!("{}", Shown::Objects(domain.core.clone())))
+        CString::try_from_fmt(fmt!("{}", Shown::Objects(domain.core().clone())))
     }
 
     #[test]
@@ -372,7 +436,7 @@ mod tests {
                 rx_size,
                 inject_size,
             };
-            opened.domain.core.check(&Info { limits, ..info })
+            opened.domain.core().check(&Info { limits, ..info })
         };
         for (msg, tx, rx, inject, expected) in [
             (100, 4, 4, 16, Ok(())),
@@ -391,11 +455,11 @@ mod tests {
             (info.caps | Caps::FENCE, Ok(())),
             (info.caps | Caps::WRITE, Err(EOPNOTSUPP)),
         ] {
-            assert_eq!(opened.domain.core.check(&Info { caps, ..info }), expected);
+            assert_eq!(opened.domain.core().check(&Info { caps, ..info }), expected);
         }
         let domain = Label::new("domai")?;
         let other = Info { domain, ..info };
-        assert_eq!(opened.domain.core.check(&other), Err(EINVAL));
+        assert_eq!(opened.domain.core().check(&other), Err(EINVAL));
         Ok(())
     }
 

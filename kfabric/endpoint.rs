@@ -5,7 +5,7 @@
 //! | file | noun |
 //! |---|---|
 //! | `builder` | what an endpoint is made from |
-//! | `live` | the part of it that its provider's end reaches |
+//! | `live` | the part of it that its domain's end reaches |
 //! | `reach` | whom it can reach |
 //! | `direction` | its slots in one direction, and where they complete |
 //! | `post` | the way of a post |
@@ -147,7 +147,7 @@ impl<C: Send + 'static> Endpoint<C> {
         ended
     }
 
-    /// The part of it that its provider's end reaches.
+    /// The part of it that its domain's end reaches.
     #[cfg(CONFIG_KUNIT = "y")]
     pub(crate) fn live(&self) -> &Arc<Live> {
         &self.live
@@ -161,7 +161,7 @@ impl<C: Send + 'static> Endpoint<C> {
     /// Ends it; `false` if operations are left after so many milliseconds.
     fn end(&self, timeout: u32) -> bool {
         self.live.shutdown(ECANCELED);
-        self.domain.entry().delist(&self.live);
+        self.domain.life().delist(&self.live);
         self.reach.close(&self.live);
         let begin = Instant::<Monotonic>::now();
         loop {

@@ -40,7 +40,7 @@ pub enum Event {
         endpoint: u64,
         /// `ECONNREFUSED`: rejected, or nobody listens, or its backlog is full. `EHOSTUNREACH`:
         /// nobody has the name. `ETIMEDOUT`: no answer came. `ENOBUFS`, `ENOMEM`: the provider talks
-        /// to as many peers as it can. `ENODEV`: the provider is gone.
+        /// to as many peers as it can. `ENODEV`: the domain has ended.
         error: Error,
         /// What the peer sent with its reject.
         data: PrivateData,
@@ -111,7 +111,7 @@ impl EventQueue {
     ///
     /// # Errors
     /// - `EINVAL`: `size` is 0.
-    /// - `ENODEV`: the domain's provider is gone.
+    /// - `ENODEV`: the domain has ended.
     /// - `ENOMEM`.
     pub fn new(domain: &Domain, size: usize, callback: Option<Arc<dyn Callback>>) -> Result<Self> {
         if size == 0 {

@@ -34,7 +34,7 @@ impl Drop for Core {
     }
 }
 
-/// The hold on a fabric by a domain, or by something in a domain.
+/// The hold on a fabric by a domain, or by what is left in one.
 pub(crate) struct Child(Arc<Core>);
 
 impl Child {
@@ -45,12 +45,6 @@ impl Child {
 
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.0
-    }
-}
-
-impl Clone for Child {
-    fn clone(&self) -> Self {
-        Child::new(&self.0)
     }
 }
 

@@ -33,6 +33,7 @@ pub(crate) mod testing;
 pub(crate) use erase::{AnyDomain, AnyEndpoint, AnyProvider};
 
 pub use crate::cm::Message;
+pub use crate::domain::Plug;
 pub use crate::rdm::matching::Match;
 // The engine, for providers that have links and nothing more.
 pub use crate::rdm::{link, Domain as LinkDomain, Engine};
@@ -112,7 +113,11 @@ pub trait Provider: Send + Sync + Sized + 'static {
 
     /// Opens the domain that `info` names, at `info.source`: that of the offer, or what
     /// [`Provider::source`] gave. Process context, may sleep.
-    fn open(&self, info: &Info) -> Result<Arc<Self::Domain>>;
+    ///
+    /// If its device vanishes, `plug` ends it alone, from the moment on that this is called. The last
+    /// reference of what it gives is dropped in process context, when nothing of the domain is open any
+    /// more or when it has ended: if the provider has no other, by the core.
+    fn open(&self, info: &Info, plug: Plug) -> Result<Arc<Self::Domain>>;
 
     /// The faults that domains begin with which are opened later; `None`: it injects none.
     fn faults(&self) -> Option<Arc<Faults>> {
@@ -125,7 +130,8 @@ pub trait Domain: Send + Sync + 'static {
     /// Its endpoints.
     type Endpoint: Endpoint;
 
-    /// Makes an endpoint, ready for operations. Process context, may sleep.
+    /// Makes an endpoint, ready for operations. Process context, may sleep; the domain does not end
+    /// meanwhile, and no other endpoint of it is made.
     fn endpoint(&self, port: Arc<Port>, info: &Info) -> Result<Arc<Self::Endpoint>>;
 
     /// The faults that it injects; `None`: none.
@@ -215,7 +221,7 @@ pub trait Endpoint: Send + Sync + 'static {
     ///
     /// Process context, may sleep, once. No post is under way when it is called. Afterwards peers
     /// can't reach the endpoint, and nothing of it runs any more: what they post to it completes with
-    /// [`Port::lost`].
+    /// [`Port::lost`]. `ENODEV`: its domain has ended, and others may go on.
     fn shutdown(&self, error: Error);
 }
 
@@ -308,14 +314,14 @@ impl Port {
         &self.role
     }
 
-    /// What a peer's operation completes with that finds this endpoint, or one like it, closed with
-    /// `error`: `ENODEV` if the provider is gone, `ENOTCONN` if it was connected, else `EHOSTUNREACH`.
+    /// What a peer's operation completes with that finds this endpoint, or one like it, closed:
+    /// `ENOTCONN` if it was connected, else `EHOSTUNREACH`. If the operation's own domain has ended,
+    /// [`Operation::complete`] makes `ENODEV` of it.
     ///
     /// For operations of this endpoint that find nobody, too: its peers are like it.
-    pub fn lost(&self, error: Error) -> Error {
-        match (error, &self.role) {
-            (ENODEV, _) => ENODEV,
-            (_, Role::Connection(_)) => ENOTCONN,
+    pub fn lost(&self) -> Error {
+        match &self.role {
+            Role::Connection(_) => ENOTCONN,
             _ => EHOSTUNREACH,
         }
     }

@@ -579,7 +579,7 @@ mod tests {
             // Here a grace period has passed.
             let live = rig.bench.ep.live();
             let port = rig.bench.wire.port(rig.bench.ep.id()).ok_or(ENOENT)?;
-            ending.tell(&port, live.transport(), ECANCELED);
+            ending.tell(&port, live.transport());
             ending.finish(ECANCELED);
             let told = rig.bench.wire.next().map(|(_, message)| message.says);
             assert!(told == error.is_none().then_some(Says::Shutdown));

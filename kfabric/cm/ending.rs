@@ -22,12 +22,9 @@ pub(crate) enum Ending {
 }
 
 impl Ending {
-    /// Tells the peers, unless the provider is gone. Nothing is heard any more: a grace period has
-    /// passed since it was begun.
-    pub(crate) fn tell(&self, port: &Port, transport: &dyn AnyEndpoint, error: Error) {
-        if error == ENODEV {
-            return;
-        }
+    /// Tells the peers; those that end as well hear nothing. Nothing is heard any more: a grace period
+    /// has passed since it was begun.
+    pub(crate) fn tell(&self, port: &Port, transport: &dyn AnyEndpoint) {
         match self {
             Ending::Silent => {}
             Ending::Connection { connection, .. } => {

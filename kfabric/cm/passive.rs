@@ -38,7 +38,7 @@ impl PassiveEndpoint {
     /// - `ENOSPC`: `eq` is too small for what is bound to it.
     /// - `EADDRINUSE`: the info's source is a service, and another endpoint has its name.
     /// - `EOPNOTSUPP`: the provider brings no connection messages.
-    /// - `ENODEV`: the provider is gone.
+    /// - `ENODEV`: the domain has ended.
     /// - `ENOMEM`.
     ///
     /// Source: fi_passive_ep(3), fi_listen(3).
@@ -61,7 +61,8 @@ impl PassiveEndpoint {
             Role::Listener(listener.clone()),
             0,
         )?;
-        let live = Live::open(&child, port, None, info)?;
+        let opening = domain.opening()?;
+        let live = Live::open(&opening, port, None, info)?;
         let passive = PassiveEndpoint {
             _file: file,
             live,
@@ -76,7 +77,7 @@ impl PassiveEndpoint {
             source,
             live: passive.live.clone(),
         });
-        passive.domain.entry().enlist(&passive.live)?;
+        opening.enlist(&passive.live)?;
         Ok(passive)
     }
 
@@ -105,7 +106,7 @@ impl PassiveEndpoint {
 impl Drop for PassiveEndpoint {
     fn drop(&mut self) {
         self.live.shutdown(ECANCELED);
-        self.domain.entry().delist(&self.live);
+        self.domain.life().delist(&self.live);
     }
 }
 
@@ -183,6 +184,27 @@ mod tests {
         assert_eq!(bench.wire.bring(id, &request(7)), Err(EHOSTUNREACH));
         drop(held);
         assert!(bench.wire.next().is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn end_of_the_domain_rejects_what_waits() -> Result {
+        let bench = Bench::new()?;
+        let info = info(EndpointType::Msg)?;
+        let listener = PassiveEndpoint::listen(&bench.domain, &info, &bench.eq, 1)?;
+        let id = listener.id();
+        bench.wire.bring(id, &request(5))?;
+        let port = bench.wire.port(id).ok_or(ENOENT)?;
+        bench.domain.unplug()?;
+        let told = bench.wire.next().map(|(_, message)| message.cookie);
+        assert_eq!(told, Some(5));
+        // What ends with it hears nothing of the others that do.
+        let posts = kernel::sync::rcu::read_lock();
+        assert_eq!(port.hear(&request(6)), Err(ECONNREFUSED));
+        drop(posts);
+        let again = PassiveEndpoint::listen(&bench.domain, &info, &bench.eq, 1);
+        assert_eq!(again.err(), Some(ENODEV));
+        assert!(bench.eq.read().is_none());
         Ok(())
     }
 }

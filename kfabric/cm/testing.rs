@@ -14,7 +14,7 @@ use crate::fabric::Fabric;
 use crate::info::{AtomicAgent, Caps, EndpointType, Info, Label, Limits, Namespace, Order};
 use crate::op::{Chain, Failure, Operation};
 use crate::provider::registry::Registration;
-use crate::provider::{caps, Domain, Endpoint, Port, Provider, Rejected};
+use crate::provider::{caps, Domain, Endpoint, Plug, Port, Provider, Rejected};
 use kernel::module::this_module;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
@@ -121,7 +121,7 @@ impl Provider for Crier {
         *peer == there()
     }
 
-    fn open(&self, _info: &Info) -> Result<Arc<Crier>> {
+    fn open(&self, _info: &Info, _plug: Plug) -> Result<Arc<Crier>> {
         Ok(Arc::new(Crier(self.0.clone(), 0), GFP_KERNEL)?)
     }
 }

@@ -70,6 +70,8 @@ pub(crate) const ALL: &[&[Case]] = &[
     cm::traffic::CASES,
     cm::end::CASES,
     cm::events::CASES,
+    unplug::domain::CASES,
+    unplug::domain::connections::CASES,
     load::CASES,
     large::CASES,
 ];

@@ -30,7 +30,7 @@ impl<C: Send + 'static> Endpoint<C> {
     /// - `EOPNOTSUPP`: level committed, and the region is volatile; no atomics here; a fence or a
     ///   device's own memory, and the endpoint was not enabled for it.
     /// - `EHOSTUNREACH`: `to` is not in the address vector.
-    /// - `ECANCELED`, `ENODEV`: the endpoint is closed; the provider is gone.
+    /// - `ECANCELED`, `ENODEV`: the endpoint is closed; the domain has ended.
     ///
     /// Those of the completion are those of [`Endpoint::write`].
     ///

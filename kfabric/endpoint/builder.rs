@@ -94,7 +94,7 @@ impl<'a, C: Send + 'static> Builder<'a, C> {
     /// - `EADDRINUSE`: the info's source is a service, and another endpoint has its name.
     /// - `ENOSPC`: a completion queue is too small for the slots bound to it, or the event queue.
     /// - `EOPNOTSUPP`: the info has a capability that the domain does not offer.
-    /// - `ENODEV`: the provider is gone.
+    /// - `ENODEV`: the domain has ended.
     /// - `ENOMEM`.
     ///
     /// Source: fi_enable(3).
@@ -144,10 +144,13 @@ impl<'a, C: Send + 'static> Builder<'a, C> {
             reach.role(),
             limits.rx_size,
         )?;
-        let live = Live::open(&domain, port, fence.clone(), self.info)?;
+        let opening = self.domain.opening()?;
+        let live = Live::open(&opening, port, fence.clone(), self.info)?;
         let name = live.transport.name();
-        tx.origin.set_name(&name);
-        rx.origin.set_name(&name);
+        for origin in [&tx.origin, &rx.origin] {
+            origin.set_name(&name);
+            origin.set_domain(domain.life());
+        }
         let endpoint = Endpoint {
             _files: files,
             live,
@@ -164,7 +167,7 @@ impl<'a, C: Send + 'static> Builder<'a, C> {
             fence.open(&endpoint.live);
         }
         endpoint.reach.open(&endpoint.live)?;
-        endpoint.domain.entry().enlist(&endpoint.live)?;
+        opening.enlist(&endpoint.live)?;
         Ok(endpoint)
     }
 }

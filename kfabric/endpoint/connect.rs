@@ -24,7 +24,7 @@ impl<C: Send + 'static> Endpoint<C> {
     /// - `EALREADY`, `EISCONN`: it is connecting; it has been connected, or refused.
     /// - `EAGAIN`: the provider has no room for the request now; it may be made again.
     /// - `EOPNOTSUPP`: it is of another type.
-    /// - `ENOTCONN`, `ECANCELED`, `ENODEV`: it was shut down; it is closed; the provider is gone.
+    /// - `ENOTCONN`, `ECANCELED`, `ENODEV`: it was shut down; it is closed; the domain has ended.
     ///
     /// Source: fi_connect(3).
     pub fn connect(&self, to: &Name, data: PrivateData, timeout: Msecs) -> Result {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The part of an endpoint that its provider's end reaches.
+//! The part of an endpoint that its domain's end reaches.
 //!
-//! Locks: `shut` is a mutex, taken under no other.
+//! Locks: `shut` is a mutex, taken under no other but that of who ends the domain, or opens the endpoint.
 
 use crate::av::{Address, Name};
 use crate::cm::{Connection, ConnectionRequest, PrivateData, Role};
-use crate::domain::Child;
+use crate::domain::Opening;
 use crate::info::Info;
 use crate::op::Operation;
 use crate::provider::{AnyEndpoint, Port, Rejected};
@@ -19,7 +19,7 @@ use kernel::sync::{new_mutex, rcu, Arc, Mutex, UniqueArc};
 use kernel::time::Msecs;
 use kernel::workqueue::{self, impl_has_work, new_work, Work, WorkItem};
 
-/// The part of an endpoint that its provider's end reaches.
+/// The part of an endpoint that its domain's end reaches.
 #[pin_data]
 pub(crate) struct Live {
     pub(super) port: Arc<Port>,
@@ -53,14 +53,14 @@ impl Live {
     // Not generic, and never inlined, since lockdep wants one address of the lock's name.
     #[inline(never)]
     pub(crate) fn open(
-        domain: &Child,
+        opening: &Opening<'_>,
         port: Arc<Port>,
         fence: Option<Arc<Fence>>,
         info: &Info,
     ) -> Result<Arc<Self>> {
         // Before the transport, which only a `Live` can end.
         let room = UniqueArc::new_uninit(GFP_KERNEL)?;
-        let transport = domain.provider().endpoint(port.clone(), info)?;
+        let transport = opening.device()?.endpoint(port.clone(), info)?;
         let live = room.pin_init_with(pin_init!(Live {
             port,
             transport,
@@ -185,7 +185,8 @@ impl Live {
         let _ = self.closed.cmpxchg(0, error.to_errno(), Full);
     }
 
-    /// Refuses posts and completes all that is in flight, with `error`. Once; others wait for it.
+    /// Refuses posts and completes all that is in flight, with `error`, or with `ENODEV` if its domain
+    /// is ending. Once; others wait for it.
     ///
     /// Sleeps; process context.
     pub(crate) fn shutdown(&self, error: Error) {
@@ -195,15 +196,19 @@ impl Live {
         }
         // Before the connection ends: who finds that it has finds the reason.
         self.refuse(error);
+        let error = match self.refusal() {
+            Some(ENODEV) => ENODEV,
+            _ => error,
+        };
         let ending = self.port.role().begin_end();
         // Afterwards no post is under way that has not seen it, and no connection message.
         rcu::synchronize_rcu();
         // First, so that a peer knows why what it sends goes nowhere.
-        ending.tell(&self.port, &*self.transport, error);
+        ending.tell(&self.port, &*self.transport);
         if let Some(fence) = &self.fence {
             fence.close(error);
         }
-        self.port.matching().close(error, self.port.lost(error));
+        self.port.matching().close(error, self.port.lost());
         self.transport.shutdown(error);
         ending.finish(error);
         *shut = true;

@@ -43,7 +43,7 @@ impl<C: Send + 'static> Endpoint<C> {
     /// - `EOPNOTSUPP`: no messages here; level committed, which a message never reaches; a fence or
     ///   a device's own memory, and the endpoint was not enabled for it.
     /// - `EINVAL`: the buffer is of a region of another domain; or silent, with owned memory.
-    /// - `ECANCELED`, `ENODEV`: the endpoint is closed; the provider is gone.
+    /// - `ECANCELED`, `ENODEV`: the endpoint is closed; the domain has ended.
     ///
     /// Those of the completion: `EHOSTUNREACH`: no such peer, or it closed. `EMSGSIZE`: longer
     /// than the peer's buffer; nothing was moved.
@@ -113,7 +113,7 @@ impl<C: Send + 'static> Endpoint<C> {
     /// - `EOPNOTSUPP`: no messages here; or a device's own memory, and the endpoint was not enabled
     ///   for it.
     /// - `EINVAL`: the buffer is of a region of another domain.
-    /// - `ECANCELED`, `ENODEV`: the endpoint is closed; the provider is gone.
+    /// - `ECANCELED`, `ENODEV`: the endpoint is closed; the domain has ended.
     ///
     /// Those of the completion: `EMSGSIZE`: the message was longer than the buffer.
     #[inline]

@@ -24,7 +24,7 @@ impl<C: Send + 'static> Endpoint<C> {
     /// - `EOPNOTSUPP`: level committed, and the region is volatile; no such operation here; a fence
     ///   or a device's own memory, and the endpoint was not enabled for it.
     /// - `EHOSTUNREACH`: `to` is not in the address vector.
-    /// - `ECANCELED`, `ENODEV`: the endpoint is closed; the provider is gone.
+    /// - `ECANCELED`, `ENODEV`: the endpoint is closed; the domain has ended.
     ///
     /// Those of the completion: `EKEYREJECTED`: the region is closed, or never was. `ERANGE`,
     /// `EACCES`, `EOPNOTSUPP`: the peer's own check of range, right and persistence.

@@ -204,7 +204,7 @@ mod tests {
     use crate::provider::registry::Registration;
     use crate::provider::testing;
     use crate::provider::testing::{Desk, Keeper, Opened};
-    use crate::provider::Provider;
+    use crate::provider::{Plug, Provider};
     use kernel::module::this_module;
     use kernel::sync::Arc;
 
@@ -349,7 +349,7 @@ mod tests {
     #[vtable]
     impl Provider for Signpost {
         const NAME: &'static str = "kunit-places";
-        type Domain = testing::Keeper;
+        type Domain = testing::Room;
 
         fn offers(&self, offer: &mut dyn FnMut(&Info) -> Result) -> Result {
             offer(&Info {
@@ -381,14 +381,14 @@ mod tests {
             }
         }
 
-        fn open(&self, info: &Info) -> Result<Arc<testing::Keeper>> {
+        fn open(&self, info: &Info, plug: Plug) -> Result<Arc<testing::Room>> {
             // It is told where, whatever the consumer has said.
             match info.source {
                 Some(source) if source.as_bytes() == b"at home" => {}
                 Some(source) if source.as_bytes() == b"anywhere" => {}
                 _ => return Err(EIO),
             }
-            Ok(Arc::new(testing::Keeper(Desk::new()?), GFP_KERNEL)?)
+            Provider::open(&Keeper(Desk::new()?), info, plug)
         }
     }
 

@@ -13,7 +13,10 @@ impl Operation {
     /// Never sleeps; any context but hardirq, and without a lock that the consumer's callback or
     /// post could take.
     #[inline]
-    pub fn complete(mut self, status: Status) {
+    pub fn complete(mut self, mut status: Status) {
+        if let Err(failure) = &mut status {
+            self.explain(failure);
+        }
         let weaker = matches!(&status, Ok(success) if success.level < self.options.level);
         self.op().end(status);
         if weaker {
@@ -26,6 +29,16 @@ impl Operation {
         match self.ticket {
             Some(_) => self.deliver_fenced(),
             None => self.hand_over(),
+        }
+    }
+
+    /// Says `ENODEV` of one whose peer is lost, if its own domain has ended: that is why, or would have
+    /// ended it a moment later.
+    #[cold]
+    fn explain(&self, failure: &mut Failure) {
+        let lost = matches!(failure.error, EHOSTUNREACH | ENOTCONN);
+        if lost && self.origin.explains_loss() {
+            failure.error = ENODEV;
         }
     }
 

@@ -7,6 +7,7 @@ use crate::av::Name;
 use crate::cntr::{Counters, Counts};
 use crate::cq::Queue;
 use crate::debugfs;
+use crate::domain::Life;
 use crate::rdm::fence::Fence;
 use crate::stats::Stats;
 use kernel::fmt;
@@ -19,6 +20,8 @@ pub(crate) struct Origin {
     pub(crate) endpoint: u64,
     /// By which name its peers know it; before it has one, nothing is posted.
     name: SetOnce<Name>,
+    /// Which domain the endpoint is of; those of a peer have none here.
+    domain: SetOnce<Arc<Life>>,
     /// Where they complete.
     pub(crate) queue: Arc<Queue>,
     /// Where they are counted.
@@ -47,6 +50,7 @@ impl Origin {
             Origin {
                 endpoint,
                 name: SetOnce::new(),
+                domain: SetOnce::new(),
                 queue,
                 stats,
                 counters,
@@ -61,6 +65,18 @@ impl Origin {
     /// Notes by which name its peers know the endpoint. Once.
     pub(crate) fn set_name(&self, name: &Name) {
         self.name.populate(*name);
+    }
+
+    /// Notes which domain the endpoint is of. Once, before anything is posted.
+    pub(crate) fn set_domain(&self, life: &Arc<Life>) {
+        self.domain.populate(life.clone());
+    }
+
+    /// Whether an operation has lost its peer because its own domain has ended.
+    pub(super) fn explains_loss(&self) -> bool {
+        self.domain
+            .as_ref()
+            .is_some_and(|life| life.explains_loss())
     }
 
     /// By which name its peers know the endpoint.

@@ -3,7 +3,7 @@
 //! Providers without their types: what the objects hold.
 
 use super::faults::Faults;
-use super::{Cancelled, Domain, Endpoint, Match, Port, Provider, Rejected};
+use super::{Cancelled, Domain, Endpoint, Match, Plug, Port, Provider, Rejected};
 use crate::av::Name;
 use crate::cm::Message;
 use crate::info::{Caps, Info};
@@ -20,7 +20,7 @@ pub(crate) trait AnyProvider: Send + Sync {
     fn reaches(&self, info: &Info, peer: &Name) -> bool;
     fn resolve(&self, info: &Info, node: Option<&str>, service: Option<&str>) -> Result<Name>;
     fn source(&self, info: &Info, source: &Name) -> Result<Name>;
-    fn open(&self, info: &Info) -> Result<Arc<dyn AnyDomain>>;
+    fn open(&self, info: &Info, plug: Plug) -> Result<Arc<dyn AnyDomain>>;
     fn faults(&self) -> Option<Arc<Faults>>;
 }
 
@@ -60,8 +60,8 @@ impl<P: Provider> AnyProvider for P {
         }
     }
 
-    fn open(&self, info: &Info) -> Result<Arc<dyn AnyDomain>> {
-        Ok(Provider::open(self, info)?)
+    fn open(&self, info: &Info, plug: Plug) -> Result<Arc<dyn AnyDomain>> {
+        Ok(Provider::open(self, info, plug)?)
     }
 
     fn faults(&self) -> Option<Arc<Faults>> {

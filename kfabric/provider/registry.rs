@@ -5,15 +5,15 @@
 //! A provider that was built against another core is refused: nothing else would notice, since
 //! modules carry no symbol versions on most kernels. Each open fabric holds a reference to its
 //! provider's module, so a provider in use can't be unloaded; [`unplug`] ends it nevertheless, as
-//! the loss of its hardware does.
+//! the loss of its hardware does: it ends each of its domains, and it is found no more.
 //!
 //! Locks: the registry's mutex; inside it, that of debugfs's root, or an entry's `dir`. An entry's
-//! `live` mutex is taken under no other. See Documentation/contexts.rst.
+//! `domains` mutex is taken under no other, and no other under it. See Documentation/contexts.rst.
 
 use super::{AnyProvider, Provider};
 use crate::av::Name;
-use crate::debugfs::{self, Shown};
-use crate::endpoint::Live;
+use crate::debugfs::{self, Shown, Unplugs};
+use crate::domain::Life;
 use crate::info::{EndpointType, Info, Label};
 use crate::sys::work::WorkQueue;
 use crate::sys::{global, module};
@@ -47,9 +47,9 @@ pub(crate) struct Entry {
     /// Its directory, while it is registered: the entry itself may be dropped in any context.
     #[pin]
     dir: Mutex<Option<debugfs::Dir>>,
-    /// The endpoints that are open.
+    /// The domains that are open.
     #[pin]
-    live: Mutex<KVec<Arc<Live>>>,
+    domains: Mutex<KVec<Arc<Life>>>,
 }
 
 impl Entry {
@@ -118,39 +118,48 @@ impl Entry {
         found.ok_or(ENODEV)
     }
 
-    /// Adds an endpoint to those that end with the provider.
-    pub(crate) fn enlist(&self, endpoint: &Arc<Live>) -> Result {
-        let mut live = self.live.lock();
-        // Under the lock: `end` sets it first and then takes the endpoints out.
+    /// Adds a domain to those that end with the provider. `ENODEV`: it has ended.
+    pub(crate) fn enlist(&self, domain: &Arc<Life>) -> Result {
+        let mut domains = self.domains.lock();
+        // Under the lock: `end` sets it first and then looks for domains.
         self.alive()?;
-        live.push(endpoint.clone(), GFP_KERNEL)?;
+        domains.push(domain.clone(), GFP_KERNEL)?;
         Ok(())
     }
 
-    /// Takes a closed endpoint out.
-    pub(crate) fn delist(&self, endpoint: &Arc<Live>) {
-        let mut gone = None;
-        let mut live = self.live.lock();
-        if let Some(at) = live.iter().position(|other| Arc::ptr_eq(other, endpoint)) {
-            gone = live.remove(at).ok();
-        }
-        drop(live);
-        drop(gone);
+    /// Takes a domain out that nobody uses any more.
+    pub(crate) fn delist(&self, domain: &Arc<Life>) {
+        let mut domains = self.domains.lock();
+        domains.retain(|other| !Arc::ptr_eq(other, domain));
     }
 
-    /// Ends every endpoint, and refuses new ones.
+    /// The open domain that has the lowest number of those that are meant.
+    fn domain(&self, which: impl Fn(u64) -> bool) -> Option<Arc<Life>> {
+        let domains = self.domains.lock();
+        let meant = domains.iter().filter(|domain| which(domain.id()));
+        meant.min_by_key(|domain| domain.id()).cloned()
+    }
+
+    /// The open domains, one after another; a domain has a greater number than those before it.
+    fn each_domain(&self) -> impl Iterator<Item = Arc<Life>> + '_ {
+        let mut last = 0;
+        core::iter::from_fn(move || {
+            let domain = self.domain(|id| id > last)?;
+            last = domain.id();
+            Some(domain)
+        })
+    }
+
+    /// Ends every domain, and refuses new ones.
     fn end(&self) {
         self.gone.store(true, Release);
         // All refuse first, so that none finds another gone that was its peer just now.
-        for endpoint in self.live.lock().iter() {
-            endpoint.refuse(ENODEV);
-        }
-        loop {
-            let Some(endpoint) = self.live.lock().pop() else {
-                return;
-            };
-            endpoint.shutdown(ENODEV);
-        }
+        self.each_domain().for_each(|domain| {
+            domain.refuse();
+        });
+        self.each_domain().for_each(|domain| {
+            domain.end();
+        });
     }
 }
 
@@ -236,7 +245,7 @@ fn add(
             gone: Atomic::new(false),
             fabrics: Atomic::new(0),
             dir <- new_mutex!(None, "kfi_dir"),
-            live <- new_mutex!(KVec::new(), "kfi_live"),
+            domains <- new_mutex!(KVec::new(), "kfi_domains"),
         }? Error),
         GFP_KERNEL,
     )?;
@@ -249,7 +258,8 @@ fn add(
     // which has ended, but is still in use, has another by now.
     let dir = debugfs::provider(&entry.label)?;
     let file = debugfs::file(&dir, fmt!("state"), Shown::Provider(entry.clone()))?;
-    let faults = debugfs::faults(&dir, entry.provider.faults(), &entry)?;
+    let faults = entry.provider.faults();
+    let faults = debugfs::faults(&dir, faults, Unplugs::Provider(entry.clone()))?;
     *entry.dir.lock() = Some(dir);
     registry.push(entry.clone(), GFP_KERNEL)?;
     drop(registry);
@@ -363,13 +373,15 @@ impl Drop for Chores {
     }
 }
 
-/// A provider that is to end.
+/// A provider that is to end, or one of its domains.
 ///
 /// By its number: it holds nothing of the provider, whose module can be unloaded meanwhile, and
 /// means no successor of the same name.
 #[pin_data]
 struct Unplugging {
     number: u64,
+    /// The number of the domain; `None`: the provider is meant.
+    domain: Option<u64>,
     #[pin]
     work: Work<Unplugging>,
 }
@@ -387,10 +399,11 @@ impl WorkItem for Unplugging {
 }
 
 impl Unplugging {
-    fn of(entry: &Entry) -> Result<Arc<Self>> {
+    fn of(entry: &Entry, domain: Option<u64>) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Unplugging {
                 number: entry.number,
+                domain,
                 work <- new_work!("kfi_unplug"),
             }),
             GFP_KERNEL,
@@ -399,8 +412,14 @@ impl Unplugging {
 
     /// Unplugs it, unless it has gone by itself. Sleeps; process context.
     fn end(&self) {
-        if let Ok(found) = find_which(|entry| entry.number == self.number) {
-            found.unplug();
+        let Ok(found) = find_which(|entry| entry.number == self.number) else {
+            return;
+        };
+        let Some(number) = self.domain else {
+            return found.unplug();
+        };
+        if let Some(domain) = found.entry.domain(|id| id == number) {
+            domain.unplug();
         }
     }
 }
@@ -410,8 +429,18 @@ impl Entry {
     ///
     /// May sleep. `ENODEV`: it is gone. `ENOMEM`.
     pub(crate) fn unplug_soon(&self) -> Result {
+        self.unplugging(None)
+    }
+
+    /// The same for a domain of it alone.
+    pub(crate) fn unplug_domain_soon(&self, domain: &Life) -> Result {
+        domain.alive()?;
+        self.unplugging(Some(domain.id()))
+    }
+
+    fn unplugging(&self, domain: Option<u64>) -> Result {
         self.alive()?;
-        let item = Unplugging::of(self)?;
+        let item = Unplugging::of(self, domain)?;
         if let Some(queue) = global::chores().as_ref() {
             queue.enqueue(item);
         }
@@ -422,8 +451,10 @@ impl Entry {
 #[kunit_tests(kfabric_registry)]
 mod tests {
     use super::*;
-    use crate::provider::testing::{Desk, Keeper};
+    use crate::provider::testing::{Desk, Keeper, Opened};
     use kernel::module::this_module;
+    use kernel::time::delay::fsleep;
+    use kernel::time::Delta;
 
     #[test]
     fn provider_of_another_core_is_refused() {
@@ -495,18 +526,43 @@ mod tests {
         let info = Desk::info()?;
         let register = || Registration::new(this_module::<crate::Core>(), Keeper(Desk::new()?));
         let first = register()?;
-        let unplugging = Unplugging::of(&find(&info.provider)?.entry)?;
+        let unplugging = Unplugging::of(&find(&info.provider)?.entry, None)?;
         drop(first);
         let second = register()?;
         unplugging.end();
         let found = find(&info.provider)?;
-        Unplugging::of(&found.entry)?.end();
+        Unplugging::of(&found.entry, None)?.end();
         assert_eq!(found.entry.alive(), Err(ENODEV));
         // Once more, and what is gone can't be asked for it.
-        Unplugging::of(&found.entry)?.end();
+        Unplugging::of(&found.entry, None)?.end();
         assert_eq!(found.entry.unplug_soon(), Err(ENODEV));
         drop(found);
         drop(second);
+        Ok(())
+    }
+
+    #[test]
+    fn domain_is_unplugged_soon_and_alone() -> Result {
+        let opened = Opened::new()?;
+        let entry = find(&Desk::info()?.provider)?.entry;
+        let life = entry.each_domain().next().ok_or(ENOENT)?;
+        let other = opened.fabric.domain(&Desk::info()?)?;
+        entry.unplug_domain_soon(&life)?;
+        while life.alive().is_ok() {
+            fsleep(Delta::from_millis(1));
+        }
+        assert_eq!(entry.unplug_domain_soon(&life), Err(ENODEV));
+        assert_eq!(entry.alive(), Ok(()));
+        // One that comes late finds nobody, and ends no other.
+        let late = entry.each_domain().last().ok_or(ENOENT)?;
+        let unplugging = Unplugging::of(&entry, Some(late.id()))?;
+        drop(other);
+        let other = opened.fabric.domain(&Desk::info()?)?;
+        unplugging.end();
+        assert!(other.unplug().is_ok());
+        drop(opened.domain);
+        drop(other);
+        assert!(entry.each_domain().next().is_none());
         Ok(())
     }
 }

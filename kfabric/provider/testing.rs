@@ -25,6 +25,13 @@ pub(crate) struct Desk {
     pub(crate) stubborn: Atomic<bool>,
     /// How many shutdowns there were.
     pub(crate) shutdowns: Atomic<i32>,
+    /// How many domains there are.
+    pub(crate) domains: Atomic<i32>,
+    /// What ends the domain that was opened last.
+    #[pin]
+    plug: SpinLockIrq<Option<Plug>>,
+    /// Whether the device of a domain vanishes before it is open.
+    pub(crate) vanishes: Atomic<bool>,
 }
 
 impl Desk {
@@ -35,6 +42,9 @@ impl Desk {
                 reject: Atomic::new(0),
                 stubborn: Atomic::new(false),
                 shutdowns: Atomic::new(0),
+                domains: Atomic::new(0),
+                plug <- new_spinlock_irq!(None),
+                vanishes: Atomic::new(false),
             }),
             GFP_KERNEL,
         )
@@ -43,6 +53,11 @@ impl Desk {
     /// Takes all that is kept.
     pub(crate) fn take(&self) -> Chain {
         self.kept.lock().take()
+    }
+
+    /// What ends the domain that was opened last.
+    pub(crate) fn plug(&self) -> Result<Plug> {
+        self.plug.lock().clone().ok_or(ENOENT)
     }
 
     /// What the provider offers.
@@ -69,13 +84,13 @@ impl Desk {
     }
 }
 
-/// The provider, its domain and its endpoints.
+/// The provider, and its endpoints.
 pub(crate) struct Keeper(pub(crate) Arc<Desk>);
 
 #[vtable]
 impl Provider for Keeper {
     const NAME: &'static str = "kunit";
-    type Domain = Keeper;
+    type Domain = Room;
 
     fn offers(&self, offer: &mut dyn FnMut(&Info) -> Result) -> Result {
         offer(&Info {
@@ -88,12 +103,27 @@ impl Provider for Keeper {
         peer.as_bytes() == b"keeper"
     }
 
-    fn open(&self, _info: &Info) -> Result<Arc<Keeper>> {
-        Ok(Arc::new(Keeper(self.0.clone()), GFP_KERNEL)?)
+    fn open(&self, _info: &Info, plug: Plug) -> Result<Arc<Room>> {
+        if self.0.vanishes.load(Relaxed) {
+            plug.unplug();
+        }
+        let before = self.0.plug.lock().replace(plug);
+        drop(before);
+        self.0.domains.add(1, Relaxed);
+        Ok(Arc::new(Room(self.0.clone()), GFP_KERNEL)?)
     }
 }
 
-impl Domain for Keeper {
+/// Its domain.
+pub(crate) struct Room(Arc<Desk>);
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.0.domains.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Domain for Room {
     type Endpoint = Keeper;
 
     fn endpoint(&self, _port: Arc<Port>, _info: &Info) -> Result<Arc<Keeper>> {
@@ -151,6 +181,31 @@ impl Opened {
             fabric,
             desk,
             registration,
+        })
+    }
+}
+
+/// An endpoint in a domain of its own.
+// In the order in which they go.
+pub(crate) struct Other {
+    pub(crate) ep: endpoint::Endpoint<u64>,
+    pub(crate) av: AddressVector,
+    pub(crate) cq: CompletionQueue<u64>,
+    pub(crate) domain: domain::Domain,
+}
+
+impl Other {
+    pub(crate) fn new(opened: &Opened) -> Result<Self> {
+        let info = Desk::info()?;
+        let domain = opened.fabric.domain(&info)?;
+        let cq = CompletionQueue::new(&domain, 8, None)?;
+        let av = AddressVector::new(&domain)?;
+        let builder = endpoint::Endpoint::builder(&domain, &info);
+        Ok(Other {
+            ep: builder.cq(&cq).av(&av).enable()?,
+            av,
+            cq,
+            domain,
         })
     }
 }

@@ -260,7 +260,7 @@ impl Shared {
             Some(peer) => peer.met(pair),
             None => {
                 drop(table);
-                pair.fail(ECANCELED, self.port.lost(ECANCELED));
+                pair.fail(ECANCELED, self.port.lost());
             }
         }
     }
@@ -270,7 +270,7 @@ impl Shared {
         let mut table = self.table.lock();
         if let Some(error) = table.closed {
             drop(table);
-            return pair.fail(error, self.port.lost(error));
+            return pair.fail(error, self.port.lost());
         }
         let (arrival, receive) = pair.into_parts();
         table.own_pairs.push(arrival);
@@ -433,7 +433,7 @@ impl Shared {
         self.end_all(&mut strangers, error);
         self.end_all(&mut own, error);
         while let Some((arrival, receive)) = pairs.pop().zip(pairs.pop()) {
-            Match::from_parts(arrival, receive).fail(error, self.port.lost(error));
+            Match::from_parts(arrival, receive).fail(error, self.port.lost());
         }
         work::flush(&self.work);
         for peer in peers.values() {

@@ -201,7 +201,7 @@ impl Peer {
         let mut inbox = self.inbox.lock();
         if let Some(error) = inbox.closed {
             drop(inbox);
-            return pair.fail(error, self.engine.port().lost(error));
+            return pair.fail(error, self.engine.port().lost());
         }
         let (arrival, receive) = pair.into_parts();
         inbox.pairs.push(arrival);
@@ -275,7 +275,7 @@ impl Peer {
         work::cancel(self);
         self.engine.end_all(&mut posts, error);
         while let Some((arrival, receive)) = pairs.pop().zip(pairs.pop()) {
-            Match::from_parts(arrival, receive).fail(error, self.engine.port().lost(error));
+            Match::from_parts(arrival, receive).fail(error, self.engine.port().lost());
         }
         if let Some((link, _)) = link {
             link.close(false);

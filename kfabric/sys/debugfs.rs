@@ -152,6 +152,7 @@ const _: unsafe extern "C" fn(*const ffi::c_void, *const ffi::c_char, usize) -> 
 #[kunit_tests(kfabric_sys_debugfs)]
 mod tests {
     use super::*;
+    use crate::debugfs::Unplugs;
     use crate::provider::faults::Faults;
     use crate::provider::registry::find;
     use crate::provider::testing::{Desk, Opened};
@@ -183,7 +184,7 @@ mod tests {
             unsafe { kfi_debugfs_set(shown, text.as_ptr().cast(), text.len()) }
         };
         let faults = Faults::new()?;
-        let shown = Shown::Faults(faults.clone(), entry.clone());
+        let shown = Shown::Faults(faults.clone(), Unplugs::Provider(entry.clone()));
         assert!(shown.is_writable());
         assert_eq!(write(&shown, b"reorder 1\n"), 0);
         assert!(faults.are_on());

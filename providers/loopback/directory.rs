@@ -12,8 +12,6 @@
 
 use crate::endpoint::Endpoint;
 use kernel::prelude::*;
-use kernel::sync::atomic::{Atomic, Relaxed};
-use kernel::sync::barrier::{smp_mb, Read};
 use kernel::sync::rcu::{self, Guard};
 use kernel::sync::{new_mutex, Arc, ArcBorrow, Mutex};
 use kfabric::av::Name;
@@ -24,8 +22,6 @@ use kfabric::provider::{random, Chunks};
 #[pin_data]
 pub(crate) struct Directory {
     places: Chunks<Place<Endpoint>>,
-    /// Whether the endpoints leave because the provider has been unplugged.
-    gone: Atomic<bool>,
     #[pin]
     free: Mutex<Free>,
 }
@@ -74,7 +70,6 @@ impl Directory {
         };
         pin_init!(Directory {
             places: Chunks::new(),
-            gone: Atomic::new(false),
             free <- new_mutex!(free, "kfi_loopback_directory"),
         })
     }
@@ -101,19 +96,6 @@ impl Directory {
         if let Some(place) = self.places.get(endpoint.position().place) {
             place.put(endpoint);
         }
-    }
-
-    /// Notes that all leave, since the provider has been unplugged: before the first does, which is
-    /// a full barrier.
-    pub(crate) fn unplug(&self) {
-        self.gone.store(true, Relaxed);
-    }
-
-    /// Whether a name was not found, just now, since the provider has been unplugged. Any context.
-    pub(crate) fn is_unplugged(&self) -> bool {
-        // After the look at the place, which has told nothing that this could depend on.
-        smp_mb(Read);
-        self.gone.load(Relaxed)
     }
 
     /// Gives a place up, when nobody uses the endpoint any more that was found there. Sleeps.

@@ -129,7 +129,7 @@ fn execute(directory: &Directory, port: &Port, op: Operation, section: &Guard) {
             let access = |port: &Port, op: &Op| port.access_in(op, section);
             peer.execute(op, access, Operation::complete);
         }
-        None => unreachable(directory, port, op),
+        None => unreachable(port, op),
     }
 }
 
@@ -144,18 +144,14 @@ pub(crate) fn execute_long(
 ) {
     match directory.lookup(op.peer()) {
         Some(peer) => peer.execute(op, Port::access, done),
-        None => unreachable(directory, port, op),
+        None => unreachable(port, op),
     }
 }
 
 /// Ends an operation of `port` on a peer that is not there, or not any more.
 #[cold]
-fn unreachable(directory: &Directory, port: &Port, op: Operation) {
-    let error = match directory.is_unplugged() {
-        true => ENODEV,
-        false => ECANCELED,
-    };
-    op.complete(Err(Failure::not_executed(port.lost(error))));
+fn unreachable(port: &Port, op: Operation) {
+    op.complete(Err(Failure::not_executed(port.lost())));
 }
 
 #[vtable]
@@ -209,9 +205,6 @@ impl provider::Endpoint for Endpoint {
     }
 
     fn shutdown(&self, error: Error) {
-        if error == ENODEV {
-            self.directory.unplug();
-        }
         // Posts of peers have let go of it when this returns: none of them frees it.
         self.directory.leave(self.position);
         self.worker.close(error);

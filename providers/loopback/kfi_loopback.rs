@@ -22,7 +22,7 @@ use kfabric::op::INJECT_SIZE;
 use kfabric::provider::faults::Faults;
 use kfabric::provider::registry::Registration;
 use kfabric::provider::work::WorkQueue;
-use kfabric::provider::{self, Port, Provider};
+use kfabric::provider::{self, Plug, Port, Provider};
 
 mod directory;
 mod endpoint;
@@ -100,7 +100,7 @@ impl Provider for Loopback {
         Position::parse(peer).is_some()
     }
 
-    fn open(&self, _info: &Info) -> Result<Arc<Domain>> {
+    fn open(&self, _info: &Info, _plug: Plug) -> Result<Arc<Domain>> {
         let domain = Domain {
             directory: self.directory.clone(),
             workers: self.workers.clone(),

@@ -164,7 +164,7 @@ impl Worker {
         let mut queue = self.queue.lock();
         if let Some(error) = queue.closed {
             drop(queue);
-            return pair.fail(error, self.port.lost(error));
+            return pair.fail(error, self.port.lost());
         }
         let (arrival, receive) = pair.into_parts();
         queue.pairs.push(arrival);
@@ -188,7 +188,7 @@ impl Worker {
             op.complete(Err(Failure::not_executed(error)));
         }
         while let Some((arrival, receive)) = pairs.pop().zip(pairs.pop()) {
-            Match::from_parts(arrival, receive).fail(error, self.port.lost(error));
+            Match::from_parts(arrival, receive).fail(error, self.port.lost());
         }
         work::flush(&self.work);
     }

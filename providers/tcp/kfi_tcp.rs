@@ -21,7 +21,7 @@ use kfabric::info::{AtomicAgent, Caps, EndpointType, Info, Label, Limits, Namesp
 use kfabric::op::INJECT_SIZE;
 use kfabric::provider::registry::Registration;
 use kfabric::provider::work::WorkQueue;
-use kfabric::provider::{self, link, Engine, LinkDomain, Provider};
+use kfabric::provider::{self, link, Engine, LinkDomain, Plug, Provider};
 
 mod address;
 #[allow(unsafe_code)]
@@ -136,7 +136,7 @@ impl Provider for Sockets {
         }
     }
 
-    fn open(&self, info: &Info) -> Result<Arc<LinkDomain>> {
+    fn open(&self, info: &Info, _plug: Plug) -> Result<Arc<LinkDomain>> {
         let links = Tcp::open(info.net, self.spot(info))?;
         pr_info!("a domain listens at {}\n", links.local());
         LinkDomain::new(Arc::new(links, GFP_KERNEL)?, self.workers.clone())

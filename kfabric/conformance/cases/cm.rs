@@ -16,4 +16,4 @@ pub(super) mod events;
 mod host;
 pub(super) mod traffic;
 
-pub(super) use host::Connected;
+pub(super) use host::{begin, send, Connected, Host};

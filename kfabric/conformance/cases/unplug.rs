@@ -5,6 +5,10 @@
 //! Each case leaves the provider unplugged, so each needs a provider of its own: see the module
 //! parameter `unplug`, which numbers them as they stand here. The suite 45-lifecycle knows them in
 //! this order.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `domain` | the end of a domain alone |
 
 use super::cm::Connected;
 use crate::close::{busy, closed, given_back};
@@ -20,6 +24,8 @@ use kernel::sync::Arc;
 use kernel::time::delay::fsleep;
 use kernel::time::Delta;
 use kfabric::prelude::*;
+
+pub(super) mod domain;
 
 cases! {
     unplugged_operations_complete_with_errors: ALL,

@@ -15,7 +15,7 @@ use kfabric::av::Name;
 use kfabric::info::{AtomicAgent, EndpointType, Info, Label, Limits, Namespace, Order};
 use kfabric::op::{Failure, OpId, Operation, INJECT_SIZE};
 use kfabric::provider::registry::{self, Registration};
-use kfabric::provider::{self, Cancelled, Port, Provider, Rejected};
+use kfabric::provider::{self, Cancelled, Plug, Port, Provider, Rejected};
 
 module! {
     type: Module,
@@ -81,7 +81,7 @@ impl Provider for Outside {
         peer.as_bytes().len() == 8
     }
 
-    fn open(&self, _info: &Info) -> Result<Arc<Domain>> {
+    fn open(&self, _info: &Info, _plug: Plug) -> Result<Arc<Domain>> {
         Ok(Arc::new(Domain(self.0.clone()), GFP_KERNEL)?)
     }
 }

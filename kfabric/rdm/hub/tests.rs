@@ -10,7 +10,7 @@ mod hub {
     use super::super::super::testing::{A, SHORT, SOON};
     use super::super::super::timeouts::Timeouts;
     use super::super::STRANGERS;
-    use crate::op::{Options, Outcome};
+    use crate::op::{Kind, Options, Outcome};
     use crate::proto::wire::{self, crc, hello, Header, Kind as Frame, Reason};
     use kernel::prelude::*;
 
@@ -80,6 +80,28 @@ mod hub {
         // Nothing but the test's own ends, and the host.
         until(|| bench.net.alive() == 3)?;
         drop((silent, half, a));
+        bench.close()
+    }
+
+    #[test]
+    fn domain_that_ends_closes_its_links_and_no_others() -> Result {
+        let bench = Bench::new(SOON)?;
+        let (a, b, to_b, _) = bench.pair()?;
+        let c = bench.side()?;
+        let (c_knows_b, b_knows_a) = (c.av.insert(&b.ep.name())?, b.av.insert(&a.ep.name())?);
+        a.reaches(&b, to_b)?;
+        c.reaches(&b, c_knows_b)?;
+        let stranger = stranger(&bench, &a)?;
+        b.send(b_knows_a, 1)?;
+        a.send(to_b, 2)?;
+        a.domain.unplug()?;
+        stranger.hears_the_end()?;
+        b.failed(Kind::Send, 1, EHOSTUNREACH)?;
+        a.failed(Kind::Send, 2, ENODEV)?;
+        b.send(b_knows_a, 3)?;
+        b.failed(Kind::Send, 3, EHOSTUNREACH)?;
+        c.reaches(&b, c_knows_b)?;
+        drop((stranger, a, b, c));
         bench.close()
     }
 

@@ -323,7 +323,7 @@ impl Talk {
                     self.over = true;
                     if let End::Timeout { .. } = end {
                         // What waited behind the others has waited as long.
-                        let error = peer.engine.port().lost(ECANCELED);
+                        let error = peer.engine.port().lost();
                         peer.engine.end_all(&mut self.queued, error);
                         peer.engine.end_all(&mut self.messages, error);
                     }
@@ -404,7 +404,7 @@ impl Talk {
                     self.put_posted(number, What::Operation(op));
                 }
                 Err(Refused::Closed) => {
-                    let lost = peer.engine.port().lost(ECANCELED);
+                    let lost = peer.engine.port().lost();
                     let status = Err(Failure::not_executed(lost));
                     peer.engine.outstanding().end(op, status);
                 }
@@ -479,7 +479,7 @@ impl Talk {
             failure.error = match (failure.error, self.closing) {
                 (ECANCELED, Some(error)) => error,
                 // The peer, or its endpoint, is not there any more.
-                (ENOTCONN, _) => peer.engine.port().lost(ECANCELED),
+                (ENOTCONN, _) => peer.engine.port().lost(),
                 (error, _) => error,
             };
         }
@@ -617,7 +617,7 @@ impl Talk {
     /// Lets go of an operation of the peer.
     pub(super) fn end_guest(&mut self, peer: &Arc<Peer>, token: Token) {
         if let Some(guest) = self.take_guest(token) {
-            let lost = || peer.engine.port().lost(ECANCELED);
+            let lost = || peer.engine.port().lost();
             let error = self.closing.unwrap_or_else(lost);
             guest.state.end(&peer.engine, error);
         }

@@ -15,7 +15,7 @@ use crate::fabric::Fabric;
 use crate::info::{AtomicAgent, EndpointType, Info, Label, Limits, Namespace, Order};
 use crate::op::INJECT_SIZE;
 use crate::provider::registry::Registration;
-use crate::provider::{caps, Provider};
+use crate::provider::{caps, Plug, Provider};
 use crate::sys::work::WorkQueue;
 use kernel::module::this_module;
 use kernel::prelude::*;
@@ -70,7 +70,7 @@ impl Provider for Wires {
         source_of(source).map(|_| *source).ok_or(EADDRNOTAVAIL)
     }
 
-    fn open(&self, _info: &Info) -> Result<Arc<Domain>> {
+    fn open(&self, _info: &Info, _plug: Plug) -> Result<Arc<Domain>> {
         let host = self.net.host(A + self.opened.fetch_add(1, Relaxed) as u8)?;
         Domain::with_timeouts(host, self.workers.clone(), self.timeouts)
     }
