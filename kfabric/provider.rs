@@ -29,6 +29,7 @@ pub mod faults;
 pub mod registry;
 #[cfg(CONFIG_KUNIT = "y")]
 pub(crate) mod testing;
+pub mod text;
 
 pub(crate) use erase::{AnyDomain, AnyEndpoint, AnyProvider};
 
@@ -312,6 +313,12 @@ impl Port {
 
     pub(crate) fn role(&self) -> &Role {
         &self.role
+    }
+
+    /// Whether its endpoint is at the service that its info has for a source: who is connected has
+    /// asked for none, but its listener has.
+    pub fn serves(&self) -> bool {
+        !matches!(self.role, Role::Connection(_))
     }
 
     /// What a peer's operation completes with that finds this endpoint, or one like it, closed:

@@ -11,7 +11,6 @@ use super::engine::{self, Engine};
 use super::link::{numbered, source_of, Link, Links, Wake, SERVICE};
 use super::timeouts::Timeouts;
 use crate::av::Name;
-use crate::cm::Role;
 use crate::info::Info;
 use crate::proto::violation::Violation;
 use crate::proto::wire::{self, crc, hello, Header, Hello, Malformed, Reason};
@@ -211,12 +210,11 @@ impl Hub {
     }
 
     /// The name of an endpoint of `info`: one that none had, or, if its source is a service, the name
-    /// of that. Who is connected has asked for no service: its listener has.
+    /// of that.
     pub(super) fn new_name(&self, port: &Port, info: &Info) -> Result<Name> {
         let source = info.source.as_ref().and_then(source_of);
-        let serves = !matches!(port.role(), Role::Connection(_));
         let number = match source {
-            Some((_, true)) if serves => SERVICE,
+            Some((_, true)) if port.serves() => SERVICE,
             _ => random::u64().max(SERVICE + 1),
         };
         numbered(self.links.address(), number)

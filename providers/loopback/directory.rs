@@ -3,7 +3,8 @@
 //! The directory: which endpoint has which name.
 //!
 //! A name is a place in the directory and a random incarnation, so that the name of a closed
-//! endpoint never reaches its successor in the same place.
+//! endpoint never reaches its successor in the same place; or it is that of a service, which stays
+//! while endpoints come and go there, one at a time, of the domain that has claimed it.
 //!
 //! A look-up takes no lock: who makes it is in an RCU read section, in which the endpoint that it
 //! finds stays. An endpoint that leaves waits for those.
@@ -22,16 +23,44 @@ use kfabric::provider::{random, Chunks};
 #[pin_data]
 pub(crate) struct Directory {
     places: Chunks<Place<Endpoint>>,
+    /// By the number of the service.
+    services: Chunks<Place<Endpoint>>,
     #[pin]
     free: Mutex<Free>,
 }
 
-/// The places without an endpoint.
+/// The places without an endpoint, and the services that are claimed.
 struct Free {
     /// Those that endpoints have left; there is room for all.
     left: KVVec<u32>,
     /// The first that was never used.
     fresh: u32,
+    services: KVec<Service>,
+}
+
+/// A service that a domain has claimed, and whether an endpoint is there.
+struct Service {
+    number: u16,
+    taken: bool,
+}
+
+impl Free {
+    fn service(&mut self, number: u16) -> Option<&mut Service> {
+        self.services.iter_mut().find(|it| it.number == number)
+    }
+}
+
+/// The claim of a domain on a service, until it is dropped, which sleeps.
+pub(crate) struct Claim {
+    directory: Arc<Directory>,
+    number: u16,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut free = self.directory.free.lock();
+        free.services.retain(|it| it.number != self.number);
+    }
 }
 
 /// Where an endpoint stands in the directory.
@@ -43,6 +72,29 @@ pub(crate) struct Position {
 
 impl Position {
     const LEN: usize = size_of::<u32>() + size_of::<u64>();
+
+    /// Marks the place of a service, in the low bits of which is its number. None is of number 0: that
+    /// is any place of this host.
+    const SERVICE: u32 = 1 << 31;
+
+    /// That of a service; of number 0, any.
+    pub(crate) fn of_service(number: u16) -> Self {
+        Position {
+            place: Self::SERVICE | u32::from(number),
+            incarnation: 0,
+        }
+    }
+
+    /// The service whose it is.
+    #[inline]
+    pub(crate) fn service(self) -> Option<u16> {
+        match self.place & Self::SERVICE {
+            0 => None,
+            // An incarnation is random: of a service it is 0.
+            _ if self.incarnation != 0 => None,
+            _ => u16::try_from(self.place ^ Self::SERVICE).ok(),
+        }
+    }
 
     /// As an endpoint's name.
     pub(crate) fn name(self) -> Name {
@@ -67,14 +119,42 @@ impl Directory {
         let free = Free {
             left: KVVec::new(),
             fresh: 0,
+            services: KVec::new(),
         };
         pin_init!(Directory {
             places: Chunks::new(),
+            services: Chunks::new(),
             free <- new_mutex!(free, "kfi_loopback_directory"),
         })
     }
 
-    /// Reserves a place. Sleeps. `ENOMEM`; `ENOSPC`: all of nearly 2^32 are taken.
+    /// Claims a service for a domain. Sleeps. `EADDRINUSE`: another has it. `ENOMEM`.
+    pub(crate) fn claim(self: &Arc<Self>, number: u16) -> Result<Claim> {
+        self.services.reach(number.into())?;
+        let mut free = self.free.lock();
+        if free.service(number).is_some() {
+            return Err(EADDRINUSE);
+        }
+        let taken = false;
+        free.services.push(Service { number, taken }, GFP_KERNEL)?;
+        drop(free);
+        Ok(Claim {
+            directory: self.clone(),
+            number,
+        })
+    }
+
+    /// Reserves the place of a service that its domain has claimed. Sleeps. `EADDRINUSE`: it is taken.
+    pub(crate) fn reserve_service(&self, number: u16) -> Result<Position> {
+        let mut free = self.free.lock();
+        let service = free.service(number).ok_or(ENODEV)?;
+        if core::mem::replace(&mut service.taken, true) {
+            return Err(EADDRINUSE);
+        }
+        Ok(Position::of_service(number))
+    }
+
+    /// Reserves a place. Sleeps. `ENOMEM`; `ENOSPC`: all of 2^31 are taken.
     pub(crate) fn reserve(&self) -> Result<Position> {
         let incarnation = random::u64();
         let mut free = self.free.lock();
@@ -82,6 +162,9 @@ impl Directory {
             Some(place) => place,
             None => {
                 let fresh = free.fresh;
+                if fresh & Position::SERVICE != 0 {
+                    return Err(ENOSPC);
+                }
                 self.places.reach(fresh)?;
                 free.left.reserve(fresh as usize + 1, GFP_KERNEL)?;
                 free.fresh += 1;
@@ -93,17 +176,32 @@ impl Directory {
 
     /// Makes the endpoint reachable, in the place that it has reserved.
     pub(crate) fn enter(&self, endpoint: Arc<Endpoint>) {
-        if let Some(place) = self.places.get(endpoint.position().place) {
+        if let Some(place) = self.place(endpoint.position().place) {
             place.put(endpoint);
+        }
+    }
+
+    #[inline(always)]
+    fn place(&self, place: u32) -> Option<&Place<Endpoint>> {
+        match place & Position::SERVICE {
+            0 => self.places.get(place),
+            _ => self.services.get(place ^ Position::SERVICE),
         }
     }
 
     /// Gives a place up, when nobody uses the endpoint any more that was found there. Sleeps.
     pub(crate) fn leave(&self, position: Position) {
-        let left = self.places.get(position.place).and_then(Place::take);
+        let left = self.place(position.place).and_then(Place::take);
         drop(left);
+        let mut free = self.free.lock();
+        if let Some(number) = position.service() {
+            if let Some(service) = free.service(number) {
+                service.taken = false;
+            }
+            return;
+        }
         // There is room.
-        let _ = self.free.lock().left.push_within_capacity(position.place);
+        let _ = free.left.push_within_capacity(position.place);
     }
 
     /// The endpoint of a name, as long as the section lasts. Never waits; any context.
@@ -115,7 +213,7 @@ impl Directory {
         section: &'a Guard,
     ) -> Option<ArcBorrow<'a, Endpoint>> {
         let position = Position::parse(name)?;
-        let endpoint = self.places.get(position.place)?.get(section)?;
+        let endpoint = self.place(position.place)?.get(section)?;
         // The place may be a successor's.
         (endpoint.position().incarnation == position.incarnation).then_some(endpoint)
     }
@@ -129,7 +227,8 @@ impl Directory {
     /// The reachable endpoint of the lowest place that is at least `from`, and that place.
     pub(crate) fn next(&self, from: u32) -> Option<(u32, Arc<Endpoint>)> {
         let section = rcu::read_lock();
-        let rest = (from..).map_while(|at| Some((at, self.places.get(at)?)));
+        let reached = |from| (from..).map_while(|at| Some((at, self.place(at)?)));
+        let rest = Iterator::chain(reached(from), reached(from.max(Position::SERVICE)));
         rest.filter_map(|(at, place)| Some((at, place.get(&section)?.into())))
             .next()
     }

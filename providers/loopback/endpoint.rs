@@ -4,12 +4,12 @@
 
 use crate::directory::{Directory, Position};
 use crate::worker::Worker;
-use crate::Domain;
+use crate::{service_of, Domain};
 use kernel::prelude::*;
 use kernel::sync::rcu::{self, Guard};
 use kernel::sync::Arc;
 use kfabric::av::Name;
-use kfabric::info::Order;
+use kfabric::info::Info;
 use kfabric::op::{Failure, Kind, Op, OpId, Operation, Status};
 use kfabric::provider::faults::Faults;
 use kfabric::provider::work::WorkQueue;
@@ -33,10 +33,17 @@ pub(crate) struct Endpoint {
 
 impl Endpoint {
     /// Makes an endpoint that peers can reach. May sleep.
-    pub(crate) fn new(domain: &Domain, port: Arc<Port>, order: Order) -> Result<Arc<Self>> {
+    ///
+    /// `EADDRINUSE`: another is at the service that the info asks for.
+    pub(crate) fn new(domain: &Domain, port: Arc<Port>, info: &Info) -> Result<Arc<Self>> {
+        let order = info.order;
         let (directory, faults) = (&domain.directory, &domain.faults);
         let worker = Worker::new(directory.clone(), port.clone(), faults.clone(), order)?;
-        let position = directory.reserve()?;
+        let service = info.source.as_ref().and_then(service_of);
+        let position = match service.filter(|_| port.serves()) {
+            None => directory.reserve()?,
+            Some(number) => directory.reserve_service(number)?,
+        };
         let endpoint = Endpoint {
             directory: directory.clone(),
             port,

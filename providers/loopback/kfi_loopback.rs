@@ -17,7 +17,7 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 use kfabric::av::Name;
-use kfabric::info::{AtomicAgent, EndpointType, Info, Label, Limits, Namespace, Order};
+use kfabric::info::{AtomicAgent, Caps, EndpointType, Info, Label, Limits, Namespace, Order};
 use kfabric::op::INJECT_SIZE;
 use kfabric::provider::faults::Faults;
 use kfabric::provider::registry::Registration;
@@ -28,7 +28,7 @@ mod directory;
 mod endpoint;
 mod worker;
 
-use directory::{Directory, Position};
+use directory::{Claim, Directory, Position};
 use endpoint::Endpoint;
 
 module! {
@@ -42,6 +42,12 @@ module! {
 
 /// The most operations in flight on an endpoint, in each direction.
 const SIZE: usize = 4096;
+
+/// What this host is called, where a place is text.
+const NODE: &str = "lo";
+
+/// The number of no service: an endpoint is anywhere.
+const ANY: u16 = 0;
 
 /// The longest operation: what the longest slice of memory may hold.
 const MAX_MSG_SIZE: usize = 1 << 30;
@@ -80,7 +86,7 @@ impl Provider for Loopback {
             provider: Label::new(Self::NAME)?,
             fabric: Label::new("loopback")?,
             domain: Label::new("lo")?,
-            caps: provider::caps::<Endpoint>(),
+            caps: provider::caps::<Endpoint>() | Caps::SERVICE,
             endpoint_type: EndpointType::Rdm,
             net: Namespace::initial(),
             order: Order::STRICT,
@@ -91,17 +97,34 @@ impl Provider for Loopback {
                 rx_size: SIZE,
                 inject_size: INJECT_SIZE,
             },
-            source: None,
+            source: Some(Position::of_service(ANY).name()),
             peer: None,
         })
     }
 
     fn reaches(&self, _info: &Info, peer: &Name) -> bool {
-        Position::parse(peer).is_some()
+        Position::parse(peer).is_some_and(|position| position.service() != Some(ANY))
     }
 
-    fn open(&self, _info: &Info, _plug: Plug) -> Result<Arc<Domain>> {
+    fn resolve(&self, _info: &Info, node: Option<&str>, service: Option<&str>) -> Result<Name> {
+        if node.is_some_and(|node| node != NODE) {
+            return Err(EINVAL);
+        }
+        let number = service.map_or(Ok(ANY), provider::text::service)?;
+        Ok(Position::of_service(number).name())
+    }
+
+    fn source(&self, _info: &Info, source: &Name) -> Result<Name> {
+        // An endpoint has its own name from the directory alone.
+        let service = Position::parse(source).and_then(Position::service);
+        service.map(|_| *source).ok_or(EADDRNOTAVAIL)
+    }
+
+    fn open(&self, info: &Info, _plug: Plug) -> Result<Arc<Domain>> {
+        let service = info.source.as_ref().and_then(service_of);
+        let claim = service.map(|number| self.directory.claim(number));
         let domain = Domain {
+            _claim: claim.transpose()?,
             directory: self.directory.clone(),
             workers: self.workers.clone(),
             faults: Faults::like(&self.faults)?,
@@ -116,6 +139,8 @@ impl Provider for Loopback {
 
 /// A domain: the way to the others, and what goes wrong on it.
 struct Domain {
+    /// If its endpoint is at a service.
+    _claim: Option<Claim>,
     directory: Arc<Directory>,
     workers: Arc<WorkQueue>,
     faults: Arc<Faults>,
@@ -125,12 +150,18 @@ impl provider::Domain for Domain {
     type Endpoint = Endpoint;
 
     fn endpoint(&self, port: Arc<Port>, info: &Info) -> Result<Arc<Endpoint>> {
-        Endpoint::new(self, port, info.order)
+        Endpoint::new(self, port, info)
     }
 
     fn faults(&self) -> Option<Arc<Faults>> {
         Some(self.faults.clone())
     }
+}
+
+/// The service that a source names.
+fn service_of(source: &Name) -> Option<u16> {
+    let service = Position::parse(source).and_then(Position::service);
+    service.filter(|number| *number != ANY)
 }
 
 struct Module {

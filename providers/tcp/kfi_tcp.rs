@@ -102,7 +102,7 @@ impl Provider for Sockets {
     }
 
     fn resolve(&self, info: &Info, node: Option<&str>, service: Option<&str>) -> Result<Name> {
-        let port = service.map_or(Ok(0), text::port)?;
+        let port = service.map_or(Ok(0), provider::text::service)?;
         let mut addr = match node {
             Some(node) => {
                 let net = Net::find(info.net)?;

@@ -1,28 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A node and a service, in words: an IP address and a port, as numbers.
+//! A node, in words: an IP address, as numbers.
 //!
 //! | text | what |
 //! |---|---|
 //! | `192.0.2.1` | a node: four numbers without leading zeros |
 //! | `2001:db8::1` | a node: any form of RFC 4291, without brackets |
 //! | `fe80::1%eth0`, `fe80::1%2` | a node of one link: with an interface, by name or number |
-//! | `4791` | a service: a port, 0 to 65535, without sign or leading zeros |
 //!
-//! Names of hosts and services are none. Texts that mean no one host, as that of a group, are not
+//! Names of hosts are none. Texts that mean no one host, as that of a group, are not
 //! told apart here, but by [`Spot`](crate::address::Spot).
 
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use kernel::prelude::*;
+use kfabric::provider::text::number;
 
 /// The most bytes of an interface's name, with the 0 byte behind it. Source: IFNAMSIZ.
 const INTERFACE: usize = 16;
-
-/// The port that `service` says. `EINVAL`: none.
-pub(crate) fn port(service: &str) -> Result<u16> {
-    let number = number(service).ok_or(EINVAL)?;
-    u16::try_from(number).map_err(|_| EINVAL)
-}
 
 /// The address that `node` says, with port 0; `interface` knows the number of an interface by its name.
 ///
@@ -63,14 +57,6 @@ pub(crate) fn node(node: &str, interface: impl FnOnce(&CStr) -> Option<u32>) -> 
     Ok(addr)
 }
 
-/// A number in decimal, in its only form.
-fn number(text: &str) -> Option<u32> {
-    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
-    let has_zeros = text.len() > 1 && text.starts_with('0');
-    // What is empty, or too great, `parse` refuses.
-    text.parse().ok().filter(|_| is_plain && !has_zeros)
-}
-
 #[kunit_tests(kfi_tcp_text)]
 mod tests {
     use super::*;
@@ -88,40 +74,6 @@ mod tests {
 
     fn parse(text: &str) -> Result<SocketAddr> {
         node(text, interface)
-    }
-
-    #[test]
-    fn port_is_a_number_in_its_only_form() {
-        for (text, expected) in [("0", 0), ("1", 1), ("4791", 4791), ("65535", 65535)] {
-            assert_eq!(port(text), Ok(expected));
-        }
-        for text in [
-            "",
-            " ",
-            "65536",
-            "99999",
-            "4294967295",
-            "4294967296",
-            "4294972087",
-            "18446744073709551617",
-            "-1",
-            "+1",
-            "00",
-            "01",
-            "0x1",
-            "1 ",
-            " 1",
-            "1\n",
-            "1\0",
-            "\x001",
-            "http",
-            "1.0",
-            "1,0",
-            "\u{661}",
-            "\u{ff11}",
-        ] {
-            assert_eq!(port(text), Err(EINVAL));
-        }
     }
 
     #[test]
