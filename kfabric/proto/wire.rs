@@ -254,7 +254,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::testing;
     use super::*;
 
@@ -268,7 +268,7 @@ mod tests {
     }
 
     /// A good header of each kind.
-    pub(super) fn good(kind: Kind) -> Header {
+    pub(in super::super) fn good(kind: Kind) -> Header {
         let mut h = Header::new(kind);
         if !matches!(kind, Kind::Hello | Kind::Bye) {
             (h.seq, h.ack) = (7, 3);
