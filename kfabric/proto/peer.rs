@@ -37,13 +37,11 @@
 //! | [`incoming`] | operations of the peer |
 //! | [`transmit`] | the frame that goes next |
 //! | [`receive`] | the frame that has come |
-//! | `sabotage` | what tests break |
 
 pub mod command;
 pub mod incoming;
 pub mod outgoing;
 pub mod receive;
-mod sabotage;
 pub mod transmit;
 
 use super::flow::{Amount, Credit, Credits, Grant, Grants};
@@ -59,10 +57,6 @@ use core::ops::DerefMut;
 use incoming::{Incoming, Stage, Targets, Token};
 use outgoing::{Cancel, Ops, Outgoing};
 use receive::Pending;
-#[cfg(test)]
-pub(super) use sabotage::Broken;
-#[cfg(not(test))]
-use sabotage::Broken;
 use transmit::Frame;
 
 pub use receive::{Action, Executed};
@@ -164,8 +158,6 @@ pub struct Peer<S: Storage> {
     waits: u64,
     opened: Option<bool>,
     over: Option<End>,
-    #[cfg(test)]
-    pub(super) broken: Option<Broken>,
 }
 
 impl<S: Storage> Peer<S> {
@@ -196,8 +188,6 @@ impl<S: Storage> Peer<S> {
             waits: 0,
             opened: None,
             over: None,
-            #[cfg(test)]
-            broken: None,
         })
     }
 
@@ -290,7 +280,7 @@ impl<S: Storage> Peer<S> {
             State::Queued => {
                 self.ops.unpark(at, &mut self.credits);
                 let failure = Failure::new(Errno::ECANCELED, Outcome::NotExecuted);
-                self.ops.end(at, Err(failure), false);
+                self.ops.end(at, Err(failure));
                 Cancelled::Ended
             }
             State::Acking | State::Replying | State::Parked
@@ -435,14 +425,7 @@ impl<S: Storage> Peer<S> {
             self.targets.next_epoch();
             self.ops.limit(limits.map_or(0, |limits| limits.ops));
         }
-        let last = if self.breaks(Broken::ResumeEarly) {
-            met.last.wrapping_sub(1)
-        } else if self.breaks(Broken::ResumeLate) {
-            met.last.wrapping_add(1)
-        } else {
-            met.last
-        };
-        self.ring.resume(last)?;
+        self.ring.resume(met.last)?;
         self.grants.repeat();
         self.opened = Some(met.fresh);
         Ok(())

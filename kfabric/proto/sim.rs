@@ -11,7 +11,7 @@
 //! |---|---|
 //! | `ledger` | what was posted, and what became of it |
 //! | `node` | one side of a pair |
-//! | `tests` | worlds, and rules that are broken to see that it is noticed |
+//! | `tests` | the worlds |
 
 #[cfg(test)]
 mod ledger;
@@ -22,7 +22,7 @@ mod tests;
 
 use super::flow::Amount;
 use super::order::Order;
-use super::peer::{Action, Broken, Event, Payload};
+use super::peer::{Action, Event, Payload};
 use super::rng::Rng;
 use super::session::{Accept, LinkId, State};
 use super::violation::Violation;
@@ -78,7 +78,6 @@ struct Scenario {
     cancel: u64,
     /// Both sides begin to dial.
     both_dial: bool,
-    broken: Option<Broken>,
 }
 
 impl Scenario {
@@ -108,7 +107,6 @@ impl Scenario {
         limit: 20_000 * MS,
         cancel: 20,
         both_dial: true,
-        broken: None,
     };
 }
 

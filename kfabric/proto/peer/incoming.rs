@@ -128,6 +128,11 @@ impl Incoming {
         self.frames == 0 && matches!(self.chain, In::Nothing)
     }
 
+    /// Whether what still comes of it is dropped.
+    pub(super) const fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
     /// Whether the engine keeps something until the last reply is acknowledged.
     const fn is_kept(&self) -> bool {
         matches!(self.kind, Kind::Read) || self.fetches

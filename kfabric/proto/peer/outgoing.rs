@@ -335,14 +335,14 @@ impl<T: DerefMut<Target = [Outgoing]>> Ops<T> {
     }
 
     /// Its end is known. Its buffer may have to be sent again until all is acknowledged.
-    pub(super) fn end(&mut self, at: u32, verdict: Verdict, early: bool) {
+    pub(super) fn end(&mut self, at: u32, verdict: Verdict) {
         self.unlink(at);
         let Some(op) = self.at(at) else { return };
         let verdict = match (verdict, op.failure) {
             (Ok(_), Some(failure)) => Err(failure),
             (verdict, _) => verdict,
         };
-        if op.frames > 0 && !early {
+        if op.frames > 0 {
             op.state = State::Ending(verdict);
             self.pass(at);
         } else {

@@ -12,7 +12,6 @@ use super::super::wire::{atomic_code, Failure, Flags, Header, Kind, Level, Reaso
 use super::command::{Op, Target, What};
 use super::incoming::{Reply, Stage, Token};
 use super::outgoing::State;
-use super::sabotage::Broken;
 use super::transmit::level;
 use super::{Peer, Storage};
 
@@ -230,11 +229,11 @@ impl<S: Storage> Peer<S> {
             self.unsequenced_frame(now, h)?;
             return Ok(Action::Nothing);
         }
-        if !self.session.is_next(h.seq)? && !self.breaks(Broken::Duplicates) {
+        if !self.session.is_next(h.seq)? {
             self.session.acks().owe(now, h.len);
             return Ok(discard(h));
         }
-        if !h.kind.is_reply() || self.breaks(Broken::AckFirst) {
+        if !h.kind.is_reply() {
             self.acknowledge(now, h.ack)?;
         }
         if self.targets.has_released() {
@@ -318,9 +317,8 @@ impl<S: Storage> Peer<S> {
                 })
             }
             Kind::Data => {
-                let forgets = self.breaks(Broken::ForgetFailure);
                 match self.targets.about(h)? {
-                    Some(place) if place.failure.is_some() && !forgets => Ok(Action::Discard),
+                    Some(place) if place.has_failed() => Ok(Action::Discard),
                     // It acknowledges the CTS that asked for it, so none of our frames is about
                     // this operation any more when the last piece gives its place up.
                     Some(place)
@@ -412,10 +410,9 @@ impl<S: Storage> Peer<S> {
         if first {
             self.targets.vacancy(h)?;
         } else {
-            let forgets = self.breaks(Broken::ForgetFailure);
             let same = Flags::TAGGED | Flags::COMMIT;
             match self.targets.about(h)? {
-                Some(place) if place.failure.is_some() && !forgets => return Ok(Action::Discard),
+                Some(place) if place.has_failed() => return Ok(Action::Discard),
                 Some(place)
                     if place.stage == Stage::Pieces
                         && (h.key, h.offset, h.total) == (place.key, place.next, place.total)
@@ -534,7 +531,6 @@ impl<S: Storage> Peer<S> {
         let Some(at) = self.ops.find(h.op) else {
             return;
         };
-        let early = self.breaks(Broken::EndEarly);
         let Some(op) = self.ops.at(at) else { return };
         if let Executed::Failed(failure) = how {
             op.failure.get_or_insert(failure);
@@ -555,16 +551,16 @@ impl<S: Storage> Peer<S> {
                     self.credits.take_back(context, Amount::new(1, 0));
                 }
                 if let Ok(verdict) = verdict::parse(h.code, h.data) {
-                    self.ops.end(at, verdict, early);
+                    self.ops.end(at, verdict);
                 }
             }
             Kind::ReadData => {
                 op.received += u64::from(h.len);
                 if h.flags.contains(Flags::LAST) {
-                    self.ops.end(at, Ok(Level::Delivered), early);
+                    self.ops.end(at, Ok(Level::Delivered));
                 }
             }
-            Kind::AtomicData => self.ops.end(at, Ok(level(h.flags)), early),
+            Kind::AtomicData => self.ops.end(at, Ok(level(h.flags))),
             _ => (),
         }
     }
@@ -574,10 +570,9 @@ impl<S: Storage> Peer<S> {
         let first = h.kind != Kind::Write || h.flags.contains(Flags::FIRST);
         let last = h.kind != Kind::Write || h.flags.contains(Flags::LAST);
         let begins = first && h.kind != Kind::Data;
-        let forgets = self.breaks(Broken::ForgetFailure);
         match self.targets.at(at) {
             // The engine has failed it since the frame came: its end is to be told already.
-            Some(place) if !begins && place.failure.is_some() && !forgets => {
+            Some(place) if !begins && place.has_failed() => {
                 return self.drop_request(h);
             }
             _ => (),
@@ -663,7 +658,7 @@ impl<S: Storage> Peer<S> {
             }
             Executed::Done(_) => {
                 let credit = place.credit;
-                if meets && !self.breaks(Broken::KeepCredit) {
+                if meets {
                     self.grants.give_back(h.context, credit);
                 }
                 self.targets.vacate(at);

@@ -503,20 +503,19 @@ fn sender_without_credit_waits_and_others_pass() {
 #[test]
 fn overdrawn_credit_ends_the_peer() {
     let mut pair = Pair::new(Order::NONE);
-    pair.peers[0].broken = Some(Broken::Overdraw);
     pair.answers[1] = vec![Executed::Waits; 8];
-    for _ in 0..9 {
+    for _ in 0..8 {
         pair.submit(0, Command::send(10));
     }
-    for nth in 0..9 {
+    for _ in 0..8 {
         let frame = pair.frame(0).unwrap();
-        let expected = if nth < 8 {
-            Ok(())
-        } else {
-            Err(Violation::Credit)
-        };
-        assert_eq!(pair.deliver(1, &frame), expected);
+        assert_eq!(pair.deliver(1, &frame), Ok(()));
     }
+    // One more than it has credit for.
+    let last = *pair.sent[0].last().unwrap();
+    let (seq, op) = (last.seq + 1, last.op + 1);
+    let beyond = Header { seq, op, ..last };
+    assert_eq!(pair.deliver(1, &beyond), Err(Violation::Credit));
     assert_eq!(pair.peers[1].state(), State::Closed(End::Violated));
     pair.drain();
     let released = |event: &&Event| matches!(event, Event::Released(_));

@@ -99,7 +99,6 @@ impl Node {
         };
         let mut peer = Peer::new(settings, incarnation, parts).unwrap();
         peer.start_at(scenario.start);
-        peer.broken = scenario.broken;
         Node {
             at,
             peer,
