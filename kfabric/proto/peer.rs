@@ -10,6 +10,7 @@
 //! a post            submit(now, command)            then transmit
 //! a frame           handle_frame(now, link, header) an Action: what to do with the payload
 //!                   do it, executed(now, how)       in one critical section, then transmit
+//! a part of one     heard(now, link)
 //! what took longer  reply(token, how)               then transmit
 //! transmit          poll_hello, poll_transmit until None, as long as the link takes frames
 //! a link            link_up, link_lost, greeted, accept
@@ -498,6 +499,13 @@ impl<S: Storage> Peer<S> {
             self.lose(now);
         } else {
             self.end(now, End::Violated);
+        }
+    }
+
+    /// Bytes of a frame have come over `link`, but not all of it: a sign of life.
+    pub fn heard(&mut self, now: u64, link: LinkId) {
+        if self.session.link() == Some(link) && self.session.is_open() {
+            self.session.sense(now);
         }
     }
 

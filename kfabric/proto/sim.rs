@@ -37,6 +37,9 @@ const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
 /// How many frames are on the way over a link.
 const IN_FLIGHT: usize = 24;
+/// How many parts a slow payload has, and the time between them.
+const PARTS: u32 = 5;
+const PART: u64 = 30 * MS;
 
 /// What kind of world.
 #[derive(Clone, Debug)]
@@ -66,6 +69,8 @@ struct Scenario {
     swap: u64,
     corrupt: u64,
     cut: u64,
+    /// Payloads of more bytes than this come in parts, over a time in which a link dies of silence.
+    slow: usize,
     /// How often a link is lost, in nanoseconds on average; 0: never.
     disconnect: u64,
     /// One in how many losses is told to one side only.
@@ -101,6 +106,7 @@ impl Scenario {
         swap: 0,
         corrupt: 0,
         cut: 0,
+        slow: usize::MAX,
         disconnect: 0,
         half_open: 0,
         restart: 0,
@@ -114,6 +120,11 @@ impl Scenario {
 enum Happens {
     /// A frame arrives at one end of a link: 0 is who dialled.
     Frame {
+        link: usize,
+        end: usize,
+    },
+    /// A part of a payload arrives.
+    Part {
         link: usize,
         end: usize,
     },
@@ -159,6 +170,17 @@ struct Link {
     mute: bool,
     queues: [VecDeque<Frame>; 2],
     last: [u64; 2],
+    /// Of each end, the frame whose payload is coming.
+    coming: [Option<Coming>; 2],
+}
+
+/// A frame whose header was read, and whose payload comes in parts.
+struct Coming {
+    id: LinkId,
+    header: Header,
+    action: Action,
+    payload: Vec<u8>,
+    parts: u32,
 }
 
 struct World {
@@ -296,6 +318,7 @@ impl World {
     fn happen(&mut self, happens: Happens) {
         match happens {
             Happens::Frame { link, end } => self.arrive(link, end),
+            Happens::Part { link, end } => self.part(link, end),
             Happens::Up { link } => {
                 let (node, id) = (self.links[link].nodes[0], self.links[link].ids[0]);
                 if self.links[link].open[0] {
@@ -399,6 +422,7 @@ impl World {
             return;
         }
         self.links[link].queues[end].clear();
+        self.links[link].coming[end] = None;
         let node = self.links[link].nodes[end];
         self.nodes[node].links.retain(|l| l.1 != link);
         if let Some(id) = self.links[link].ids[end] {
@@ -411,6 +435,7 @@ impl World {
     fn close(&mut self, link: usize, end: usize) {
         if std::mem::replace(&mut self.links[link].open[end], false) {
             self.links[link].queues[end].clear();
+            self.links[link].coming[end] = None;
             let node = self.links[link].nodes[end];
             self.nodes[node].links.retain(|l| l.1 != link);
             if !self.links[link].mute {
@@ -490,6 +515,7 @@ impl World {
                         mute: false,
                         queues: Default::default(),
                         last: [0; 2],
+                        coming: Default::default(),
                     });
                     self.nodes[node].links.push((id, link));
                     let at = self.soon() + self.rng.below(2 * self.scenario.latency);
@@ -576,6 +602,10 @@ impl World {
 
     /// A frame arrives.
     fn arrive(&mut self, link: usize, end: usize) {
+        if self.links[link].coming[end].is_some() {
+            // Behind what is coming.
+            return self.at(self.now + MS, Happens::Frame { link, end });
+        }
         let Some(frame) = self.links[link].queues[end].pop_front() else {
             return;
         };
@@ -666,6 +696,44 @@ impl World {
             self.at(now + US, Happens::Down { link, end: 1 - end });
             return;
         }
+        let coming = Coming {
+            id,
+            header: *header,
+            action,
+            payload: frame.payload.clone(),
+            parts: PARTS,
+        };
+        if frame.payload.len() > self.scenario.slow {
+            self.links[link].coming[end] = Some(coming);
+            return self.at(now + PART, Happens::Part { link, end });
+        }
+        self.payload(node, &coming);
+    }
+
+    /// A part of a payload arrives, and at last all of it is there.
+    fn part(&mut self, link: usize, end: usize) {
+        if !self.links[link].open[end] {
+            self.links[link].coming[end] = None;
+            return;
+        }
+        let Some(mut coming) = self.links[link].coming[end].take() else {
+            return;
+        };
+        let node = self.links[link].nodes[end];
+        self.nodes[node].peer.heard(self.now, coming.id);
+        coming.parts -= 1;
+        if coming.parts == 0 {
+            self.payload(node, &coming);
+        } else {
+            self.links[link].coming[end] = Some(coming);
+            self.at(self.now + PART, Happens::Part { link, end });
+        }
+        self.settle(node);
+    }
+
+    /// All of a frame is there.
+    fn payload(&mut self, node: usize, frame: &Coming) {
+        let (now, header) = (self.now, &frame.header);
         let crc = self.nodes[node].peer.has_crc();
         if crc && header.len > 0 && crc::of(&[&frame.payload]) != header.payload_crc {
             self.nodes[node].peer.fail(now, Malformed::Checksum.into());
@@ -675,7 +743,12 @@ impl World {
             return;
         }
         let one = &mut self.nodes[node];
-        let executed = one.act(&action, &frame.payload, &mut self.ledger, &mut self.rng);
+        let executed = one.act(
+            &frame.action,
+            &frame.payload,
+            &mut self.ledger,
+            &mut self.rng,
+        );
         if let Err(violation) = self.nodes[node].peer.executed(now, executed) {
             self.violate(violation);
         }

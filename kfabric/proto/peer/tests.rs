@@ -7,6 +7,8 @@ use super::super::wire::{Flags, Header, Kind, Level};
 use super::command::Target;
 use super::*;
 
+mod slow;
+
 const MS: u64 = 1_000_000;
 const FRAME: u32 = 512;
 const EAGER: u32 = 256;

@@ -57,6 +57,8 @@ pub(super) struct Node {
     window: Amount,
     order: Order,
     last_effect: u64,
+    /// What goes on never fails: each time costs a link, and a slow payload would find none.
+    steady: bool,
 }
 
 impl Node {
@@ -115,6 +117,7 @@ impl Node {
             window: scenario.window,
             order: scenario.order,
             last_effect: 0,
+            steady: scenario.slow < usize::MAX,
         }
     }
 
@@ -595,8 +598,8 @@ impl Node {
             assert!(self.peer.reply(token, Ok(Level::Committed)));
         }
         // Sometimes what goes on fails: a read's source, a message's receive, a write's region.
-        let at = rng.below(self.targets.len() as u64) as usize;
-        let Some((token, serial)) = self.targets[at].filter(|_| rng.one_in(50)) else {
+        let (at, steady) = (rng.below(self.targets.len() as u64) as usize, self.steady);
+        let Some((token, serial)) = self.targets[at].filter(|_| !steady && rng.one_in(50)) else {
             return false;
         };
         if self.held.iter().flatten().any(|held| held.token == token)

@@ -87,6 +87,16 @@ const PIECES: Scenario = Scenario {
     ..ROUGH
 };
 
+/// Long payloads come so slowly that a link would be dead before one is there.
+const TRICKLE: Scenario = Scenario {
+    name: "trickle",
+    pairs: 8,
+    quota: 40,
+    slow: 400,
+    limit: 200_000 * MS,
+    ..Scenario::CALM
+};
+
 const THOUSANDS: Scenario = Scenario {
     name: "thousands",
     pairs: 2000,
@@ -99,7 +109,7 @@ const THOUSANDS: Scenario = Scenario {
 };
 
 /// Each kind of world, and how many of it.
-const WORLDS: [(Scenario, u64); 10] = [
+const WORLDS: [(Scenario, u64); 11] = [
     (Scenario::CALM, 20),
     (LOSSY, 20),
     (ROUGH, 45),
@@ -110,6 +120,7 @@ const WORLDS: [(Scenario, u64); 10] = [
     (RESTARTS, 10),
     (PATIENT, 8),
     (PIECES, 30),
+    (TRICKLE, 2),
 ];
 
 fn ops(scenario: &Scenario) -> u64 {
@@ -199,6 +210,12 @@ fn nothing_is_stuck_if_nothing_is_withdrawn() {
 #[test]
 fn pieces_are_refused_while_links_are_lost() {
     run_all(9);
+}
+
+#[test]
+fn slow_payloads_come_through_while_the_link_is_not_silent() {
+    let seen = run_all(10);
+    assert_eq!((seen.lost, seen.violations), (0, 0));
 }
 
 #[test]
