@@ -144,6 +144,19 @@ pub enum Event {
     Over(End),
 }
 
+/// What a goodbye says of the session that it ends.
+#[derive(Clone, Copy, Debug, Default)]
+struct Farewell {
+    /// The last frame that was sent.
+    seq: u32,
+    /// The last that has been executed, so that no reply about one before is missing.
+    ack: u32,
+    /// The last that was begun to be executed.
+    begun: u32,
+    /// Whether the session has checksums.
+    crc: bool,
+}
+
 /// The machine.
 pub struct Peer<S: Storage> {
     session: Session,
@@ -159,6 +172,7 @@ pub struct Peer<S: Storage> {
     waits: u64,
     opened: Option<bool>,
     over: Option<End>,
+    farewell: Farewell,
 }
 
 impl<S: Storage> Peer<S> {
@@ -189,6 +203,7 @@ impl<S: Storage> Peer<S> {
             waits: 0,
             opened: None,
             over: None,
+            farewell: Farewell::default(),
         })
     }
 
@@ -215,7 +230,7 @@ impl<S: Storage> Peer<S> {
         self.session.link()
     }
 
-    /// Whether frames have checksums, but hellos, which always have.
+    /// Whether frames that come have checksums, but hellos, which always have.
     pub fn has_crc(&self) -> bool {
         self.session.has_crc()
     }
@@ -464,10 +479,43 @@ impl<S: Storage> Peer<S> {
             End::Timeout { never: false } => Errno::ETIMEDOUT,
             End::Violated => Errno::EPROTO,
         };
+        if self.session.is_open() {
+            self.farewell = self.farewell();
+        }
         self.finish_all(errno);
         self.session.end(now, end);
         self.opened = None;
         self.over = Some(end);
+    }
+
+    /// What a goodbye would say now.
+    fn farewell(&mut self) -> Farewell {
+        let executed = self.session.executed();
+        Farewell {
+            seq: self.ring.last(),
+            ack: self.targets.unsaid().unwrap_or(executed),
+            // Some of its payload may be in its place.
+            begun: executed.wrapping_add(u32::from(self.pending.is_some())),
+            crc: self.session.has_crc(),
+        }
+    }
+
+    /// Takes in that the peer, which ends the session, has begun no frame after number `begun`.
+    fn not_begun_after(&mut self, begun: u32) {
+        let mut seq = self.ring.last();
+        // It can't have begun fewer than it has acknowledged, or more than were sent.
+        if seq.wrapping_sub(begun) > self.ring.len() {
+            return;
+        }
+        while let Some(frame) = self.ring.find(seq).filter(|_| seq != begun) {
+            match frame {
+                Frame::Request {
+                    at, kind, flags, ..
+                } if kind.begins(flags) => self.ops.not_begun(at.into()),
+                _ => (),
+            }
+            seq = seq.wrapping_sub(1);
+        }
     }
 
     /// Ends the session, and tells the peer. Nothing is posted or accepted until

@@ -16,7 +16,7 @@ pub mod acks;
 pub mod ring;
 
 use super::violation::Violation;
-use super::wire::hello::{Hello, Limits, Name, CAP_CRC};
+use super::wire::hello::{Hello, Limits, Name, CAP_CRC, VERSIONS};
 use super::wire::Reason;
 use acks::Acks;
 
@@ -276,8 +276,11 @@ impl Session {
         })
     }
 
-    /// Whether frames have checksums.
+    /// Whether frames have checksums. What comes in place of the answer to a hello has none.
     pub fn has_crc(&self) -> bool {
+        if self.is_greeting() {
+            return false;
+        }
         let caps = self.other.map_or(0, |other| other.caps);
         self.settings.caps & caps & CAP_CRC != 0
     }
@@ -656,7 +659,7 @@ impl Session {
         };
         let expects = self.other.map_or(0, |other| other.incarnation);
         Some(Hello {
-            versions: (1, 1),
+            versions: VERSIONS,
             caps: self.settings.caps,
             incarnation: self.incarnation,
             expects,
@@ -709,7 +712,7 @@ impl Session {
 
 /// Whether both understand a version; there is one.
 fn speaks(hello: &Hello) -> bool {
-    hello.versions.0 <= 1
+    hello.versions.0 <= VERSIONS.1 && hello.versions.1 >= VERSIONS.0
 }
 
 /// Whether `a` is after `b`.

@@ -27,7 +27,7 @@ use super::rng::Rng;
 use super::session::{Accept, LinkId, State};
 use super::violation::Violation;
 use super::wire::hello::{Hello, MAX};
-use super::wire::{crc, Header, Kind, Malformed, SIZE};
+use super::wire::{crc, Header, Kind, Malformed, Reason, SIZE};
 use ledger::Ledger;
 use node::Node;
 use std::cmp::Reverse;
@@ -77,6 +77,8 @@ struct Scenario {
     half_open: u64,
     /// How often a side restarts.
     restart: u64,
+    /// How often a side says goodbye, and begins again.
+    close: u64,
     /// A world that is not over by then is stuck.
     limit: u64,
     /// One in how many posts cancels something.
@@ -110,6 +112,7 @@ impl Scenario {
         disconnect: 0,
         half_open: 0,
         restart: 0,
+        close: 0,
         limit: 20_000 * MS,
         cancel: 20,
         both_dial: true,
@@ -150,6 +153,9 @@ enum Happens {
         pair: usize,
     },
     Restart {
+        node: usize,
+    },
+    Close {
         node: usize,
     },
 }
@@ -226,7 +232,7 @@ impl World {
             lost: 0,
             violations: 0,
         };
-        world.ledger.disruptive = scenario.restart > 0;
+        world.ledger.disruptive = scenario.restart > 0 || scenario.close > 0;
         for node in 0..2 * scenario.pairs {
             let at = world.rng.below(MS);
             if scenario.both_dial || node % 2 == 0 {
@@ -238,6 +244,10 @@ impl World {
             if scenario.restart > 0 {
                 let at = world.rng.below(2 * scenario.restart);
                 world.at(at, Happens::Restart { node });
+            }
+            if scenario.close > 0 {
+                let at = world.rng.below(2 * scenario.close);
+                world.at(at, Happens::Close { node });
             }
         }
         if scenario.disconnect > 0 {
@@ -371,6 +381,12 @@ impl World {
                 let at = self.now + 1 + self.rng.below(2 * self.scenario.restart);
                 self.at(at, Happens::Restart { node });
             }
+            Happens::Close { node } => {
+                self.nodes[node].peer.close(self.now, Reason::Closed);
+                self.settle(node);
+                let at = self.now + 1 + self.rng.below(2 * self.scenario.close);
+                self.at(at, Happens::Close { node });
+            }
         }
     }
 
@@ -472,7 +488,7 @@ impl World {
                 Payload::Source { token, offset } => one.source(token, offset, header.len),
                 Payload::Fetched { token } => one.fetched(token, &mut self.ledger),
             };
-            let crc = one.peer.has_crc();
+            let crc = transmit.crc;
             if crc {
                 header.payload_crc = crc::of(&[&payload]);
                 if header.len == 0 {

@@ -6,7 +6,7 @@ use super::super::access::Access;
 use super::super::descriptor::{Descriptor, Flush, Persistence};
 use super::super::key::Key;
 use super::super::rng::Rng;
-use super::super::wire::hello::{Hello, MAX};
+use super::super::wire::hello::{Hello, MAX, VERSIONS};
 use super::super::wire::{Flags, Header, Kind};
 use super::greeting;
 use super::script::{name, LIMITS, STEP};
@@ -33,7 +33,7 @@ fn frames() -> Vec<Vec<u8>> {
             bytes.extend(header.emit(how != 0));
             if kind == Kind::Hello {
                 let hello = Hello {
-                    versions: (1, 1),
+                    versions: VERSIONS,
                     caps: 1,
                     incarnation: 7,
                     expects: 9,
@@ -196,7 +196,7 @@ fn repair(h: &mut Header) {
             h.flags = Flags::NONE;
             (h.context, h.total, h.data) = (context, total & 0xffff, data);
         }
-        Kind::Bye => (h.flags, h.code) = (Flags::NONE, 2),
+        Kind::Bye => (h.flags, h.code, h.data) = (Flags::NONE, 2, data & 7),
         _ => h.flags = Flags::NONE,
     }
 }

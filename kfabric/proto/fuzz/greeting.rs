@@ -6,7 +6,7 @@
 //! nothing more.
 
 use super::super::session::{Accept, End, LinkId, Session, State};
-use super::super::wire::hello::{Hello, Limits, CAP_CRC, MAX};
+use super::super::wire::hello::{Hello, Limits, CAP_CRC, MAX, VERSIONS};
 use super::super::wire::Reason;
 use super::script::{name, settings, Script, LIMITS, MS};
 
@@ -132,7 +132,7 @@ impl Run<'_> {
         };
         let what = self.script.byte();
         Hello {
-            versions: (1 + u16::from(what & 0xc0 == 0xc0), 2),
+            versions: (VERSIONS.0 + u16::from(what & 0xc0 == 0xc0), 3),
             caps: u32::from(what & 1),
             incarnation,
             expects,

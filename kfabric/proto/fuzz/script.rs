@@ -17,8 +17,8 @@ use super::super::session::acks::Policy;
 use super::super::session::ring::Sent;
 use super::super::session::{self, Accept, LinkId, State};
 use super::super::violation::Violation;
-use super::super::wire::hello::{Hello, Limits, Name, MAX};
-use super::super::wire::{Errno, Failure, Header, Kind, Level, Outcome, Reason, SIZE};
+use super::super::wire::hello::{Hello, Limits, Name, MAX, VERSIONS};
+use super::super::wire::{Errno, Failure, Header, Kind, Level, Outcome, Reason, SIZE, VERSION};
 use std::collections::BTreeMap;
 
 pub(super) const MS: u64 = 1_000_000;
@@ -182,7 +182,7 @@ impl Run<'_> {
         let knows = self.script.byte() % 4 != 0;
         let last = self.sent.wrapping_sub(u32::from(self.script.byte() % 4));
         Hello {
-            versions: (1, 1),
+            versions: VERSIONS,
             caps: 0,
             incarnation: self.incarnation,
             expects: if knows { self.ours } else { 0 },
@@ -325,8 +325,8 @@ impl Run<'_> {
     fn frame(&mut self) {
         let mut bytes = self.script.header();
         let right = self.script.byte();
-        bytes[0] = 1;
-        let bare = [Kind::Hello as u8, Kind::Bye as u8].contains(&bytes[1]);
+        bytes[0] = VERSION;
+        let bare = bytes[1] == Kind::Hello as u8;
         if bare && right & 1 == 0 {
             bytes[8..16].fill(0);
         } else if right & 1 == 0 {

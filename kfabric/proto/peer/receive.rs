@@ -270,6 +270,14 @@ impl<S: Storage> Peer<S> {
                 self.credits.grant(h.context, granted)
             }
             Kind::Bye => {
+                // In place of an answer it is about no session.
+                if self.session.is_open() {
+                    // Nothing is believed to have gone well while a reply is missing.
+                    if self.session.has(h.seq).is_ok() {
+                        self.acknowledge(now, h.ack)?;
+                    }
+                    self.not_begun_after(h.data as u32);
+                }
                 let reason = Reason::from_code(h.code).unwrap_or(Reason::Closed);
                 self.end(now, End::Bye(reason));
                 Ok(())

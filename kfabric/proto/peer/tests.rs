@@ -2,11 +2,12 @@
 
 use super::super::atomic::{Action as Does, AtomicOp, Datatype};
 use super::super::session::acks::Policy;
-use super::super::wire::hello::{Name, CAP_CRC, MAX};
+use super::super::wire::hello::{Name, CAP_CRC, MAX, VERSIONS};
 use super::super::wire::{Flags, Header, Kind, Level};
 use super::command::Target;
 use super::*;
 
+mod parting;
 mod slow;
 
 const MS: u64 = 1_000_000;
@@ -138,8 +139,9 @@ impl Pair {
     /// One frame of `side`, checked as bytes.
     fn frame(&mut self, side: usize) -> Option<Header> {
         let transmit = self.peers[side].poll_transmit(self.now)?;
-        let bytes = transmit.header.emit(true);
-        let header = Header::parse(&bytes, FRAME, true).unwrap();
+        let bytes = transmit.header.emit(transmit.crc);
+        let crc = self.peers[1 - side].has_crc();
+        let header = Header::parse(&bytes, FRAME, crc).unwrap();
         assert_eq!(header.len > 0, transmit.payload != Payload::None);
         self.sent[side].push(header);
         Some(header)
@@ -1088,8 +1090,8 @@ fn frame_on_its_way_does_not_swallow_the_goodbye() {
     let bye = pair.frame(1).unwrap();
     assert_eq!((bye.kind, bye.code), (Kind::Bye, Reason::Idle as u16));
     pair.deliver(0, &bye).unwrap();
-    let unknown = Err(Failure::new(Errno::ENOTCONN, Outcome::Unknown));
-    assert_eq!(pair.ended(0), [(op, unknown)]);
+    let not = Err(Failure::new(Errno::ENOTCONN, Outcome::NotExecuted));
+    assert_eq!(pair.ended(0), [(op, not)]);
 }
 
 #[test]
@@ -1256,7 +1258,7 @@ fn peer_that_can_not_go_on_with_its_session_ends_it() {
             while pair.frame(0).is_some() {}
             pair.lose();
             let mut hello = Hello {
-                versions: (1, 1),
+                versions: VERSIONS,
                 caps: CAP_CRC,
                 incarnation: 200,
                 expects: 100,

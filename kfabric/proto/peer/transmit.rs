@@ -103,13 +103,15 @@ pub enum Payload {
     },
 }
 
-/// A frame. If [`Peer::has_crc`], `payload_crc` is to be filled in.
+/// A frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Transmit {
     /// Its header.
     pub header: Header,
     /// Where `header.len` bytes of payload come from.
     pub payload: Payload,
+    /// Whether it has checksums; `payload_crc` is to be filled in then.
+    pub crc: bool,
 }
 
 impl<S: Storage> Peer<S> {
@@ -129,13 +131,20 @@ impl<S: Storage> Peer<S> {
     pub fn poll_transmit(&mut self, now: u64) -> Option<Transmit> {
         if let Some(reason) = self.session.take_bye(now) {
             let mut header = Header::new(Kind::Bye);
+            let farewell = core::mem::take(&mut self.farewell);
             header.code = reason as u16;
-            return Some(bare(header));
+            (header.seq, header.ack) = (farewell.seq, farewell.ack);
+            header.data = farewell.begun.into();
+            return Some(Transmit {
+                crc: farewell.crc,
+                ..bare(header)
+            });
         }
         if !self.session.is_open() || self.session.owes_hello() {
             return None;
         }
         let mut transmit = self.next(now)?;
+        transmit.crc = self.session.has_crc();
         let header = &mut transmit.header;
         if header.kind.is_sequenced() && !header.kind.is_reply() && self.falls_quiet() {
             header.flags |= Flags::ACK_NOW;
@@ -512,7 +521,11 @@ impl<S: Storage> Peer<S> {
         } else {
             payload
         };
-        Transmit { header, payload }
+        Transmit {
+            header,
+            payload,
+            crc: false,
+        }
     }
 }
 
@@ -574,6 +587,7 @@ fn bare(header: Header) -> Transmit {
     Transmit {
         header,
         payload: Payload::None,
+        crc: false,
     }
 }
 

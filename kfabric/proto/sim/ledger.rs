@@ -114,7 +114,7 @@ impl Ledger {
                 let expected = match failure.errno {
                     Errno::EACCES | Errno::EMSGSIZE => entry.refused,
                     Errno::EIO | Errno::ENODEV => entry.fails,
-                    Errno::ECANCELED => entry.cancelled,
+                    Errno::ECANCELED => entry.cancelled || disruptive,
                     _ => disruptive,
                 };
                 assert!(expected, "{serial}: {entry:?}");

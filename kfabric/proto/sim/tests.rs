@@ -67,6 +67,14 @@ const RESTARTS: Scenario = Scenario {
     ..ROUGH
 };
 
+/// Sides say goodbye amid everything, and tell each other what was done.
+const CLOSES: Scenario = Scenario {
+    name: "closes",
+    close: 10 * MS,
+    disconnect: 20 * MS,
+    ..Scenario::CALM
+};
+
 /// Nothing is withdrawn, so that nothing that is stuck is freed by that.
 const PATIENT: Scenario = Scenario {
     name: "patient",
@@ -109,7 +117,7 @@ const THOUSANDS: Scenario = Scenario {
 };
 
 /// Each kind of world, and how many of it.
-const WORLDS: [(Scenario, u64); 11] = [
+const WORLDS: [(Scenario, u64); 12] = [
     (Scenario::CALM, 20),
     (LOSSY, 20),
     (ROUGH, 45),
@@ -121,6 +129,7 @@ const WORLDS: [(Scenario, u64); 11] = [
     (PATIENT, 8),
     (PIECES, 30),
     (TRICKLE, 2),
+    (CLOSES, 20),
 ];
 
 fn ops(scenario: &Scenario) -> u64 {
@@ -216,6 +225,13 @@ fn pieces_are_refused_while_links_are_lost() {
 fn slow_payloads_come_through_while_the_link_is_not_silent() {
     let seen = run_all(10);
     assert_eq!((seen.lost, seen.violations), (0, 0));
+}
+
+#[test]
+fn goodbyes_tell_what_was_done() {
+    let seen = run_all(11);
+    // No more is lost of a goodbye than its link: a checksum that is not there would be a fault.
+    assert_eq!(seen.violations, 0, "{seen:?}");
 }
 
 #[test]
