@@ -4,7 +4,8 @@
 //!
 //! All follows from a seed: a failure prints it, and `KFABRIC_SEED` repeats it. Hosts are models
 //! (`node`), and a ledger judges: each operation ends once, what ends well was executed once, what
-//! is said not to be executed never is, every byte is compared, orders are kept, what is held stays
+//! is said not to be executed never is, every byte is compared, and the remote CQ data, the context and
+//! the level, orders are kept, what is held stays
 //! within the windows, and the world comes to its end in time.
 //!
 //! | file | noun |

@@ -62,7 +62,7 @@ const SLOW: Scenario = Scenario {
 const RESTARTS: Scenario = Scenario {
     name: "restarts",
     restart: 20 * MS,
-    limit: 200_000 * MS,
+    limit: 20_000 * MS,
     resume: 30 * MS,
     ..ROUGH
 };
@@ -101,7 +101,7 @@ const TRICKLE: Scenario = Scenario {
     pairs: 8,
     quota: 40,
     slow: 400,
-    limit: 200_000 * MS,
+    limit: 20_000 * MS,
     ..Scenario::CALM
 };
 
