@@ -61,6 +61,13 @@ doc:
 mutants:
 	@scripts/mutants
 
+## fuzz     feeds made-up bytes to parsers and the protocol's machines, guided
+##          by what they reach; FUZZ_SECONDS=60 for each target
+export FUZZ_SECONDS
+.PHONY: fuzz
+fuzz:
+	@scripts/fuzz
+
 ## clean    removes what was built here; the cache of kernels stays
 .PHONY: clean
 clean:

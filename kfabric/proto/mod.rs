@@ -56,8 +56,9 @@ pub mod tag;
 pub mod violation;
 pub mod wire;
 
-#[cfg(test)]
-mod fuzz;
+// The fuzzer's crate, scripts/fuzzer, is built with `--cfg fuzzing`.
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod sim;
 #[cfg(test)]

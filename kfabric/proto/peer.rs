@@ -10,6 +10,7 @@
 //! a post            submit(now, command)            then transmit
 //! a frame           handle_frame(now, link, header) an Action: what to do with the payload
 //!                   do it, executed(now, how)       in one critical section, then transmit
+//! a part of one     heard(now, link)
 //! what took longer  reply(token, how)               then transmit
 //! transmit          poll_hello, poll_transmit until None, as long as the link takes frames
 //! a link            link_up, link_lost, greeted, accept
@@ -37,13 +38,11 @@
 //! | [`incoming`] | operations of the peer |
 //! | [`transmit`] | the frame that goes next |
 //! | [`receive`] | the frame that has come |
-//! | `sabotage` | what tests break |
 
 pub mod command;
 pub mod incoming;
 pub mod outgoing;
 pub mod receive;
-mod sabotage;
 pub mod transmit;
 
 use super::flow::{Amount, Credit, Credits, Grant, Grants};
@@ -59,10 +58,6 @@ use core::ops::DerefMut;
 use incoming::{Incoming, Stage, Targets, Token};
 use outgoing::{Cancel, Ops, Outgoing};
 use receive::Pending;
-#[cfg(test)]
-pub(super) use sabotage::Broken;
-#[cfg(not(test))]
-use sabotage::Broken;
 use transmit::Frame;
 
 pub use receive::{Action, Executed};
@@ -149,6 +144,19 @@ pub enum Event {
     Over(End),
 }
 
+/// What a goodbye says of the session that it ends.
+#[derive(Clone, Copy, Debug, Default)]
+struct Farewell {
+    /// The last frame that was sent.
+    seq: u32,
+    /// The last that has been executed, so that no reply about one before is missing.
+    ack: u32,
+    /// The last that was begun to be executed.
+    begun: u32,
+    /// Whether the session has checksums.
+    crc: bool,
+}
+
 /// The machine.
 pub struct Peer<S: Storage> {
     session: Session,
@@ -164,8 +172,7 @@ pub struct Peer<S: Storage> {
     waits: u64,
     opened: Option<bool>,
     over: Option<End>,
-    #[cfg(test)]
-    pub(super) broken: Option<Broken>,
+    farewell: Farewell,
 }
 
 impl<S: Storage> Peer<S> {
@@ -196,8 +203,7 @@ impl<S: Storage> Peer<S> {
             waits: 0,
             opened: None,
             over: None,
-            #[cfg(test)]
-            broken: None,
+            farewell: Farewell::default(),
         })
     }
 
@@ -224,7 +230,7 @@ impl<S: Storage> Peer<S> {
         self.session.link()
     }
 
-    /// Whether frames have checksums, but hellos, which always have.
+    /// Whether frames that come have checksums, but hellos, which always have.
     pub fn has_crc(&self) -> bool {
         self.session.has_crc()
     }
@@ -290,7 +296,7 @@ impl<S: Storage> Peer<S> {
             State::Queued => {
                 self.ops.unpark(at, &mut self.credits);
                 let failure = Failure::new(Errno::ECANCELED, Outcome::NotExecuted);
-                self.ops.end(at, Err(failure), false);
+                self.ops.end(at, Err(failure));
                 Cancelled::Ended
             }
             State::Acking | State::Replying | State::Parked
@@ -435,14 +441,7 @@ impl<S: Storage> Peer<S> {
             self.targets.next_epoch();
             self.ops.limit(limits.map_or(0, |limits| limits.ops));
         }
-        let last = if self.breaks(Broken::ResumeEarly) {
-            met.last.wrapping_sub(1)
-        } else if self.breaks(Broken::ResumeLate) {
-            met.last.wrapping_add(1)
-        } else {
-            met.last
-        };
-        self.ring.resume(last)?;
+        self.ring.resume(met.last)?;
         self.grants.repeat();
         self.opened = Some(met.fresh);
         Ok(())
@@ -480,10 +479,43 @@ impl<S: Storage> Peer<S> {
             End::Timeout { never: false } => Errno::ETIMEDOUT,
             End::Violated => Errno::EPROTO,
         };
+        if self.session.is_open() {
+            self.farewell = self.farewell();
+        }
         self.finish_all(errno);
         self.session.end(now, end);
         self.opened = None;
         self.over = Some(end);
+    }
+
+    /// What a goodbye would say now.
+    fn farewell(&mut self) -> Farewell {
+        let executed = self.session.executed();
+        Farewell {
+            seq: self.ring.last(),
+            ack: self.targets.unsaid().unwrap_or(executed),
+            // Some of its payload may be in its place.
+            begun: executed.wrapping_add(u32::from(self.pending.is_some())),
+            crc: self.session.has_crc(),
+        }
+    }
+
+    /// Takes in that the peer, which ends the session, has begun no frame after number `begun`.
+    fn not_begun_after(&mut self, begun: u32) {
+        let mut seq = self.ring.last();
+        // It can't have begun fewer than it has acknowledged, or more than were sent.
+        if seq.wrapping_sub(begun) > self.ring.len() {
+            return;
+        }
+        while let Some(frame) = self.ring.find(seq).filter(|_| seq != begun) {
+            match frame {
+                Frame::Request {
+                    at, kind, flags, ..
+                } if kind.begins(flags) => self.ops.not_begun(at.into()),
+                _ => (),
+            }
+            seq = seq.wrapping_sub(1);
+        }
     }
 
     /// Ends the session, and tells the peer. Nothing is posted or accepted until
@@ -515,6 +547,13 @@ impl<S: Storage> Peer<S> {
             self.lose(now);
         } else {
             self.end(now, End::Violated);
+        }
+    }
+
+    /// Bytes of a frame have come over `link`, but not all of it: a sign of life.
+    pub fn heard(&mut self, now: u64, link: LinkId) {
+        if self.session.link() == Some(link) && self.session.is_open() {
+            self.session.sense(now);
         }
     }
 

@@ -16,7 +16,7 @@ pub mod acks;
 pub mod ring;
 
 use super::violation::Violation;
-use super::wire::hello::{Hello, Limits, Name, CAP_CRC};
+use super::wire::hello::{Hello, Limits, Name, CAP_CRC, VERSIONS};
 use super::wire::Reason;
 use acks::Acks;
 
@@ -164,7 +164,10 @@ pub struct Session {
     start: u32,
     executed: u32,
     acks: Acks,
+    /// When the last frame came.
     heard: u64,
+    /// When anything did: a frame, or a part of its payload.
+    alive: u64,
     pinged: u64,
     hello_due: bool,
     /// The hello that comes before BYE.
@@ -197,6 +200,7 @@ impl Session {
             executed: 0,
             acks: Acks::new(settings.acks),
             heard: 0,
+            alive: 0,
             pinged: 0,
             hello_due: false,
             last_hello: None,
@@ -272,8 +276,11 @@ impl Session {
         })
     }
 
-    /// Whether frames have checksums.
+    /// Whether frames have checksums. What comes in place of the answer to a hello has none.
     pub fn has_crc(&self) -> bool {
+        if self.is_greeting() {
+            return false;
+        }
         let caps = self.other.map_or(0, |other| other.caps);
         self.settings.caps & caps & CAP_CRC != 0
     }
@@ -449,7 +456,8 @@ impl Session {
         }
         self.other = Some(other);
         self.closed = None;
-        (self.heard, self.pinged) = (now, now);
+        self.hear(now);
+        self.pinged = now;
         self.acks.clear();
         // What was executed on the link before may not have been acknowledged.
         if self.executed != self.start {
@@ -481,9 +489,15 @@ impl Session {
         }
     }
 
-    /// Something came over the link in use.
+    /// A frame came over the link in use.
     pub fn hear(&mut self, now: u64) {
-        self.heard = now;
+        (self.heard, self.alive) = (now, now);
+    }
+
+    /// A part of a frame did. The link is not dead then, but the peer is asked as if nothing had
+    /// come: it hears nothing itself as long as nothing is said to it.
+    pub fn sense(&mut self, now: u64) {
+        self.alive = now;
     }
 
     /// The session gets on: a frame was executed, or acknowledged, or none waits for that. A link
@@ -576,7 +590,7 @@ impl Session {
             {
                 self.abandon(now);
             }
-            Link::Open { .. } if now >= self.heard.saturating_add(self.settings.dead) => {
+            Link::Open { .. } if now >= self.alive.saturating_add(self.settings.dead) => {
                 self.abandon(now);
             }
             Link::Open { .. } if self.ping_at(waits) <= now => {
@@ -615,7 +629,7 @@ impl Session {
             Link::None { redial } => redial,
             Link::Dialing { until, .. } | Link::Greeting { until, .. } => Some(until),
             Link::Open { .. } => {
-                let dead = self.heard.saturating_add(self.settings.dead);
+                let dead = self.alive.saturating_add(self.settings.dead);
                 let talk = dead.min(self.ping_at(waits));
                 Some(self.acks.at().map_or(talk, |at| talk.min(at)))
             }
@@ -645,7 +659,7 @@ impl Session {
         };
         let expects = self.other.map_or(0, |other| other.incarnation);
         Some(Hello {
-            versions: (1, 1),
+            versions: VERSIONS,
             caps: self.settings.caps,
             incarnation: self.incarnation,
             expects,
@@ -698,7 +712,7 @@ impl Session {
 
 /// Whether both understand a version; there is one.
 fn speaks(hello: &Hello) -> bool {
-    hello.versions.0 <= 1
+    hello.versions.0 <= VERSIONS.1 && hello.versions.1 >= VERSIONS.0
 }
 
 /// Whether `a` is after `b`.

@@ -4,14 +4,15 @@
 //!
 //! All follows from a seed: a failure prints it, and `KFABRIC_SEED` repeats it. Hosts are models
 //! (`node`), and a ledger judges: each operation ends once, what ends well was executed once, what
-//! is said not to be executed never is, every byte is compared, orders are kept, what is held stays
+//! is said not to be executed never is, every byte is compared, and the remote CQ data, the context and
+//! the level, orders are kept, what is held stays
 //! within the windows, and the world comes to its end in time.
 //!
 //! | file | noun |
 //! |---|---|
 //! | `ledger` | what was posted, and what became of it |
 //! | `node` | one side of a pair |
-//! | `tests` | worlds, and rules that are broken to see that it is noticed |
+//! | `tests` | the worlds |
 
 #[cfg(test)]
 mod ledger;
@@ -22,12 +23,12 @@ mod tests;
 
 use super::flow::Amount;
 use super::order::Order;
-use super::peer::{Action, Broken, Event, Payload};
+use super::peer::{Action, Event, Payload};
 use super::rng::Rng;
 use super::session::{Accept, LinkId, State};
 use super::violation::Violation;
 use super::wire::hello::{Hello, MAX};
-use super::wire::{crc, Header, Kind, Malformed, SIZE};
+use super::wire::{crc, Header, Kind, Malformed, Reason, SIZE};
 use ledger::Ledger;
 use node::Node;
 use std::cmp::Reverse;
@@ -37,6 +38,9 @@ const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
 /// How many frames are on the way over a link.
 const IN_FLIGHT: usize = 24;
+/// How many parts a slow payload has, and the time between them.
+const PARTS: u32 = 5;
+const PART: u64 = 30 * MS;
 
 /// What kind of world.
 #[derive(Clone, Debug)]
@@ -66,19 +70,22 @@ struct Scenario {
     swap: u64,
     corrupt: u64,
     cut: u64,
+    /// Payloads of more bytes than this come in parts, over a time in which a link dies of silence.
+    slow: usize,
     /// How often a link is lost, in nanoseconds on average; 0: never.
     disconnect: u64,
     /// One in how many losses is told to one side only.
     half_open: u64,
     /// How often a side restarts.
     restart: u64,
+    /// How often a side says goodbye, and begins again.
+    close: u64,
     /// A world that is not over by then is stuck.
     limit: u64,
     /// One in how many posts cancels something.
     cancel: u64,
     /// Both sides begin to dial.
     both_dial: bool,
-    broken: Option<Broken>,
 }
 
 impl Scenario {
@@ -102,13 +109,14 @@ impl Scenario {
         swap: 0,
         corrupt: 0,
         cut: 0,
+        slow: usize::MAX,
         disconnect: 0,
         half_open: 0,
         restart: 0,
+        close: 0,
         limit: 20_000 * MS,
         cancel: 20,
         both_dial: true,
-        broken: None,
     };
 }
 
@@ -116,6 +124,11 @@ impl Scenario {
 enum Happens {
     /// A frame arrives at one end of a link: 0 is who dialled.
     Frame {
+        link: usize,
+        end: usize,
+    },
+    /// A part of a payload arrives.
+    Part {
         link: usize,
         end: usize,
     },
@@ -143,6 +156,9 @@ enum Happens {
     Restart {
         node: usize,
     },
+    Close {
+        node: usize,
+    },
 }
 
 struct Frame {
@@ -161,6 +177,17 @@ struct Link {
     mute: bool,
     queues: [VecDeque<Frame>; 2],
     last: [u64; 2],
+    /// Of each end, the frame whose payload is coming.
+    coming: [Option<Coming>; 2],
+}
+
+/// A frame whose header was read, and whose payload comes in parts.
+struct Coming {
+    id: LinkId,
+    header: Header,
+    action: Action,
+    payload: Vec<u8>,
+    parts: u32,
 }
 
 struct World {
@@ -206,7 +233,7 @@ impl World {
             lost: 0,
             violations: 0,
         };
-        world.ledger.disruptive = scenario.restart > 0;
+        world.ledger.disruptive = scenario.restart > 0 || scenario.close > 0;
         for node in 0..2 * scenario.pairs {
             let at = world.rng.below(MS);
             if scenario.both_dial || node % 2 == 0 {
@@ -218,6 +245,10 @@ impl World {
             if scenario.restart > 0 {
                 let at = world.rng.below(2 * scenario.restart);
                 world.at(at, Happens::Restart { node });
+            }
+            if scenario.close > 0 {
+                let at = world.rng.below(2 * scenario.close);
+                world.at(at, Happens::Close { node });
             }
         }
         if scenario.disconnect > 0 {
@@ -298,6 +329,7 @@ impl World {
     fn happen(&mut self, happens: Happens) {
         match happens {
             Happens::Frame { link, end } => self.arrive(link, end),
+            Happens::Part { link, end } => self.part(link, end),
             Happens::Up { link } => {
                 let (node, id) = (self.links[link].nodes[0], self.links[link].ids[0]);
                 if self.links[link].open[0] {
@@ -350,6 +382,12 @@ impl World {
                 let at = self.now + 1 + self.rng.below(2 * self.scenario.restart);
                 self.at(at, Happens::Restart { node });
             }
+            Happens::Close { node } => {
+                self.nodes[node].peer.close(self.now, Reason::Closed);
+                self.settle(node);
+                let at = self.now + 1 + self.rng.below(2 * self.scenario.close);
+                self.at(at, Happens::Close { node });
+            }
         }
     }
 
@@ -401,6 +439,7 @@ impl World {
             return;
         }
         self.links[link].queues[end].clear();
+        self.links[link].coming[end] = None;
         let node = self.links[link].nodes[end];
         self.nodes[node].links.retain(|l| l.1 != link);
         if let Some(id) = self.links[link].ids[end] {
@@ -413,6 +452,7 @@ impl World {
     fn close(&mut self, link: usize, end: usize) {
         if std::mem::replace(&mut self.links[link].open[end], false) {
             self.links[link].queues[end].clear();
+            self.links[link].coming[end] = None;
             let node = self.links[link].nodes[end];
             self.nodes[node].links.retain(|l| l.1 != link);
             if !self.links[link].mute {
@@ -449,7 +489,7 @@ impl World {
                 Payload::Source { token, offset } => one.source(token, offset, header.len),
                 Payload::Fetched { token } => one.fetched(token, &mut self.ledger),
             };
-            let crc = one.peer.has_crc();
+            let crc = transmit.crc;
             if crc {
                 header.payload_crc = crc::of(&[&payload]);
                 if header.len == 0 {
@@ -492,6 +532,7 @@ impl World {
                         mute: false,
                         queues: Default::default(),
                         last: [0; 2],
+                        coming: Default::default(),
                     });
                     self.nodes[node].links.push((id, link));
                     let at = self.soon() + self.rng.below(2 * self.scenario.latency);
@@ -578,6 +619,10 @@ impl World {
 
     /// A frame arrives.
     fn arrive(&mut self, link: usize, end: usize) {
+        if self.links[link].coming[end].is_some() {
+            // Behind what is coming.
+            return self.at(self.now + MS, Happens::Frame { link, end });
+        }
         let Some(frame) = self.links[link].queues[end].pop_front() else {
             return;
         };
@@ -668,6 +713,44 @@ impl World {
             self.at(now + US, Happens::Down { link, end: 1 - end });
             return;
         }
+        let coming = Coming {
+            id,
+            header: *header,
+            action,
+            payload: frame.payload.clone(),
+            parts: PARTS,
+        };
+        if frame.payload.len() > self.scenario.slow {
+            self.links[link].coming[end] = Some(coming);
+            return self.at(now + PART, Happens::Part { link, end });
+        }
+        self.payload(node, &coming);
+    }
+
+    /// A part of a payload arrives, and at last all of it is there.
+    fn part(&mut self, link: usize, end: usize) {
+        if !self.links[link].open[end] {
+            self.links[link].coming[end] = None;
+            return;
+        }
+        let Some(mut coming) = self.links[link].coming[end].take() else {
+            return;
+        };
+        let node = self.links[link].nodes[end];
+        self.nodes[node].peer.heard(self.now, coming.id);
+        coming.parts -= 1;
+        if coming.parts == 0 {
+            self.payload(node, &coming);
+        } else {
+            self.links[link].coming[end] = Some(coming);
+            self.at(self.now + PART, Happens::Part { link, end });
+        }
+        self.settle(node);
+    }
+
+    /// All of a frame is there.
+    fn payload(&mut self, node: usize, frame: &Coming) {
+        let (now, header) = (self.now, &frame.header);
         let crc = self.nodes[node].peer.has_crc();
         if crc && header.len > 0 && crc::of(&[&frame.payload]) != header.payload_crc {
             self.nodes[node].peer.fail(now, Malformed::Checksum.into());
@@ -677,7 +760,12 @@ impl World {
             return;
         }
         let one = &mut self.nodes[node];
-        let executed = one.act(&action, &frame.payload, &mut self.ledger, &mut self.rng);
+        let executed = one.act(
+            &frame.action,
+            &frame.payload,
+            &mut self.ledger,
+            &mut self.rng,
+        );
         if let Err(violation) = self.nodes[node].peer.executed(now, executed) {
             self.violate(violation);
         }

@@ -27,8 +27,8 @@ pub use verdict::{Errno, Failure, Level, Outcome};
 
 /// Bytes of a header.
 pub const SIZE: usize = 64;
-/// The version that is sent and understood.
-pub const VERSION: u8 = 1;
+/// The version that is sent and understood. 2: a goodbye says what was done.
+pub const VERSION: u8 = 2;
 /// The longest payload of [`Kind::Announce`].
 pub const MAX_ANNOUNCEMENT: u32 = 256;
 
@@ -134,7 +134,7 @@ pub struct Header {
     pub offset: u64,
     /// Bytes of the whole operation.
     pub total: u64,
-    /// Remote CQ data, and others.
+    /// Remote CQ data, and others: see the kinds.
     pub data: u64,
     /// CRC32C of the payload, if checksums are used.
     pub payload_crc: u32,
@@ -254,7 +254,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::testing;
     use super::*;
 
@@ -268,9 +268,9 @@ mod tests {
     }
 
     /// A good header of each kind.
-    pub(super) fn good(kind: Kind) -> Header {
+    pub(in super::super) fn good(kind: Kind) -> Header {
         let mut h = Header::new(kind);
-        if !matches!(kind, Kind::Hello | Kind::Bye) {
+        if kind != Kind::Hello {
             (h.seq, h.ack) = (7, 3);
         }
         if kind.is_about_an_op() {
@@ -286,7 +286,7 @@ mod tests {
             | Kind::Cts
             | Kind::Nop => (),
             Kind::Grant => (h.context, h.total, h.data) = (2, 1 << 40, 9),
-            Kind::Bye => h.code = Reason::Closed as u16,
+            Kind::Bye => (h.code, h.data) = (Reason::Closed as u16, 4),
             Kind::Send => (h.context, h.len, h.total) = (1, 64, 64),
             Kind::Rts => (h.context, h.total) = (1, 64),
             Kind::Data => (h.len, h.offset, h.total) = (8, 8, 32),
@@ -322,7 +322,7 @@ mod tests {
         header.data = 0;
         let bytes = header.emit(false);
         let mut expected = [0; SIZE];
-        expected[..4].copy_from_slice(&[1, 19, 1, 0]);
+        expected[..4].copy_from_slice(&[2, 19, 1, 0]);
         expected[4] = 8;
         expected[8] = 7;
         expected[12] = 3;

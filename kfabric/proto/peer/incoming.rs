@@ -128,6 +128,11 @@ impl Incoming {
         self.frames == 0 && matches!(self.chain, In::Nothing)
     }
 
+    /// Whether what still comes of it is dropped.
+    pub(super) const fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
     /// Whether the engine keeps something until the last reply is acknowledged.
     const fn is_kept(&self) -> bool {
         matches!(self.kind, Kind::Read) || self.fetches
@@ -325,6 +330,13 @@ impl<T: DerefMut<Target = [Incoming]>> Targets<T> {
         !(self.urgent.is_empty() && self.replies.is_empty())
     }
 
+    /// The number of the last frame that may be acknowledged, if a reply about a later one is not
+    /// sent.
+    pub(super) fn unsaid(&mut self) -> Option<u32> {
+        let first = self.urgent.head()?;
+        self.at(first).map(|place| place.about.wrapping_sub(1))
+    }
+
     pub(super) fn has_streams(&self) -> bool {
         !self.streams.is_empty()
     }
@@ -334,8 +346,7 @@ impl<T: DerefMut<Target = [Incoming]>> Targets<T> {
     pub(super) fn next_reply(&mut self) -> Option<(u32, Reply, Option<u32>)> {
         let urgent = self.urgent.pop(&mut self.slots);
         let at = urgent.or_else(|| self.replies.pop(&mut self.slots))?;
-        let next = self.urgent.head();
-        let next = next.and_then(|next| self.at(next).map(|next| next.about.wrapping_sub(1)));
+        let next = self.unsaid();
         let place = self.at(at)?;
         place.chain = In::Nothing;
         place.frames += 1;

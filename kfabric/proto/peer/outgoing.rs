@@ -69,6 +69,8 @@ pub struct Outgoing {
     chain: In,
     /// Its frames that are not acknowledged.
     frames: u32,
+    /// The peer has ended the session, and never began it.
+    unbegun: bool,
     /// It counts among those that later ones may have to wait for.
     unpassed: bool,
 }
@@ -88,6 +90,7 @@ impl Outgoing {
             links: Links::new(),
             chain: In::Nothing,
             frames: 0,
+            unbegun: false,
             unpassed: false,
         }
     }
@@ -335,14 +338,14 @@ impl<T: DerefMut<Target = [Outgoing]>> Ops<T> {
     }
 
     /// Its end is known. Its buffer may have to be sent again until all is acknowledged.
-    pub(super) fn end(&mut self, at: u32, verdict: Verdict, early: bool) {
+    pub(super) fn end(&mut self, at: u32, verdict: Verdict) {
         self.unlink(at);
         let Some(op) = self.at(at) else { return };
         let verdict = match (verdict, op.failure) {
             (Ok(_), Some(failure)) => Err(failure),
             (verdict, _) => verdict,
         };
-        if op.frames > 0 && !early {
+        if op.frames > 0 {
             op.state = State::Ending(verdict);
             self.pass(at);
         } else {
@@ -361,6 +364,13 @@ impl<T: DerefMut<Target = [Outgoing]>> Ops<T> {
         }
     }
 
+    /// The peer never began one, and never will.
+    pub(super) fn not_begun(&mut self, at: u32) {
+        if let Some(op) = self.at(at) {
+            op.unbegun = true;
+        }
+    }
+
     /// The session is over: so is each operation.
     pub(super) fn end_all(&mut self, errno: Errno) {
         for at in 0..self.slots.len() as u32 {
@@ -369,6 +379,7 @@ impl<T: DerefMut<Target = [Outgoing]>> Ops<T> {
                 State::Free | State::Ended(_) => continue,
                 State::Ending(verdict) => verdict,
                 State::Queued => Err(Failure::new(errno, Outcome::NotExecuted)),
+                _ if op.unbegun => Err(Failure::new(errno, Outcome::NotExecuted)),
                 _ => Err(Failure::new(errno, Outcome::Unknown)),
             };
             self.finish(at, verdict);

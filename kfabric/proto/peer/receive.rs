@@ -12,7 +12,6 @@ use super::super::wire::{atomic_code, Failure, Flags, Header, Kind, Level, Reaso
 use super::command::{Op, Target, What};
 use super::incoming::{Reply, Stage, Token};
 use super::outgoing::State;
-use super::sabotage::Broken;
 use super::transmit::level;
 use super::{Peer, Storage};
 
@@ -230,11 +229,11 @@ impl<S: Storage> Peer<S> {
             self.unsequenced_frame(now, h)?;
             return Ok(Action::Nothing);
         }
-        if !self.session.is_next(h.seq)? && !self.breaks(Broken::Duplicates) {
+        if !self.session.is_next(h.seq)? {
             self.session.acks().owe(now, h.len);
             return Ok(discard(h));
         }
-        if !h.kind.is_reply() || self.breaks(Broken::AckFirst) {
+        if !h.kind.is_reply() {
             self.acknowledge(now, h.ack)?;
         }
         if self.targets.has_released() {
@@ -271,6 +270,14 @@ impl<S: Storage> Peer<S> {
                 self.credits.grant(h.context, granted)
             }
             Kind::Bye => {
+                // In place of an answer it is about no session.
+                if self.session.is_open() {
+                    // Nothing is believed to have gone well while a reply is missing.
+                    if self.session.has(h.seq).is_ok() {
+                        self.acknowledge(now, h.ack)?;
+                    }
+                    self.not_begun_after(h.data as u32);
+                }
                 let reason = Reason::from_code(h.code).unwrap_or(Reason::Closed);
                 self.end(now, End::Bye(reason));
                 Ok(())
@@ -318,9 +325,8 @@ impl<S: Storage> Peer<S> {
                 })
             }
             Kind::Data => {
-                let forgets = self.breaks(Broken::ForgetFailure);
                 match self.targets.about(h)? {
-                    Some(place) if place.failure.is_some() && !forgets => Ok(Action::Discard),
+                    Some(place) if place.has_failed() => Ok(Action::Discard),
                     // It acknowledges the CTS that asked for it, so none of our frames is about
                     // this operation any more when the last piece gives its place up.
                     Some(place)
@@ -412,10 +418,9 @@ impl<S: Storage> Peer<S> {
         if first {
             self.targets.vacancy(h)?;
         } else {
-            let forgets = self.breaks(Broken::ForgetFailure);
             let same = Flags::TAGGED | Flags::COMMIT;
             match self.targets.about(h)? {
-                Some(place) if place.failure.is_some() && !forgets => return Ok(Action::Discard),
+                Some(place) if place.has_failed() => return Ok(Action::Discard),
                 Some(place)
                     if place.stage == Stage::Pieces
                         && (h.key, h.offset, h.total) == (place.key, place.next, place.total)
@@ -534,7 +539,6 @@ impl<S: Storage> Peer<S> {
         let Some(at) = self.ops.find(h.op) else {
             return;
         };
-        let early = self.breaks(Broken::EndEarly);
         let Some(op) = self.ops.at(at) else { return };
         if let Executed::Failed(failure) = how {
             op.failure.get_or_insert(failure);
@@ -555,16 +559,16 @@ impl<S: Storage> Peer<S> {
                     self.credits.take_back(context, Amount::new(1, 0));
                 }
                 if let Ok(verdict) = verdict::parse(h.code, h.data) {
-                    self.ops.end(at, verdict, early);
+                    self.ops.end(at, verdict);
                 }
             }
             Kind::ReadData => {
                 op.received += u64::from(h.len);
                 if h.flags.contains(Flags::LAST) {
-                    self.ops.end(at, Ok(Level::Delivered), early);
+                    self.ops.end(at, Ok(Level::Delivered));
                 }
             }
-            Kind::AtomicData => self.ops.end(at, Ok(level(h.flags)), early),
+            Kind::AtomicData => self.ops.end(at, Ok(level(h.flags))),
             _ => (),
         }
     }
@@ -574,10 +578,9 @@ impl<S: Storage> Peer<S> {
         let first = h.kind != Kind::Write || h.flags.contains(Flags::FIRST);
         let last = h.kind != Kind::Write || h.flags.contains(Flags::LAST);
         let begins = first && h.kind != Kind::Data;
-        let forgets = self.breaks(Broken::ForgetFailure);
         match self.targets.at(at) {
             // The engine has failed it since the frame came: its end is to be told already.
-            Some(place) if !begins && place.failure.is_some() && !forgets => {
+            Some(place) if !begins && place.has_failed() => {
                 return self.drop_request(h);
             }
             _ => (),
@@ -663,7 +666,7 @@ impl<S: Storage> Peer<S> {
             }
             Executed::Done(_) => {
                 let credit = place.credit;
-                if meets && !self.breaks(Broken::KeepCredit) {
+                if meets {
                     self.grants.give_back(h.context, credit);
                 }
                 self.targets.vacate(at);

@@ -7,14 +7,13 @@
 //! is begun, in turns.
 
 use super::super::flow::Amount;
-use super::super::order::{Effect, Order};
+use super::super::order::Effect;
 use super::super::wire::hello::MAX;
 use super::super::wire::{code_of, crc, operands, verdict};
 use super::super::wire::{Errno, Failure, Flags, Header, Kind, Level, Outcome};
 use super::command::{Op, What};
 use super::incoming::{Reply, Token};
 use super::outgoing::{Cancel, State};
-use super::sabotage::Broken;
 use super::{Peer, Storage};
 
 /// Among how many, the oldest, one is sought that may begin. Those that wait for nothing but credit
@@ -104,13 +103,15 @@ pub enum Payload {
     },
 }
 
-/// A frame. If [`Peer::has_crc`], `payload_crc` is to be filled in.
+/// A frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Transmit {
     /// Its header.
     pub header: Header,
     /// Where `header.len` bytes of payload come from.
     pub payload: Payload,
+    /// Whether it has checksums; `payload_crc` is to be filled in then.
+    pub crc: bool,
 }
 
 impl<S: Storage> Peer<S> {
@@ -130,13 +131,20 @@ impl<S: Storage> Peer<S> {
     pub fn poll_transmit(&mut self, now: u64) -> Option<Transmit> {
         if let Some(reason) = self.session.take_bye(now) {
             let mut header = Header::new(Kind::Bye);
+            let farewell = core::mem::take(&mut self.farewell);
             header.code = reason as u16;
-            return Some(bare(header));
+            (header.seq, header.ack) = (farewell.seq, farewell.ack);
+            header.data = farewell.begun.into();
+            return Some(Transmit {
+                crc: farewell.crc,
+                ..bare(header)
+            });
         }
         if !self.session.is_open() || self.session.owes_hello() {
             return None;
         }
         let mut transmit = self.next(now)?;
+        transmit.crc = self.session.has_crc();
         let header = &mut transmit.header;
         if header.kind.is_sequenced() && !header.kind.is_reply() && self.falls_quiet() {
             header.flags |= Flags::ACK_NOW;
@@ -157,17 +165,10 @@ impl<S: Storage> Peer<S> {
         if let Some((seq, ack, frame)) = self.ring.again() {
             // With the acknowledgement that it had: replies may have been sequenced after it, about
             // what was executed since.
-            let ack = if self.breaks(Broken::FreshAck) {
-                self.session.executed()
-            } else {
-                ack
-            };
             return Some(self.make(seq, ack, frame));
         }
-        if !self.breaks(Broken::RepliesLast) {
-            if let Some(transmit) = self.reply_frame(now) {
-                return Some(transmit);
-            }
+        if let Some(transmit) = self.reply_frame(now) {
+            return Some(transmit);
         }
         if let Some((context, granted)) = self.grants.tell() {
             let mut header = self.unsequenced(Kind::Grant);
@@ -227,7 +228,6 @@ impl<S: Storage> Peer<S> {
 
     fn reply_frame(&mut self, now: u64) -> Option<Transmit> {
         let (at, reply, ack) = self.targets.next_reply()?;
-        let ack = ack.filter(|_| !self.breaks(Broken::WholeAck));
         let place = self.targets.at(at)?;
         let (op, total) = (place.op, place.total);
         let commit = place.flags.contains(Flags::COMMIT);
@@ -325,11 +325,7 @@ impl<S: Storage> Peer<S> {
             let command = self.ops.at(at)?.command;
             let effect = command.effect();
             let unpassed = self.ops.unpassed();
-            let order = if self.breaks(Broken::Overtake) {
-                Order::NONE
-            } else {
-                self.order
-            };
+            let order = self.order;
             let holds = |effect, earlier: Effect| {
                 order.holds(effect, earlier)
                     && (ahead[earlier as usize] || unpassed[earlier as usize] > 0)
@@ -358,14 +354,14 @@ impl<S: Storage> Peer<S> {
                     Errno::EINVAL
                 };
                 let failure = Failure::new(errno, Outcome::NotExecuted);
-                self.ops.end(at, Err(failure), false);
+                self.ops.end(at, Err(failure));
                 continue;
             }
             let goes = if waits {
                 false
             } else if meets {
                 let amount = need(&command, limits.eager);
-                self.credits.take(context, amount) || self.breaks(Broken::Overdraw)
+                self.credits.take(context, amount)
             } else {
                 true
             };
@@ -525,7 +521,11 @@ impl<S: Storage> Peer<S> {
         } else {
             payload
         };
-        Transmit { header, payload }
+        Transmit {
+            header,
+            payload,
+            crc: false,
+        }
     }
 }
 
@@ -587,6 +587,7 @@ fn bare(header: Header) -> Transmit {
     Transmit {
         header,
         payload: Payload::None,
+        crc: false,
     }
 }
 

@@ -137,6 +137,15 @@ impl<F: Copy, S: DerefMut<Target = [Sent<F>]>> Ring<S> {
         Some((seq, sent.ack, sent.frame?))
     }
 
+    /// The frame of that number, if it is not acknowledged.
+    pub fn find(&mut self, seq: u32) -> Option<F> {
+        let nth = seq.wrapping_sub(self.base);
+        if nth >= self.len {
+            return None;
+        }
+        self.slot(nth)?.frame
+    }
+
     /// Whether something is to be sent again.
     pub fn has_again(&self) -> bool {
         self.cursor.wrapping_sub(self.base) < self.len

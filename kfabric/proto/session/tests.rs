@@ -353,10 +353,11 @@ fn answer_of_somebody_else_is_no_answer() {
     let hello = greet(&mut a, id);
     taken(b.accept(0, &hello));
     let answer = b.take_hello().unwrap();
-    let table: [fn(&mut Hello); 4] = [
+    let table: [fn(&mut Hello); 5] = [
         |h| h.from = Name::new(b"c").unwrap(),
         |h| h.to = Name::new(b"c").unwrap(),
-        |h| h.versions = (2, 2),
+        |h| h.versions = (3, 3),
+        |h| h.versions = (1, 1),
         |h| h.generation = 0,
     ];
     for (at, change) in table.into_iter().enumerate() {

@@ -3,7 +3,7 @@
 //! What was posted in a world, and what became of it: the judge.
 
 use super::super::wire::verdict::Verdict;
-use super::super::wire::{Errno, Outcome};
+use super::super::wire::{Errno, Level, Outcome};
 
 /// What an operation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,11 @@ pub(super) enum Sort {
 pub(super) struct Entry {
     pub(super) sort: Sort,
     pub(super) len: u64,
+    /// Remote CQ data, and the receive context that these or the message go to.
+    pub(super) data: Option<u64>,
+    pub(super) context: u16,
+    /// The level that was asked for, and no more is reached.
+    pub(super) level: Level,
     /// The target refuses it.
     pub(super) refused: bool,
     /// The target fails it midway, or its receive or source fails.
@@ -81,6 +86,18 @@ impl Ledger {
         }
     }
 
+    /// What comes with it is what was posted.
+    pub(super) fn compare(&mut self, serial: u64, context: u16, data: Option<u64>) {
+        let entry = self.at(serial);
+        assert_eq!((context, data), (entry.context, entry.data), "{serial}");
+    }
+
+    /// Whether it is to be durable is what was posted.
+    pub(super) fn compare_level(&mut self, serial: u64, commit: bool) {
+        let level = self.at(serial).level;
+        assert_eq!(commit, level == Level::Committed, "level of {serial}");
+    }
+
     /// It had its effect.
     pub(super) fn execute(&mut self, serial: u64) {
         let entry = self.at(serial);
@@ -103,7 +120,8 @@ impl Ledger {
         entry.verdict = Some(verdict);
         assert_eq!(entry.ended, 1, "{serial} ended again: {entry:?}");
         match verdict {
-            Ok(_) => {
+            Ok(level) => {
+                assert_eq!(level, entry.level, "{serial}: {entry:?}");
                 assert_eq!(entry.executed, 1, "{serial} is said to be done: {entry:?}");
                 assert!(!entry.refused, "{serial} was refused: {entry:?}");
                 if entry.sort == Sort::Read {
@@ -114,13 +132,17 @@ impl Ledger {
                 let expected = match failure.errno {
                     Errno::EACCES | Errno::EMSGSIZE => entry.refused,
                     Errno::EIO | Errno::ENODEV => entry.fails,
-                    Errno::ECANCELED => entry.cancelled,
+                    Errno::ECANCELED => entry.cancelled || disruptive,
                     _ => disruptive,
                 };
                 assert!(expected, "{serial}: {entry:?}");
                 match failure.outcome {
                     Outcome::NotExecuted => assert_eq!(entry.executed, 0, "{serial}: {entry:?}"),
-                    Outcome::Executed => assert_eq!(entry.executed, 1, "{serial}: {entry:?}"),
+                    Outcome::Executed => {
+                        assert_eq!(entry.executed, 1, "{serial}: {entry:?}");
+                        // Of what is withdrawn.
+                        assert_eq!(failure.level, Some(Level::Delivered), "{serial}");
+                    }
                     Outcome::Unknown => (),
                 }
             }

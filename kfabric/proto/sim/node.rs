@@ -57,6 +57,8 @@ pub(super) struct Node {
     window: Amount,
     order: Order,
     last_effect: u64,
+    /// What goes on never fails: each time costs a link, and a slow payload would find none.
+    steady: bool,
 }
 
 impl Node {
@@ -99,7 +101,6 @@ impl Node {
         };
         let mut peer = Peer::new(settings, incarnation, parts).unwrap();
         peer.start_at(scenario.start);
-        peer.broken = scenario.broken;
         Node {
             at,
             peer,
@@ -116,6 +117,7 @@ impl Node {
             window: scenario.window,
             order: scenario.order,
             last_effect: 0,
+            steady: scenario.slow < usize::MAX,
         }
     }
 
@@ -225,9 +227,21 @@ impl Node {
             data: (may_have_data && rng.one_in(3)).then(|| rng.next_u64()),
             context: rng.below(2) as u16,
         };
+        let durable = match what {
+            What::Write { commit, .. } | What::Atomic { commit, .. } => commit,
+            What::Commit { .. } => true,
+            _ => false,
+        };
         let entry = Entry {
             sort,
             len,
+            data: command.data,
+            context: command.context,
+            level: if durable {
+                Level::Committed
+            } else {
+                Level::Delivered
+            },
             refused: rng.one_in(16),
             fails: false,
             cancelled: false,
@@ -336,7 +350,7 @@ impl Node {
         ledger: &mut Ledger,
         rng: &mut Rng,
     ) -> Executed {
-        let done = Executed::Done(Level::Committed);
+        let done = Executed::Done(Level::Delivered);
         let refuse = |errno| Executed::Failed(Failure::new(errno, Outcome::NotExecuted));
         let occupy = |targets: &mut Vec<Option<(Token, u64)>>, token: Token, serial: u64| {
             targets[token.index()] = Some((token, serial));
@@ -347,10 +361,12 @@ impl Node {
                 token,
                 context,
                 tag,
+                data,
                 len,
-                ..
             } => {
                 let serial = tag.unwrap();
+                ledger.compare(serial, context, data);
+                assert_eq!(u64::from(len), ledger.at(serial).len);
                 self.effect(serial);
                 if ledger.at(serial).refused {
                     return refuse(Errno::EMSGSIZE);
@@ -375,9 +391,12 @@ impl Node {
                 token,
                 context,
                 tag,
-                ..
+                data,
+                len,
             } => {
                 let serial = tag.unwrap();
+                ledger.compare(serial, context, data);
+                assert_eq!(len, ledger.at(serial).len);
                 self.effect(serial);
                 if ledger.at(serial).refused {
                     return refuse(Errno::EMSGSIZE);
@@ -439,22 +458,28 @@ impl Node {
                 } else {
                     ledger.place(serial, base, payload);
                 }
+                ledger.compare_level(serial, commit);
                 if !last {
+                    assert_eq!(data, None, "{serial} is not whole");
                     return done;
                 }
                 ledger.execute(serial);
-                self.finish(token, serial, data, commit && rng.one_in(2), Sort::Write)
+                self.finish(token, serial, data, commit && rng.one_in(2), ledger)
             }
             Action::Commit {
-                token, key, data, ..
+                token,
+                key,
+                range,
+                data,
             } => {
                 self.effect(key);
+                assert_eq!(range.len, ledger.at(key).len);
                 if ledger.at(key).refused {
                     return refuse(Errno::EACCES);
                 }
                 ledger.execute(key);
                 occupy(&mut self.targets, token, key);
-                self.finish(token, key, data, rng.one_in(2), Sort::Commit)
+                self.finish(token, key, data, rng.one_in(2), ledger)
             }
             Action::Read {
                 token,
@@ -486,6 +511,7 @@ impl Node {
                     return refuse(Errno::EACCES);
                 }
                 ledger.place(key, 0, &payload[..8]);
+                ledger.compare_level(key, commit);
                 ledger.execute(key);
                 ledger.at(key).found = self.counter;
                 self.counter += 1;
@@ -497,7 +523,7 @@ impl Node {
                     self.later.push_back((token, key));
                     return Executed::Waits;
                 }
-                done
+                Executed::Done(ledger.at(key).level)
             }
             Action::Withdrawn { token } => {
                 for held in &mut self.held {
@@ -548,14 +574,18 @@ impl Node {
         serial: u64,
         data: Option<(u16, u64)>,
         slow: bool,
-        sort: Sort,
+        ledger: &mut Ledger,
     ) -> Executed {
+        let entry = ledger.at(serial);
+        let (sort, level) = (entry.sort, entry.level);
+        assert_eq!(data.is_some(), entry.data.is_some(), "{serial}");
         match data {
-            Some((context, _)) => {
+            Some((context, data)) => {
+                ledger.compare(serial, context, Some(data));
                 let context = usize::from(context);
                 if self.held[context].is_empty() && self.receives[context] > 0 {
                     self.receives[context] -= 1;
-                    return Executed::Done(Level::Committed);
+                    return Executed::Done(level);
                 }
                 let held = Held {
                     token,
@@ -571,7 +601,7 @@ impl Node {
                 self.later.push_back((token, serial));
                 Executed::Waits
             }
-            None => Executed::Done(Level::Committed),
+            None => Executed::Done(level),
         }
     }
 
@@ -586,18 +616,20 @@ impl Node {
                 if held.sort == Sort::Message && !held.offered {
                     ledger.execute(held.serial);
                 }
-                assert!(self.peer.reply(held.token, Ok(Level::Committed)));
+                let level = ledger.at(held.serial).level;
+                assert!(self.peer.reply(held.token, Ok(level)));
             }
         }
         for _ in 0..rng.below(6) {
-            let Some((token, _)) = self.later.pop_front() else {
+            let Some((token, serial)) = self.later.pop_front() else {
                 break;
             };
-            assert!(self.peer.reply(token, Ok(Level::Committed)));
+            let level = ledger.at(serial).level;
+            assert!(self.peer.reply(token, Ok(level)));
         }
         // Sometimes what goes on fails: a read's source, a message's receive, a write's region.
-        let at = rng.below(self.targets.len() as u64) as usize;
-        let Some((token, serial)) = self.targets[at].filter(|_| rng.one_in(50)) else {
+        let (at, steady) = (rng.below(self.targets.len() as u64) as usize, self.steady);
+        let Some((token, serial)) = self.targets[at].filter(|_| !steady && rng.one_in(50)) else {
             return false;
         };
         if self.held.iter().flatten().any(|held| held.token == token)

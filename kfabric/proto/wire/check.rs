@@ -45,7 +45,11 @@ const fn fields(kind: Kind, flags: Flags) -> Fields {
             data: true,
             ..NONE
         },
-        Kind::Bye => Fields { code: true, ..NONE },
+        Kind::Bye => Fields {
+            code: true,
+            data: true,
+            ..NONE
+        },
         Kind::Send | Kind::Rts => Fields {
             flags: now.union(Flags::TAGGED).union(Flags::DATA),
             context: true,
@@ -150,7 +154,7 @@ pub(super) fn check(h: &Header) -> Result<(), Malformed> {
         || (!has.offset && h.offset != 0)
         || (!has.total && h.total != 0)
         || (!has.data && h.data != 0)
-        || (matches!(h.kind, Kind::Hello | Kind::Bye) && (h.seq != 0 || h.ack != 0))
+        || (h.kind == Kind::Hello && (h.seq != 0 || h.ack != 0))
         || (!h.kind.is_about_an_op() && h.op != 0)
         || (h.len == 0 && h.payload_crc != 0)
     {
@@ -160,9 +164,7 @@ pub(super) fn check(h: &Header) -> Result<(), Malformed> {
         return Err(Malformed::Len);
     }
     match h.kind {
-        Kind::Grant => u32::try_from(h.data)
-            .map(drop)
-            .map_err(|_| Malformed::Range),
+        Kind::Grant | Kind::Bye if h.data > u32::MAX.into() => Err(Malformed::Range),
         Kind::Bye => Reason::from_code(h.code)
             .map(drop)
             .ok_or(Malformed::Verdict),
@@ -285,9 +287,9 @@ mod tests {
                 (has.offset, |h| h.offset = 1),
                 (has.total, |h| h.total = 1),
                 (has.data, |h| h.data = 1),
-                (!matches!(kind, Kind::Hello | Kind::Bye), |h| h.seq = 1),
+                (kind != Kind::Hello, |h| h.seq = 1),
                 (kind.is_about_an_op(), |h| h.op = 1),
-                (!matches!(kind, Kind::Hello | Kind::Bye), |h| h.ack = 1),
+                (kind != Kind::Hello, |h| h.ack = 1),
             ];
             for (at, (has, set)) in table.into_iter().enumerate() {
                 if !has {
@@ -403,8 +405,10 @@ mod tests {
             assert_eq!(with(kind, |h| (h.offset, h.total) = (max - 1, 1)), Ok(()));
             assert_eq!(with(kind, |h| (h.offset, h.total) = (max, 1)), range);
         }
-        assert_eq!(with(Kind::Grant, |h| h.data = u32::MAX.into()), Ok(()));
-        assert_eq!(with(Kind::Grant, |h| h.data = 1 << 32), range);
+        for kind in [Kind::Grant, Kind::Bye] {
+            assert_eq!(with(kind, |h| h.data = u32::MAX.into()), Ok(()));
+            assert_eq!(with(kind, |h| h.data = 1 << 32), range);
+        }
         assert_eq!(with(Kind::Send, |h| h.total = 65), range);
         assert_eq!(with(Kind::Rts, |h| h.total = 0), range);
         assert_eq!(with(Kind::AtomicData, |h| h.total = 9), range);

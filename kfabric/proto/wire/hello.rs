@@ -16,6 +16,8 @@ pub const MAGIC: [u8; 8] = *b"kfabric\0";
 pub const FRAME_LIMITS: (u32, u32) = (512, 1 << 24);
 /// The fewest operations that a side allows its peer: what may be posted before the hello.
 pub const MIN_OPS: u16 = 16;
+/// The versions that are understood: one.
+pub const VERSIONS: (u16, u16) = (super::VERSION as u16, super::VERSION as u16);
 /// The capability of checksums.
 pub const CAP_CRC: u32 = 1 << 0;
 
@@ -187,7 +189,7 @@ mod tests {
 
     fn hello() -> Hello {
         Hello {
-            versions: (1, 1),
+            versions: VERSIONS,
             caps: CAP_CRC,
             incarnation: 0x1122_3344_5566_7788,
             expects: 9,

@@ -86,6 +86,16 @@ impl Kind {
         Kind::ALL.into_iter().find(|&kind| kind as u8 == byte)
     }
 
+    /// Whether such a frame is the first of its operation.
+    pub const fn begins(self, flags: Flags) -> bool {
+        match self {
+            Kind::Send | Kind::Rts | Kind::Commit | Kind::Read | Kind::Atomic => true,
+            Kind::Announce | Kind::Withdraw => true,
+            Kind::Write => flags.contains(Flags::FIRST),
+            _ => false,
+        }
+    }
+
     /// Whether frames of it are counted, kept and acknowledged.
     pub const fn is_sequenced(self) -> bool {
         self as u8 >= Kind::Send as u8

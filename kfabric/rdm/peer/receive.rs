@@ -112,7 +112,10 @@ impl Talk {
         };
         while let Some(room) = self.reception.room() {
             match current.link.receive(room) {
-                Ok(len @ 1..) => self.reception.have += len,
+                Ok(len @ 1..) => {
+                    self.reception.have += len;
+                    self.machine.heard(now, current.id);
+                }
                 Err(EAGAIN) => return Err(Stop::Empty),
                 Ok(0) | Err(_) => {
                     self.lose(now);

@@ -170,7 +170,6 @@ impl Talk {
 
     /// Adds a frame of the machine's.
     fn push(&mut self, peer: &Peer, transmit: &Transmit) -> Result {
-        let crc = self.machine.has_crc();
         // Taken out, so that the rest can be asked for the bytes.
         let mut out = core::mem::replace(
             &mut self.transmission,
@@ -179,7 +178,7 @@ impl Talk {
                 from: 0,
             },
         );
-        let pushed = out.push(&transmit.header, crc, |to| {
+        let pushed = out.push(&transmit.header, transmit.crc, |to| {
             self.load(peer, &transmit.payload, to)
         });
         self.transmission = out;

@@ -6,7 +6,7 @@ use super::super::link::{Link, Links};
 use super::net::Net;
 use super::{check, until, PATIENCE_MS};
 use crate::av::Name;
-use crate::proto::wire::hello::{self, Limits};
+use crate::proto::wire::hello::{self, Limits, VERSIONS};
 use crate::proto::wire::{self, crc, Header, Hello, Kind};
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -57,7 +57,7 @@ impl Script {
     pub(crate) fn hello(&self, to: &Name, incarnation: u64, generation: u32) -> Result<Hello> {
         let wire = |name: &Name| hello::Name::new(name.as_bytes()).ok_or(EINVAL);
         Ok(Hello {
-            versions: (1, 1),
+            versions: VERSIONS,
             caps: 0,
             incarnation,
             expects: 0,
