@@ -10,6 +10,7 @@
 //! | file | noun |
 //! |---|---|
 //! | `guest` | an operation of the peer that is under way here |
+//! | `landing` | where the payload of a frame lands |
 //! | `receive` | the frame that comes |
 //! | `send` | the frames that go |
 //! | `talk` | the conversation: the machine, its link, and what is under way |
@@ -36,6 +37,7 @@ use kernel::time::Monotonic;
 use kernel::workqueue::{impl_has_work, new_work, Work, WorkItem};
 
 mod guest;
+mod landing;
 mod receive;
 mod send;
 mod talk;

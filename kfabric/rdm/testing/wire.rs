@@ -4,7 +4,7 @@
 //!
 //! Locks: `state` is taken under no spinlock, and wakers are woken with it held.
 
-use super::super::link::{Link, Wake};
+use super::super::link::{IovIterDest, IovIterSource, Link, Wake};
 use super::meter::Meter;
 use super::tally::{Counted, Tally};
 use super::{Act, Fault};
@@ -39,6 +39,8 @@ struct State {
 struct Side {
     /// What it has sent, and the other has not received.
     bytes: KVVec<u8>,
+    /// Room for what it just sends.
+    room: KVVec<u8>,
     meter: Meter,
     waker: Option<Arc<dyn Wake>>,
     /// It would have been woken.
@@ -79,6 +81,7 @@ impl Wire {
         let side = || -> Result<Side> {
             Ok(Side {
                 bytes: KVVec::with_capacity(CAPACITY, GFP_KERNEL)?,
+                room: KVVec::from_elem(0, CAPACITY, GFP_KERNEL)?,
                 meter: Meter::default(),
                 waker: None,
                 due: false,
@@ -163,9 +166,18 @@ impl Wire {
     }
 
     /// Puts bytes of a side into its pipe.
+    fn put_from(&self, state: &mut State, at: usize, from: &mut IovIterSource<'_>) -> usize {
+        // Taken out, so that the rest can be changed meanwhile.
+        let mut room = core::mem::replace(&mut state.sides[at].room, KVVec::new());
+        let len = CAPACITY - state.sides[at].bytes.len();
+        let len = from.copy_from_iter(&mut room[..len]);
+        let taken = self.put(state, at, &room[..len]);
+        state.sides[at].room = room;
+        taken
+    }
+
+    /// Puts bytes of a side into its pipe, which has room for them.
     fn put(&self, state: &mut State, at: usize, bytes: &[u8]) -> usize {
-        let room = CAPACITY - state.sides[at].bytes.len();
-        let bytes = &bytes[..bytes.len().min(room)];
         let mut taken = 0;
         loop {
             let side = &mut state.sides[at];
@@ -269,14 +281,14 @@ impl Link for End {
         }
     }
 
-    fn send(&self, bytes: &[u8], _more: bool) -> Result<usize> {
+    fn send(&self, from: &mut IovIterSource<'_>, _more: bool) -> Result<usize> {
         let mut state = self.wire.state.lock();
         let state = &mut *state;
         if state.broken || state.sides[self.side].closed {
             return Err(ECONNRESET);
         }
         if state.mute {
-            return Ok(bytes.len());
+            return Ok(from.len());
         }
         if state.sides[1 - self.side].closed {
             return Err(EPIPE);
@@ -285,7 +297,7 @@ impl Link for End {
             state.sides[self.side].waits = true;
             return Err(EAGAIN);
         }
-        match self.wire.put(state, self.side, bytes) {
+        match self.wire.put_from(state, self.side, from) {
             0 => Err(ECONNRESET),
             taken => {
                 state.wake(1 - self.side);
@@ -294,15 +306,14 @@ impl Link for End {
         }
     }
 
-    fn receive(&self, into: &mut [u8]) -> Result<usize> {
+    fn receive(&self, into: &mut IovIterDest<'_>) -> Result<usize> {
         let mut state = self.wire.state.lock();
         if state.sides[self.side].closed {
             return Err(ENOTCONN);
         }
         let from = &mut state.sides[1 - self.side];
-        let (len, have) = (into.len().min(from.bytes.len()), from.bytes.len());
+        let (len, have) = (into.copy_to_iter(&from.bytes), from.bytes.len());
         if len > 0 {
-            into[..len].copy_from_slice(&from.bytes[..len]);
             from.bytes.copy_within(len.., 0);
             from.bytes.truncate(have - len);
             if core::mem::take(&mut from.waits) {
