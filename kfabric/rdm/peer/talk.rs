@@ -211,6 +211,7 @@ impl Talk {
         let link = inbox.link.take();
         let cancels = core::mem::take(&mut inbox.cancels);
         inbox.idle = false;
+        inbox.together = 0;
         let mut letters = [const { None::<Message> }; super::LETTERS];
         for (to, letter) in letters.iter_mut().zip(inbox.letters.iter()) {
             *to = Some(*letter);

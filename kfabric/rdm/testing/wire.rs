@@ -42,6 +42,8 @@ struct Side {
     /// Room for what it just sends.
     room: KVVec<u8>,
     meter: Meter,
+    /// How often it has sent something.
+    sends: usize,
     waker: Option<Arc<dyn Wake>>,
     /// It would have been woken.
     due: bool,
@@ -83,6 +85,7 @@ impl Wire {
                 bytes: KVVec::with_capacity(CAPACITY, GFP_KERNEL)?,
                 room: KVVec::from_elem(0, CAPACITY, GFP_KERNEL)?,
                 meter: Meter::default(),
+                sends: 0,
                 waker: None,
                 due: false,
                 closed: false,
@@ -154,6 +157,12 @@ impl Wire {
     pub(crate) fn is_live(&self) -> bool {
         let state = self.state.lock();
         !state.broken && state.refused.is_none() && !state.sides.iter().any(|side| side.closed)
+    }
+
+    /// How often the side of that address has sent something.
+    pub(crate) fn sends_of(&self, name: u8) -> usize {
+        let state = self.state.lock();
+        self.side_of(name).map_or(0, |side| state.sides[side].sends)
     }
 
     /// Whether it joins these two.
@@ -300,6 +309,7 @@ impl Link for End {
         match self.wire.put_from(state, self.side, from) {
             0 => Err(ECONNRESET),
             taken => {
+                state.sides[self.side].sends += 1;
                 state.wake(1 - self.side);
                 Ok(taken)
             }
