@@ -28,6 +28,7 @@ use crate::mr::RemoteSlice;
 use crate::proto::fence::Ticket;
 use crate::proto::tag::Tags;
 use crate::sys::slot;
+use kernel::iov::{IovIterDest, IovIterSource};
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
@@ -357,6 +358,39 @@ impl Op {
             _ if from.is_empty() => Ok(()),
             Some(to) if end <= self.buffer.len() => to.write_at(self.buffer.offset() + at, from),
             _ => Err(EINVAL),
+        }
+    }
+
+    /// As [`Exposed::dest`], on `len` of its local bytes from byte `at` on, or the first of them; where it has none,
+    /// `EINVAL`.
+    pub(crate) fn local_dest<R>(
+        &self,
+        at: usize,
+        len: usize,
+        f: impl FnOnce(&mut IovIterDest<'_>) -> R,
+    ) -> Result<R> {
+        let (memory, at) = self.local(at, len)?;
+        memory.dest(at, len, f)
+    }
+
+    /// As [`Exposed::source`], likewise.
+    pub(crate) fn local_source<R>(
+        &self,
+        at: usize,
+        len: usize,
+        f: impl FnOnce(&mut IovIterSource<'_>) -> R,
+    ) -> Result<R> {
+        let (memory, at) = self.local(at, len)?;
+        memory.source(at, len, f)
+    }
+
+    /// Where `len` of its local bytes are, from byte `at` on. `EINVAL`: it has none there.
+    fn local(&self, at: usize, len: usize) -> Result<(&Exposed, usize)> {
+        let end = at.checked_add(len).ok_or(EINVAL)?;
+        let memory = self.buffer.memory().ok_or(EINVAL)?;
+        match end <= self.buffer.len() {
+            true => Ok((memory, self.buffer.offset() + at)),
+            false => Err(EINVAL),
         }
     }
 

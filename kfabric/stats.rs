@@ -129,6 +129,10 @@ pub(crate) struct TargetStats {
     pub(crate) strangers: Count,
     /// Bytes made durable.
     pub(crate) committed: Count,
+    /// Bytes that a link has put where they belong.
+    pub(crate) placed: Count,
+    /// Bytes that a link has taken from where they are.
+    pub(crate) gathered: Count,
     /// What peers did that the protocol forbids.
     pub(crate) violations: Violations,
 }
@@ -180,6 +184,8 @@ impl TargetStats {
             ("device_gone", self.device_gone.value()),
             ("strangers", self.strangers.value()),
             ("committed_bytes", self.committed.value()),
+            ("placed_bytes", self.placed.value()),
+            ("gathered_bytes", self.gathered.value()),
         ];
         debugfs::rows(f, &rows)?;
         self.violations.show(f)
@@ -236,12 +242,14 @@ mod tests {
             &stats.device_gone,
             &stats.strangers,
             &stats.committed,
+            &stats.placed,
+            &stats.gathered,
         ]) {
             count.add(n);
         }
         let expected = c"executed 1\nunknown_key 2\nstale_key 3\nguessed_key 4\n\
             out_of_range 5\nno_right 6\nmisaligned 7\nvolatile 8\ndevice_gone 9\nstrangers 10\n\
-            committed_bytes 11\nviolations 0\n";
+            committed_bytes 11\nplaced_bytes 12\ngathered_bytes 13\nviolations 0\n";
         assert!(*text(|f| stats.show(f))? == *expected);
         Ok(())
     }

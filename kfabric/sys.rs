@@ -31,6 +31,7 @@ pub mod context;
 pub mod copy;
 pub(crate) mod debugfs;
 pub(crate) mod global;
+pub(crate) mod iter;
 mod kvfree;
 pub(crate) mod lease;
 pub(crate) mod module;

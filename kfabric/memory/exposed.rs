@@ -8,11 +8,16 @@ use crate::{
     proto::atomic::Datatype,
     sys::{
         copy::{SharedBytes, Window, Word},
+        iter::Segments,
         pmem::Pmem,
     },
 };
 use core::mem::size_of;
-use kernel::{prelude::*, sync::Arc};
+use kernel::{
+    iov::{IovIterDest, IovIterSource},
+    prelude::*,
+    sync::Arc,
+};
 
 /// Memory in the fabric's hands: anybody may write to it at any moment.
 ///
@@ -161,6 +166,57 @@ impl Exposed {
             }),
             _ => self.with(offset, from.len(), |window| window.write(from)),
         }
+    }
+
+    /// Calls `f` with an iterator that stores to the bytes from `offset` on: `len` of them, or the first, if they are
+    /// in many pieces. Durable only after a commit.
+    ///
+    /// # Errors
+    /// - `EINVAL`: out of bounds.
+    /// - `ENODEV`: the device is gone.
+    /// - `EOPNOTSUPP`: no iterator stores as this memory wants it: a device's own, or one that is to be in no
+    ///   cache. [`Exposed::write_at`] does.
+    pub(crate) fn dest<R>(
+        &self,
+        offset: usize,
+        len: usize,
+        f: impl FnOnce(&mut IovIterDest<'_>) -> R,
+    ) -> Result<R> {
+        match &self.kind {
+            Kind::Pieces(_) if self.uncached => Err(EOPNOTSUPP),
+            Kind::Pieces(pieces) => Ok(pieces.segments(offset, len)?.dest(f)),
+            Kind::Device(_) => Err(EOPNOTSUPP),
+            Kind::Volatile(_) | Kind::Persistent(_) => self.with(offset, len, |window| {
+                Ok(Segments::of_window(window).ok_or(EOPNOTSUPP)?.dest(f))
+            }),
+        }
+    }
+
+    /// Calls `f` with an iterator that loads the bytes from `offset` on: `len` of them, or the first, if they are in
+    /// many pieces.
+    ///
+    /// # Errors
+    /// - `EINVAL`: out of bounds.
+    /// - `EOPNOTSUPP`: no iterator loads them: a device's own, or those of a medium, whose errors are to be
+    ///   caught. [`Exposed::read_at`] does.
+    pub(crate) fn source<R>(
+        &self,
+        offset: usize,
+        len: usize,
+        f: impl FnOnce(&mut IovIterSource<'_>) -> R,
+    ) -> Result<R> {
+        match &self.kind {
+            Kind::Volatile(bytes) => Segments::of_window(bytes.window().sub(offset, len)?)
+                .map(|segments| segments.source(f))
+                .ok_or(EOPNOTSUPP),
+            Kind::Pieces(pieces) => Ok(pieces.segments(offset, len)?.source(f)),
+            Kind::Persistent(_) | Kind::Device(_) => Err(EOPNOTSUPP),
+        }
+    }
+
+    /// Whether [`Exposed::source`] loads its bytes, which then can't fail but by bounds.
+    pub(crate) fn has_source(&self) -> bool {
+        matches!(self.kind, Kind::Volatile(_) | Kind::Pieces(_))
     }
 
     /// Loads the word at `offset` at once, in the CPU's byte order; an acquire.

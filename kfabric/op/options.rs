@@ -31,8 +31,9 @@ pub struct Options {
     pub silent: bool,
     /// Another post follows at once, so that the provider need not begin before that.
     ///
-    /// A hint, of which no provider makes use yet; after a refusal of the post that follows, too, another
-    /// must follow. Source: FI_MORE.
+    /// A hint. Over links what is posted so to a peer leaves together with what follows, in as few segments as it
+    /// fits; if nothing follows, it leaves all the same, some milliseconds later, and earlier if much of it waits.
+    /// A post that is refused is none that follows. Source: FI_MORE.
     pub more: bool,
 }
 

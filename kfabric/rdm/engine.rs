@@ -21,6 +21,7 @@ use crate::proto::violation::Violation;
 use crate::proto::wire::{Hello, Reason};
 use crate::provider::work::{self, WorkQueue};
 use crate::provider::{self, Cancelled, Match, Port, Rejected};
+use crate::stats::TargetStats;
 use crate::sys::reclaim;
 use kernel::prelude::*;
 use kernel::rbtree::{RBTree, RBTreeNode};
@@ -189,7 +190,12 @@ impl Shared {
 
     /// Counts what a peer has done that it may not.
     pub(super) fn count(&self, violation: Violation) {
-        self.port.domain().target_stats().violations.add(violation);
+        self.stats().violations.add(violation);
+    }
+
+    /// What is counted of its domain.
+    pub(super) fn stats(&self) -> &TargetStats {
+        self.port.domain().target_stats()
     }
 
     /// Which of its operations are here.

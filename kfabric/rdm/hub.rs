@@ -367,7 +367,7 @@ impl Stranger {
             let Some(room) = self.bytes.get_mut(self.have..end) else {
                 return Said::Nonsense(Malformed::Long.into());
             };
-            match self.link.receive(room) {
+            match self.link.receive_bytes(room) {
                 Ok(len @ 1..) => self.have += len,
                 Err(EAGAIN) => return Said::Nothing,
                 // As of a peer that has dialled at the same time, and has taken the other link.

@@ -9,8 +9,13 @@
 //! for a peer: what can't be done now is `EAGAIN`, and the waker is woken when it can.
 
 use crate::av::Name;
+use crate::sys::iter;
 use kernel::prelude::*;
 use kernel::sync::Arc;
+
+/// What a link puts bytes into, and takes them from: an iterator of the kernel's (`struct iov_iter`) over mapped
+/// bytes or pages of this host, good for the call alone.
+pub use kernel::iov::{IovIterDest, IovIterSource};
 
 /// Somebody who is to look at a link, or at those that peers make.
 pub trait Wake: Send + Sync {
@@ -35,22 +40,41 @@ pub trait Link: Send + Sync + 'static {
     /// Why it can't be made, or has broken: `ECONNREFUSED`, `ETIMEDOUT`, `EHOSTUNREACH` ...
     fn is_up(&self) -> Result<bool>;
 
-    /// Takes bytes to be sent, and says how many, at least one; `more`: others follow at once.
+    /// Takes the first bytes of `from`, which is not empty, to be sent, and says how many, at least one; `more`:
+    /// others follow at once.
+    ///
+    /// They are its own when it returns: what they were taken from may change then. How far `from` has advanced
+    /// does not matter.
     ///
     /// # Errors
     /// `EAGAIN`; others: the link is broken.
-    fn send(&self, bytes: &[u8], more: bool) -> Result<usize>;
+    fn send(&self, from: &mut IovIterSource<'_>, more: bool) -> Result<usize>;
 
-    /// Puts bytes that have come into `into`, which is not empty, and says how many; none: the peer
-    /// has ended the link.
+    /// Puts bytes that have come to the beginning of `into`, which is not empty, and says how many; none: the
+    /// peer has ended the link.
+    ///
+    /// It may be the memory of a region, or of a receive: when it returns, nothing is stored there any more. How
+    /// far `into` has advanced does not matter.
     ///
     /// # Errors
     /// `EAGAIN`; others: the link is broken.
-    fn receive(&self, into: &mut [u8]) -> Result<usize>;
+    fn receive(&self, into: &mut IovIterDest<'_>) -> Result<usize>;
 
     /// Ends it; `gently`: what was taken to be sent still goes. When it returns, the waker is let go
     /// of, and not woken any more. More than once does no harm.
     fn close(&self, gently: bool);
+}
+
+impl dyn Link + '_ {
+    /// As [`Link::send`], from a slice.
+    pub fn send_bytes(&self, bytes: &[u8], more: bool) -> Result<usize> {
+        iter::source(bytes, |from| self.send(from, more))
+    }
+
+    /// As [`Link::receive`], into a slice.
+    pub fn receive_bytes(&self, bytes: &mut [u8]) -> Result<usize> {
+        iter::dest(bytes, |into| self.receive(into))
+    }
 }
 
 /// Where links begin and end on this host: of one domain.

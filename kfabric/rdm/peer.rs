@@ -10,6 +10,7 @@
 //! | file | noun |
 //! |---|---|
 //! | `guest` | an operation of the peer that is under way here |
+//! | `landing` | where the payload of a frame lands |
 //! | `receive` | the frame that comes |
 //! | `send` | the frames that go |
 //! | `talk` | the conversation: the machine, its link, and what is under way |
@@ -33,9 +34,12 @@ use kernel::time::hrtimer::{
     HrTimer, HrTimerCallback, HrTimerCallbackContext, HrTimerRestart, RelativeSoftMode,
 };
 use kernel::time::Monotonic;
-use kernel::workqueue::{impl_has_work, new_work, Work, WorkItem};
+use kernel::workqueue::{
+    impl_has_delayed_work, impl_has_work, new_delayed_work, new_work, DelayedWork, Work, WorkItem,
+};
 
 mod guest;
+mod landing;
 mod receive;
 mod send;
 mod talk;
@@ -45,6 +49,14 @@ mod tests;
 use talk::Talk;
 
 pub(super) use send::part;
+
+/// How many operations wait for the one that was said to follow, before the worker is woken all the same; and for
+/// how long, in milliseconds.
+const TOGETHER: usize = 32;
+const PATIENCE_MS: u32 = 1;
+
+/// The number of the work that wakes the worker if nothing has followed.
+const LATE: u64 = 1;
 
 /// How many connection messages for a peer may wait for its worker.
 const LETTERS: usize = 8;
@@ -64,11 +76,15 @@ pub(super) struct Peer {
     timer: HrTimer<Peer>,
     #[pin]
     work: Work<Peer>,
+    #[pin]
+    late: DelayedWork<Peer, LATE>,
 }
 
 /// What others have for the worker.
 struct Inbox {
     posts: Chain,
+    /// How many of them wait for one that was said to follow at once, and for which the worker was not woken.
+    together: usize,
     /// Connection messages for the peer.
     letters: KVec<Message>,
     /// Arrivals that a receive has met; each is followed by it.
@@ -95,6 +111,19 @@ impl WorkItem for Peer {
         if again {
             this.queue();
         }
+    }
+}
+
+impl_has_delayed_work! {
+    impl HasDelayedWork<Self, 1> for Peer { self.late }
+}
+
+impl WorkItem<LATE> for Peer {
+    type Pointer = Arc<Peer>;
+
+    /// What was said to follow has not.
+    fn run(this: Arc<Peer>) {
+        this.queue();
     }
 }
 
@@ -131,6 +160,7 @@ impl Peer {
         let talk = Talk::new(engine, name, number)?;
         let inbox = Inbox {
             posts: Chain::new(),
+            together: 0,
             letters: KVec::with_capacity(LETTERS, GFP_KERNEL)?,
             pairs: Chain::new(),
             link: None,
@@ -147,6 +177,7 @@ impl Peer {
                 talk <- new_mutex!(talk, "kfi_talk"),
                 timer <- HrTimer::new(),
                 work <- new_work!("kfi_peer"),
+                late <- new_delayed_work!("kfi_peer_late"),
             }),
             GFP_KERNEL,
         )
@@ -167,16 +198,29 @@ impl Peer {
     }
 
     /// Leaves operations to the worker, in their order. Any context but hardirq.
+    ///
+    /// Who says that more follows at once ([`Options::more`]) does not wake it: it is woken by what follows, by
+    /// anything else that it is woken for, when [`TOGETHER`] of them wait, or after [`PATIENCE_MS`].
+    ///
+    /// [`Options::more`]: crate::op::Options::more
     pub(super) fn post(self: &Arc<Self>, mut ops: Chain) {
         let mut inbox = self.inbox.lock();
         if let Some(error) = inbox.closed {
             drop(inbox);
             return self.engine.end_all(&mut ops, error);
         }
+        let mut waits = false;
         while let Some(op) = ops.pop() {
+            waits = op.options().more;
             inbox.posts.push(op);
         }
-        self.engine.workers().enqueue(self.clone());
+        inbox.together += usize::from(waits);
+        let workers = self.engine.workers();
+        if !waits || inbox.together >= TOGETHER {
+            workers.enqueue(self.clone());
+        } else if inbox.together == 1 {
+            workers.enqueue_delayed::<_, LATE>(self.clone(), PATIENCE_MS);
+        }
     }
 
     /// Leaves a connection message for the peer to the worker. Any context but hardirq.
@@ -272,6 +316,7 @@ impl Peer {
         let (mut posts, mut pairs) = (inbox.posts.take(), inbox.pairs.take());
         let (link, letters) = (inbox.link.take(), core::mem::take(&mut inbox.letters));
         drop(inbox);
+        work::cancel_delayed::<_, LATE>(self);
         work::cancel(self);
         self.engine.end_all(&mut posts, error);
         while let Some((arrival, receive)) = pairs.pop().zip(pairs.pop()) {

@@ -170,9 +170,19 @@ impl<'a> Window<'a> {
         self.len
     }
 
+    /// Returns the address of the first byte.
+    pub(super) fn start(self) -> NonNull<u8> {
+        self.ptr
+    }
+
     /// Returns where they are.
     pub(super) fn source(self) -> Source {
         self.source
+    }
+
+    /// Returns whether they are stored as any bytes of memory are.
+    pub(super) fn is_plain(self) -> bool {
+        self.source != Source::Device && self.stores == Stores::Cached
     }
 
     /// Returns whether some byte is in both.

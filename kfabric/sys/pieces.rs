@@ -10,6 +10,7 @@
 use super::{
     bindings as door,
     copy::{Source, Window},
+    iter::Segments,
     kvfree,
 };
 use crate::proto::pieces::Runs;
@@ -407,6 +408,32 @@ impl Pieces {
             }
         }
         Ok(())
+    }
+
+    /// The first of `len` bytes from `offset` on, for an iterator. Any context.
+    ///
+    /// # Errors
+    /// - `EINVAL`: out of bounds.
+    pub(crate) fn segments(&self, offset: usize, len: usize) -> Result<Segments<'_>> {
+        let mut segments = match self.places.first() {
+            Some(Place::Pages(..)) => Segments::pages(),
+            _ => Segments::mapped(),
+        };
+        for run in Runs::new(&self.ends, offset, len).ok_or(EINVAL)? {
+            let there_is_room = match self.places.get(run.piece).ok_or(EINVAL)? {
+                // SAFETY: By the type invariant the run is in the bytes of the piece, which are there as long as
+                // `self`, and to which no reference exists.
+                Place::Mapped(ptr) => unsafe { segments.add_mapped(ptr.add(run.skip), run.len) },
+                // SAFETY: As above: the run is in the pages of the piece.
+                Place::Pages(page, start) => unsafe {
+                    segments.add_pages(*page, start + run.skip, run.len)
+                },
+            };
+            if !there_is_room {
+                break;
+            }
+        }
+        Ok(segments)
     }
 
     /// Calls `f` with a window on `len` bytes from `offset`, which must be in one piece. Any context.

@@ -5,7 +5,8 @@
 use kernel::bindings;
 use kernel::prelude::*;
 use kernel::sync::Arc;
-use kernel::workqueue::{HasWork, RawWorkItem, Work, WorkItem};
+use kernel::time::{msecs_to_jiffies, Msecs};
+use kernel::workqueue::{HasDelayedWork, HasWork, RawDelayedWorkItem, RawWorkItem, Work, WorkItem};
 
 /// Waits until `work` neither runs nor waits to run. Sleeps; process context, not from the work.
 pub fn flush<T: ?Sized>(work: &Work<T>) {
@@ -29,6 +30,28 @@ where
     if pending {
         // SAFETY: Queueing turned an `Arc<T>` into a raw pointer, which the work would have turned
         // back; it will not run any more.
+        drop(unsafe { Arc::from_raw(raw.cast_const()) });
+    }
+}
+
+/// As [`cancel`], of the delayed work of `item` that has this number.
+pub(crate) fn cancel_delayed<T, const ID: u64>(item: &Arc<T>)
+where
+    T: HasDelayedWork<T, ID> + WorkItem<ID, Pointer = Arc<T>>,
+{
+    let raw = Arc::as_ptr(item).cast_mut();
+    // SAFETY: As in `cancel`.
+    let work = unsafe { T::raw_get_work(raw) };
+    // SAFETY: The work is initialised, as part of a valid `T`, and stays so meanwhile; it is that of a delayed work.
+    let pending = unsafe {
+        bindings::cancel_delayed_work_sync(kernel::container_of!(
+            Work::raw_get(work),
+            bindings::delayed_work,
+            work
+        ))
+    };
+    if pending {
+        // SAFETY: As in `cancel`.
         drop(unsafe { Arc::from_raw(raw.cast_const()) });
     }
 }
@@ -66,6 +89,20 @@ impl WorkQueue {
         // SAFETY: The work queue lives as long as `self`.
         let queue = unsafe { kernel::workqueue::Queue::from_raw(self.0.as_ptr()) };
         queue.enqueue(item).is_ok()
+    }
+
+    /// Queues the delayed work of `item` that has this number, in so many milliseconds and at most two ticks more;
+    /// `false` if it waits already. Any context.
+    pub(crate) fn enqueue_delayed<T, const ID: u64>(&self, item: Arc<T>, delay: Msecs) -> bool
+    where
+        T: WorkItem<ID, Pointer = Arc<T>>,
+        Arc<T>: RawDelayedWorkItem<ID, EnqueueOutput = core::result::Result<(), Arc<T>>>
+            + Send
+            + 'static,
+    {
+        // SAFETY: The work queue lives as long as `self`.
+        let queue = unsafe { kernel::workqueue::Queue::from_raw(self.0.as_ptr()) };
+        queue.enqueue_delayed(item, msecs_to_jiffies(delay)).is_ok()
     }
 
     /// Waits until no item is left; none but items may queue meanwhile. Sleeps; process context, not

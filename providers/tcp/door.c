@@ -27,6 +27,7 @@
 #include <linux/netdevice.h>
 #include <linux/slab.h>
 #include <linux/tcp.h>
+#include <linux/uio.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 #include <net/ipv6.h>
@@ -585,8 +586,7 @@ static int kfi_tcp_broken(struct kfi_tcp_socket *ks, int error)
 /**
  * kfi_tcp_send() - queue bytes to be sent
  * @ks: the socket
- * @from: the bytes
- * @len: how many
+ * @from: the bytes, which are copied; it is left as it is
  * @more: others follow at once
  *
  * Process context, may sleep, but not until there is room.
@@ -594,13 +594,16 @@ static int kfi_tcp_broken(struct kfi_tcp_socket *ks, int error)
  * Return: how many were taken; -EAGAIN if none, wake is called then; why the socket
  * is broken.
  */
-long kfi_tcp_send(struct kfi_tcp_socket *ks, const void *from, size_t len, bool more)
+long kfi_tcp_send(struct kfi_tcp_socket *ks, const struct iov_iter *from, bool more)
 {
-	struct msghdr msg = { .msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0) };
-	struct kvec vec = { .iov_base = (void *)from, .iov_len = min_t(size_t, len, MAX_RW_COUNT) };
+	struct msghdr msg = {
+		.msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0),
+		.msg_iter = *from,
+	};
 	int ret;
 
-	ret = kernel_sendmsg(ks->sock, &msg, &vec, 1, vec.iov_len);
+	iov_iter_truncate(&msg.msg_iter, MAX_RW_COUNT);
+	ret = sock_sendmsg(ks->sock, &msg);
 	if (ret >= 0 || ret == -EAGAIN)
 		return ret;
 	return kfi_tcp_broken(ks, ret);
@@ -609,21 +612,20 @@ long kfi_tcp_send(struct kfi_tcp_socket *ks, const void *from, size_t len, bool 
 /**
  * kfi_tcp_receive() - take bytes that have come
  * @ks: the socket
- * @into: where they are put
- * @len: how many fit there
+ * @into: where they are put, from its beginning on; it is left as it is
  *
  * Process context, may sleep, but not until there are some.
  *
  * Return: how many; 0 if the peer has ended; -EAGAIN if there are none, wake is called
  * then; why the socket is broken, once all bytes have been taken that came before.
  */
-long kfi_tcp_receive(struct kfi_tcp_socket *ks, void *into, size_t len)
+long kfi_tcp_receive(struct kfi_tcp_socket *ks, const struct iov_iter *into)
 {
-	struct kvec vec = { .iov_base = into, .iov_len = min_t(size_t, len, MAX_RW_COUNT) };
-	struct msghdr msg = {};
+	struct msghdr msg = { .msg_iter = *into };
 	int ret;
 
-	ret = kernel_recvmsg(ks->sock, &msg, &vec, 1, vec.iov_len, MSG_DONTWAIT);
+	iov_iter_truncate(&msg.msg_iter, MAX_RW_COUNT);
+	ret = sock_recvmsg(ks->sock, &msg, MSG_DONTWAIT);
 	if (ret > 0 || ret == -EAGAIN)
 		return ret;
 	/* Who has been told why it broke is told next that it has ended. */

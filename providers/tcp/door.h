@@ -4,6 +4,7 @@
 
 #include <linux/types.h>
 
+struct iov_iter;
 struct net;
 struct kfi_tcp_socket;
 
@@ -44,8 +45,8 @@ struct kfi_tcp_socket *kfi_tcp_accept(struct kfi_tcp_socket *listener,
 void kfi_tcp_lock(struct kfi_tcp_socket *ks);
 void kfi_tcp_unlock(struct kfi_tcp_socket *ks);
 int kfi_tcp_state(struct kfi_tcp_socket *ks);
-long kfi_tcp_send(struct kfi_tcp_socket *ks, const void *from, size_t len, bool more);
-long kfi_tcp_receive(struct kfi_tcp_socket *ks, void *into, size_t len);
+long kfi_tcp_send(struct kfi_tcp_socket *ks, const struct iov_iter *from, bool more);
+long kfi_tcp_receive(struct kfi_tcp_socket *ks, const struct iov_iter *into);
 void kfi_tcp_close(struct kfi_tcp_socket *ks, bool gently);
 void kfi_tcp_free(struct kfi_tcp_socket *ks);
 

@@ -8,11 +8,12 @@
 use core::cell::UnsafeCell;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::ptr::NonNull;
+use kernel::bindings::iov_iter;
 use kernel::error::{from_err_ptr, to_result};
 use kernel::prelude::*;
 use kernel::sync::Arc;
 use kfabric::info::Namespace;
-use kfabric::provider::link::Wake;
+use kfabric::provider::link::{IovIterDest, IovIterSource, Wake};
 
 /// `struct net`.
 #[repr(C)]
@@ -67,8 +68,8 @@ extern "C" {
     fn kfi_tcp_lock(socket: *mut RawSocket);
     fn kfi_tcp_unlock(socket: *mut RawSocket);
     fn kfi_tcp_state(socket: *mut RawSocket) -> c_int;
-    fn kfi_tcp_send(socket: *mut RawSocket, from: *const c_void, len: usize, more: bool) -> c_long;
-    fn kfi_tcp_receive(socket: *mut RawSocket, into: *mut c_void, len: usize) -> c_long;
+    fn kfi_tcp_send(socket: *mut RawSocket, from: *const iov_iter, more: bool) -> c_long;
+    fn kfi_tcp_receive(socket: *mut RawSocket, into: *const iov_iter) -> c_long;
     fn kfi_tcp_close(socket: *mut RawSocket, gently: bool);
     fn kfi_tcp_free(socket: *mut RawSocket);
 }
@@ -317,22 +318,23 @@ impl Socket {
         Ok(state > 0)
     }
 
-    /// Takes bytes to be sent, and says how many; `more`: others follow at once.
+    /// Takes the first bytes of `from` to be sent, and says how many; `more`: others follow at once.
     ///
     /// # Errors
     /// `EAGAIN`: there is no room, and when there is some, somebody is woken. Others: why it is broken.
-    pub(crate) fn send(&self, bytes: &[u8], more: bool) -> Result<usize> {
-        // SAFETY: By the invariant it is a socket; the bytes are copied.
-        count(unsafe { kfi_tcp_send(self.raw.as_ptr(), bytes.as_ptr().cast(), bytes.len(), more) })
+    pub(crate) fn send(&self, from: &mut IovIterSource<'_>, more: bool) -> Result<usize> {
+        // SAFETY: By the invariant it is a socket; by its own the iterator may be loaded from, and the bytes are
+        // copied.
+        count(unsafe { kfi_tcp_send(self.raw.as_ptr(), from.as_raw(), more) })
     }
 
-    /// Puts bytes that have come into `into`, and says how many; none: the peer has ended.
+    /// Puts bytes that have come to the beginning of `into`, and says how many; none: the peer has ended.
     ///
     /// # Errors
     /// `EAGAIN`: there are none. Others: why it is broken, after all that came before.
-    pub(crate) fn receive(&self, into: &mut [u8]) -> Result<usize> {
-        // SAFETY: By the invariant it is a socket; no more bytes are stored than `into` has.
-        count(unsafe { kfi_tcp_receive(self.raw.as_ptr(), into.as_mut_ptr().cast(), into.len()) })
+    pub(crate) fn receive(&self, into: &mut IovIterDest<'_>) -> Result<usize> {
+        // SAFETY: By the invariant it is a socket; by its own the iterator may be stored to.
+        count(unsafe { kfi_tcp_receive(self.raw.as_ptr(), into.as_raw()) })
     }
 
     /// Ends it, and lets go of who is woken. More than once does no harm.

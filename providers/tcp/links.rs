@@ -10,7 +10,7 @@ use core::net::SocketAddr;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 use kfabric::info::Namespace;
-use kfabric::provider::link::{Link, Links, Wake, MAX_ADDRESS};
+use kfabric::provider::link::{IovIterDest, IovIterSource, Link, Links, Wake, MAX_ADDRESS};
 
 const _: () = assert!(Address::MAX <= MAX_ADDRESS);
 
@@ -101,11 +101,11 @@ impl Link for Stream {
         self.0.is_up()
     }
 
-    fn send(&self, bytes: &[u8], more: bool) -> Result<usize> {
-        self.0.send(bytes, more)
+    fn send(&self, from: &mut IovIterSource<'_>, more: bool) -> Result<usize> {
+        self.0.send(from, more)
     }
 
-    fn receive(&self, into: &mut [u8]) -> Result<usize> {
+    fn receive(&self, into: &mut IovIterDest<'_>) -> Result<usize> {
         self.0.receive(into)
     }
 
@@ -220,7 +220,7 @@ mod tests {
             for (offset, to) in piece[..len].iter_mut().enumerate() {
                 *to = byte(at + offset);
             }
-            match unless_again(link.send(&piece[..len], at + len < end))? {
+            match unless_again(link.send_bytes(&piece[..len], at + len < end))? {
                 Some(sent) => at += sent,
                 None => break,
             }
@@ -231,7 +231,7 @@ mod tests {
     /// Receives from `at` on what is there, and compares it. Where it got, and whether it was the end.
     fn receive(link: &dyn Link, mut at: usize) -> Result<(usize, bool)> {
         let mut piece = KVec::from_elem(0, PIECE + 1, GFP_KERNEL)?;
-        while let Some(len) = unless_again(link.receive(&mut piece))? {
+        while let Some(len) = unless_again(link.receive_bytes(&mut piece))? {
             if len == 0 {
                 return Ok((at, true));
             }
@@ -305,8 +305,8 @@ mod tests {
             until(|| Ok(alice.is_up()?.then_some(())))?;
             assert_eq!(bob.is_up(), Ok(true));
             assert_eq!(there.accept().err(), Some(EAGAIN));
-            assert_eq!(alice.receive(&mut [0]), Err(EAGAIN));
-            assert_eq!(bob.receive(&mut [0]), Err(EAGAIN));
+            assert_eq!(alice.receive_bytes(&mut [0]), Err(EAGAIN));
+            assert_eq!(bob.receive_bytes(&mut [0]), Err(EAGAIN));
         }
         Ok(())
     }
@@ -356,7 +356,7 @@ mod tests {
             Ok(ended.then_some(()))
         })?;
         assert_eq!(received, sent);
-        assert_eq!(bob.receive(&mut [0]), Ok(0));
+        assert_eq!(bob.receive_bytes(&mut [0]), Ok(0));
         bob.close(true);
         Ok(())
     }
@@ -381,7 +381,7 @@ mod tests {
         })?;
         // It was let go of with bytes unread: that may be answered by a reset.
         let end = until(|| {
-            unless_again(bob.receive(&mut [0])).or_else(|error| match error {
+            unless_again(bob.receive_bytes(&mut [0])).or_else(|error| match error {
                 ECONNRESET | EPIPE => Ok(Some(0)),
                 other => Err(other),
             })
@@ -401,15 +401,15 @@ mod tests {
                 alice.close(false);
                 alice.close(true);
                 assert_eq!(alice.is_up(), Err(ECONNABORTED));
-                assert!(alice.send(&[0], false).is_err());
-                assert!(alice.receive(&mut [0]).is_err());
+                assert!(alice.send_bytes(&[0], false).is_err());
+                assert!(alice.receive_bytes(&mut [0]).is_err());
             }
             drop(alice);
             bell.wait(0)?;
             assert_eq!(broken(&*bob), Ok(ECONNRESET));
             for _ in 0..2 {
-                assert_eq!(bob.receive(&mut [0]), Err(ECONNRESET));
-                assert_eq!(bob.send(&[0], false), Err(ECONNRESET));
+                assert_eq!(bob.receive_bytes(&mut [0]), Err(ECONNRESET));
+                assert_eq!(bob.send_bytes(&[0], false), Err(ECONNRESET));
                 assert_eq!(bob.is_up(), Err(ECONNRESET));
             }
         }
@@ -509,7 +509,7 @@ mod tests {
         fn run(this: Arc<Sender>) {
             while this.stop.load(Relaxed) == 0 {
                 // In the end there is no peer any more.
-                let _ = this.link.send(&[0], false);
+                let _ = this.link.send_bytes(&[0], false);
                 fsleep(Delta::from_micros(100));
             }
         }
@@ -546,7 +546,7 @@ mod tests {
             let inside = Atomic::new(0);
             let slow = Arc::new(Slow { inside }, GFP_KERNEL)?;
             bob.attach(slow.clone());
-            unless_again(bob.receive(&mut [0; 64]))?;
+            unless_again(bob.receive_bytes(&mut [0; 64]))?;
             // On another CPU it is seen at its work, which sleeping would miss.
             let mut looks = 0..5000;
             while slow.inside.load(Relaxed) == 0 && looks.next().is_some() {

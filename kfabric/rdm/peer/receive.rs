@@ -4,6 +4,7 @@
 
 use super::super::{atomic, verdict};
 use super::guest::{let_go, Held, State, Wish};
+use super::landing::{Landing, Payload};
 use super::talk::{deliver, finish, Talk, LETTERS, LIMITS};
 use super::Peer;
 use crate::cm::Message;
@@ -30,11 +31,11 @@ pub(super) struct Reception {
 }
 
 /// A frame whose header is here.
-#[derive(Clone, Copy)]
 struct Frame {
     header: Header,
     /// What it asks for; `None`: it is a hello.
     action: Option<Action>,
+    landing: Landing,
 }
 
 impl Reception {
@@ -51,7 +52,10 @@ impl Reception {
 
     /// Forgets the frame that had begun, with its link.
     pub(super) fn reset(&mut self) {
-        (self.have, self.frame) = (0, None);
+        self.have = 0;
+        if let Some(frame) = self.frame.take() {
+            frame.landing.forget();
+        }
     }
 
     /// Where the next bytes go; `None`: all of the part that comes is here.
@@ -91,10 +95,10 @@ impl Talk {
     /// Receives a frame, and does what it asks for.
     fn receive_one(&mut self, peer: &Arc<Peer>, now: u64) -> Result<(), Stop> {
         loop {
-            self.gather(now)?;
+            self.gather(peer, now)?;
             if let Some(frame) = self.reception.frame.take() {
                 self.reception.have = 0;
-                return self.payload_is_here(peer, now, &frame);
+                return self.payload_is_here(peer, now, frame);
             }
             self.reception.have = 0;
             let frame = self.header_is_here(peer, now)?;
@@ -106,15 +110,39 @@ impl Talk {
     }
 
     /// Reads until the part that comes is here.
-    fn gather(&mut self, now: u64) -> Result<(), Stop> {
+    fn gather(&mut self, peer: &Arc<Peer>, now: u64) -> Result<(), Stop> {
         let Some(current) = self.link.as_ref().filter(|current| current.up) else {
             return Err(Stop::Empty);
         };
-        while let Some(room) = self.reception.room() {
-            match current.link.receive(room) {
+        let (id, link) = (current.id, &*current.link);
+        loop {
+            let landed = match &self.reception.frame {
+                Some(Frame {
+                    header,
+                    action: Some(action),
+                    landing,
+                }) => self.land(peer, link, (header, action, landing), self.reception.have),
+                _ => Ok(None),
+            };
+            let received = match (landed, self.reception.room()) {
+                (Ok(Some(received)), _) => {
+                    let placed = received.unwrap_or(0) as u64;
+                    peer.engine.stats().placed.add(placed);
+                    received
+                }
+                (Ok(None), Some(room)) => link.receive_bytes(room),
+                (Ok(None), None) => return Ok(()),
+                (Err(turn), _) => {
+                    if let Some(frame) = &mut self.reception.frame {
+                        frame.landing.turn(turn);
+                    }
+                    continue;
+                }
+            };
+            match received {
                 Ok(len @ 1..) => {
                     self.reception.have += len;
-                    self.machine.heard(now, current.id);
+                    self.machine.heard(now, id);
                 }
                 Err(EAGAIN) => return Err(Stop::Empty),
                 Ok(0) | Err(_) => {
@@ -123,7 +151,6 @@ impl Talk {
                 }
             }
         }
-        Ok(())
     }
 
     /// A header is here; the frame, if its payload is awaited.
@@ -132,8 +159,11 @@ impl Talk {
         let parsed = Header::parse(&self.reception.header, LIMITS.frame, crc);
         let header = parsed.map_err(|malformed| self.broke(peer, now, malformed.into()))?;
         if header.kind == wire::Kind::Hello {
-            let action = None;
-            return Ok(Some(Frame { header, action }));
+            return Ok(Some(Frame {
+                header,
+                action: None,
+                landing: Landing::buffer(),
+            }));
         }
         let Some(id) = self.link.as_ref().map(|current| current.id) else {
             return Err(Stop::Lost);
@@ -144,8 +174,12 @@ impl Talk {
                 Action::Nothing => return Ok(None),
                 Action::Events => self.events(peer, now),
                 action => {
-                    let action = Some(action);
-                    return Ok(Some(Frame { header, action }));
+                    let landing = self.landing(&header, &action);
+                    return Ok(Some(Frame {
+                        header,
+                        action: Some(action),
+                        landing,
+                    }));
                 }
             }
         }
@@ -164,7 +198,7 @@ impl Talk {
     }
 
     /// All of a frame is here.
-    fn payload_is_here(&mut self, peer: &Arc<Peer>, now: u64, frame: &Frame) -> Result<(), Stop> {
+    fn payload_is_here(&mut self, peer: &Arc<Peer>, now: u64, frame: Frame) -> Result<(), Stop> {
         // Taken out, so that the rest can be changed meanwhile.
         let payload = core::mem::replace(&mut self.reception.payload, KVVec::new());
         let done = match payload.get(..frame.header.len as usize) {
@@ -179,7 +213,7 @@ impl Talk {
         &mut self,
         peer: &Arc<Peer>,
         now: u64,
-        frame: &Frame,
+        frame: Frame,
         bytes: &[u8],
     ) -> Result<(), Stop> {
         let hello = frame.action.is_none();
@@ -189,7 +223,7 @@ impl Talk {
         let Some(action) = frame.action else {
             return self.greeting(peer, now, bytes);
         };
-        let how = self.execute(peer, &action, bytes);
+        let how = self.execute(peer, &action, frame.landing, bytes);
         self.machine
             .executed(now, how)
             .map_err(|violation| self.blame(peer, violation))?;
@@ -215,7 +249,15 @@ impl Talk {
     }
 
     /// Does what a frame asks for.
-    fn execute(&mut self, peer: &Arc<Peer>, action: &Action, bytes: &[u8]) -> Executed {
+    fn execute(
+        &mut self,
+        peer: &Arc<Peer>,
+        action: &Action,
+        landing: Landing,
+        bytes: &[u8],
+    ) -> Executed {
+        let (payload, proxy) = landing.into_payload(bytes);
+        let bytes = payload.bytes();
         match *action {
             Action::Nothing | Action::Events | Action::Discard => done(),
             Action::Message { context, .. } if context == LETTERS => read_letter(peer, bytes),
@@ -241,7 +283,7 @@ impl Talk {
                 offset,
                 last,
                 ..
-            } => self.piece(token, offset, last, bytes),
+            } => self.piece(token, offset, last, &payload),
             Action::Write {
                 token,
                 target,
@@ -252,14 +294,16 @@ impl Talk {
                 commit,
                 data,
             } => {
-                if let (true, Some(whole)) = (first, whole) {
+                if let Some(proxy) = proxy {
+                    self.put_guest(token, State::Write(proxy));
+                } else if let (true, Some(whole), Payload::Here(_)) = (first, whole, &payload) {
                     let wish = access(Kind::Write, commit, None, target, whole);
                     match wish.and_then(|wish| self.stand_in(token, wish)) {
                         Ok(proxy) => self.put_guest(token, State::Write(proxy)),
                         Err(failure) => return failed(&failure),
                     }
                 }
-                self.write(peer, token, piece, last.then_some(data), bytes)
+                self.write(peer, token, piece, last.then_some(data), &payload)
             }
             Action::Commit {
                 token,
@@ -296,7 +340,7 @@ impl Talk {
                 failed(&Failure::not_executed(EOPNOTSUPP))
             }
             Action::ReadData { op, offset, .. } => match self.posted(op) {
-                Some(op) => stored(op.write_local(offset as usize, bytes)),
+                Some(op) => stored(payload.store(|bytes| op.write_local(offset as usize, bytes))),
                 None => done(),
             },
             Action::AtomicData { op, .. } => match self.posted(op) {
@@ -374,11 +418,11 @@ impl Talk {
     }
 
     /// A piece of a message has come that was asked for.
-    fn piece(&mut self, token: Token, offset: u64, last: bool, bytes: &[u8]) -> Executed {
+    fn piece(&mut self, token: Token, offset: u64, last: bool, payload: &Payload<'_>) -> Executed {
         let Some(State::Receiving { receive, .. }) = self.guest(token) else {
             return failed(&Failure::unknown(ECANCELED));
         };
-        let placed = receive.write_local(offset as usize, bytes);
+        let placed = payload.store(|bytes| receive.write_local(offset as usize, bytes));
         if placed.is_ok() && !last {
             return done();
         }
@@ -393,7 +437,7 @@ impl Talk {
     }
 
     /// A proxy for an operation of the peer.
-    fn stand_in(&mut self, token: Token, wish: Wish) -> Result<Operation, Failure> {
+    pub(super) fn stand_in(&self, token: Token, wish: Wish) -> Result<Operation, Failure> {
         let proxy = self.proxies.take(token, wish);
         proxy.map_err(Failure::not_executed)
     }
@@ -429,24 +473,31 @@ impl Talk {
         token: Token,
         piece: Range,
         last: Option<Option<(u16, u64)>>,
-        bytes: &[u8],
+        payload: &Payload<'_>,
     ) -> Executed {
-        let Some(State::Write(mut proxy)) = self.take_guest(token).map(|guest| guest.state) else {
-            return failed(&Failure::unknown(ECANCELED));
+        let proxy = match (self.take_guest(token).map(|guest| guest.state), payload) {
+            (Some(State::Write(proxy)), Payload::Refused(failure)) => {
+                let_go(proxy);
+                return failed(failure);
+            }
+            (_, Payload::Refused(failure)) => return failed(failure),
+            (Some(State::Write(proxy)), _) => proxy,
+            _ => return failed(&Failure::unknown(ECANCELED)),
         };
+        let mut proxy = proxy;
         let region = match peer.engine.port().admit_piece(&proxy) {
             Ok(region) => region,
             Err(failure) => {
                 let first = proxy.remote().map(|remote| remote.offset()) == Some(piece.offset);
                 let_go(proxy);
                 // A region that is closed meanwhile has some of the bytes.
-                return failed(&match first {
+                return failed(&match first && matches!(payload, Payload::Here(_)) {
                     true => failure,
                     false => Failure::unknown(failure.error),
                 });
             }
         };
-        let placed = region.memory().write_at(piece.offset as usize, bytes);
+        let placed = payload.store(|bytes| region.memory().write_at(piece.offset as usize, bytes));
         match last {
             None if placed.is_ok() => {
                 self.put_guest(token, State::Write(proxy));
@@ -603,7 +654,7 @@ fn message(tag: Option<u64>, data: Option<u64>, len: u64) -> Wish {
 }
 
 /// The proxy of an access.
-fn access(
+pub(super) fn access(
     kind: Kind,
     commit: bool,
     data: Option<(u16, u64)>,

@@ -2,19 +2,24 @@
 
 //! The frames that go: made one after another, and handed to the link as it takes them.
 //!
-//! Several small ones leave together. A frame that was made is sent before the next one, or the
-//! link is lost.
+//! Several small ones leave together. A long payload does not go through the buffer: the link takes it from the
+//! memory that it is in, when there is room, which is sought and checked anew for each part. A frame that was made
+//! is sent before the next one, or the link is lost.
 
-use super::super::link::Link;
+use super::super::link::{IovIterSource, Link};
 use super::super::verdict;
 use super::guest::State;
+use super::landing::SHORTEST;
 use super::talk::{Talk, LIMITS};
 use super::Peer;
+use crate::memory::Exposed;
+use crate::mr::Region;
 use crate::op::Failure;
 use crate::proto::peer::incoming::Token;
 use crate::proto::peer::{Payload, Transmit};
 use crate::proto::wire::hello::MAX;
 use crate::proto::wire::{self, crc, Header, Kind, Reason};
+use crate::sys::lease::Lease;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
@@ -37,6 +42,25 @@ pub(super) struct Transmission {
     bytes: KVVec<u8>,
     /// Those before it were taken by the link.
     from: usize,
+    /// The payload of the last of them, if it is not among them.
+    tail: Option<Tail>,
+}
+
+/// A payload that the link takes from where it is.
+#[derive(Clone, Copy)]
+struct Tail {
+    payload: Payload,
+    len: usize,
+    /// So many bytes were taken by the link.
+    sent: usize,
+}
+
+/// Why not all was handed over.
+enum Unsent {
+    /// The link takes no more, or is broken.
+    Link(Error),
+    /// Bytes of the tail can't be had.
+    Lost(Lost),
 }
 
 impl Transmission {
@@ -44,6 +68,7 @@ impl Transmission {
         Ok(Transmission {
             bytes: KVVec::with_capacity(ROOM, GFP_KERNEL)?,
             from: 0,
+            tail: None,
         })
     }
 
@@ -51,6 +76,7 @@ impl Transmission {
     pub(super) fn reset(&mut self) {
         self.bytes.clear();
         self.from = 0;
+        self.tail = None;
     }
 
     /// Whether the link has taken all.
@@ -60,7 +86,7 @@ impl Transmission {
 
     /// Whether any other frame finds room.
     fn has_room(&self) -> bool {
-        self.bytes.len() <= SMALL
+        self.bytes.len() <= SMALL && self.tail.is_none()
     }
 
     /// Adds a frame whose payload `fill` puts there.
@@ -88,12 +114,24 @@ impl Transmission {
         Ok(())
     }
 
-    /// Hands over what waits. `EAGAIN`: the link takes no more; others: it is broken.
-    pub(super) fn flush(&mut self, link: &dyn Link) -> Result {
+    /// Adds the header of a frame whose payload follows from where it is.
+    fn push_tail(&mut self, header: &Header, payload: Payload) -> Result {
+        self.bytes
+            .extend_from_slice(&header.emit(false), GFP_KERNEL)?;
+        self.tail = Some(Tail {
+            payload,
+            len: header.len as usize,
+            sent: 0,
+        });
+        Ok(())
+    }
+
+    /// Hands over what waits in the buffer. `EAGAIN`: the link takes no more; others: it is broken.
+    fn flush_bytes(&mut self, link: &dyn Link) -> Result {
+        let more = self.tail.is_some();
         while let Some(rest) = self.bytes.get(self.from..).filter(|rest| !rest.is_empty()) {
-            self.from += link.send(rest, false)?;
+            self.from += link.send_bytes(rest, more)?;
         }
-        self.reset();
         Ok(())
     }
 }
@@ -106,11 +144,18 @@ impl Talk {
             let Some(current) = self.link.as_ref().filter(|current| current.up) else {
                 return false;
             };
-            let link = current.link.clone();
-            match self.transmission.flush(&*link) {
+            let (id, link) = (current.id, current.link.clone());
+            match self.flush(peer, &*link) {
                 Ok(()) => {}
-                Err(EAGAIN) => return false,
-                Err(_) => {
+                Err(Unsent::Link(EAGAIN)) => return false,
+                Err(Unsent::Lost(lost)) => {
+                    // A part of the frame has gone: nothing else may follow it.
+                    self.lose(now);
+                    self.tell_lost(now, lost);
+                    self.events(peer, now);
+                    return true;
+                }
+                Err(Unsent::Link(_)) => {
                     // The peer may have said why.
                     while self.receive(peer, now, budget) {}
                     if self.link.is_some() {
@@ -119,17 +164,12 @@ impl Talk {
                     return true;
                 }
             }
-            let id = current.id;
             if let Err(lost) = self.fill(peer, now) {
                 // What was made of it has a number already.
-                match lost {
-                    Lost::Local => self.machine.fail_source(now),
-                    Lost::Source(token, error) => {
-                        let failure = Failure::unknown(error);
-                        self.machine
-                            .reply(token, Err(verdict::failure_told(&failure)));
-                        self.lose(now);
-                    }
+                let links_too = matches!(lost, Lost::Source(..));
+                self.tell_lost(now, lost);
+                if links_too {
+                    self.lose(now);
                 }
                 self.events(peer, now);
                 return true;
@@ -143,6 +183,92 @@ impl Talk {
             }
         }
         true
+    }
+
+    /// Has the machine know that bytes of a frame can't be had any more.
+    fn tell_lost(&mut self, now: u64, lost: Lost) {
+        match lost {
+            Lost::Local => self.machine.fail_source(now),
+            Lost::Source(token, error) => {
+                let failure = Failure::unknown(error);
+                let failure = Err(verdict::failure_told(&failure));
+                self.machine.reply(token, failure);
+            }
+        }
+    }
+
+    /// Hands over what waits.
+    fn flush(&mut self, peer: &Peer, link: &dyn Link) -> Result<(), Unsent> {
+        self.transmission.flush_bytes(link).map_err(Unsent::Link)?;
+        while let Some(tail) = self.transmission.tail.filter(|tail| tail.sent < tail.len) {
+            let sent = self
+                .hand_over(peer, &tail, |from| link.send(from, false))
+                .map_err(|error| Unsent::Lost(lost(&tail.payload, error)))?
+                .map_err(Unsent::Link)?;
+            peer.engine.stats().gathered.add(sent as u64);
+            if let Some(tail) = &mut self.transmission.tail {
+                tail.sent += sent;
+            }
+        }
+        self.transmission.reset();
+        Ok(())
+    }
+
+    /// Hands over what waits, over a link that is not used any more; whether all of it went.
+    pub(super) fn flush_last(&mut self, peer: &Peer, link: &dyn Link) -> bool {
+        self.flush(peer, link).is_ok()
+    }
+
+    /// Calls `send` with the first bytes of a tail that were not sent.
+    fn hand_over<R>(
+        &self,
+        peer: &Peer,
+        tail: &Tail,
+        send: impl FnOnce(&mut IovIterSource<'_>) -> R,
+    ) -> Result<R> {
+        let left = tail.len - tail.sent;
+        match tail.payload {
+            Payload::Local { op, offset } => {
+                let op = self.posted(op).ok_or(EINVAL)?;
+                op.local_source(offset as usize + tail.sent, left, send)
+            }
+            Payload::Source { token, offset } => {
+                let (region, at) = self.source(peer, token, offset)?;
+                region.memory().source(at + tail.sent, left, send)
+            }
+            _ => Err(EINVAL),
+        }
+    }
+
+    /// Whether the link can take the payload of a frame from where it is.
+    fn is_gathered(&self, peer: &Peer, transmit: &Transmit) -> Result<bool> {
+        // A checksum goes before the bytes, which may change meanwhile.
+        if transmit.header.len < SHORTEST || transmit.crc {
+            return Ok(false);
+        }
+        Ok(match transmit.payload {
+            Payload::Local { op, .. } => self
+                .posted(op)
+                .and_then(|op| op.buffer().memory())
+                .is_some_and(Exposed::has_source),
+            Payload::Source { token, offset } => {
+                let (region, _) = self.source(peer, token, offset)?;
+                region.memory().has_source()
+            }
+            _ => false,
+        })
+    }
+
+    /// The region that the peer reads, and where in it.
+    fn source(&self, peer: &Peer, token: Token, offset: u64) -> Result<(Lease<Region>, usize)> {
+        let Some(State::Source(proxy)) = self.guest(token) else {
+            return Err(EINVAL);
+        };
+        let region = peer.engine.port().admit_piece(proxy);
+        let region = region.map_err(|failure| failure.error)?;
+        let start = proxy.remote().ok_or(EINVAL)?.offset();
+        let at = start.checked_add(offset).ok_or(EINVAL)?;
+        Ok((region, at as usize))
     }
 
     /// Makes frames, until there is no room or nothing to be said.
@@ -160,22 +286,25 @@ impl Talk {
                 break;
             };
             self.push(peer, &transmit)
-                .map_err(|error| match transmit.payload {
-                    Payload::Source { token, .. } => Lost::Source(token, error),
-                    _ => Lost::Local,
-                })?;
+                .map_err(|error| lost(&transmit.payload, error))?;
         }
         Ok(())
     }
 
     /// Adds a frame of the machine's.
     fn push(&mut self, peer: &Peer, transmit: &Transmit) -> Result {
+        if self.is_gathered(peer, transmit)? {
+            return self
+                .transmission
+                .push_tail(&transmit.header, transmit.payload);
+        }
         // Taken out, so that the rest can be asked for the bytes.
         let mut out = core::mem::replace(
             &mut self.transmission,
             Transmission {
                 bytes: KVVec::new(),
                 from: 0,
+                tail: None,
             },
         );
         let pushed = out.push(&transmit.header, transmit.crc, |to| {
@@ -201,16 +330,10 @@ impl Talk {
                     op.read_local(offset as usize, to)
                 }
             },
-            Payload::Source { token, offset } => match self.guest(token) {
-                Some(State::Source(proxy)) => {
-                    let region = peer.engine.port().admit_piece(proxy);
-                    let region = region.map_err(|failure| failure.error)?;
-                    let start = proxy.remote().ok_or(EINVAL)?.offset();
-                    let at = start.checked_add(offset).ok_or(EINVAL)?;
-                    region.memory().read_at(at as usize, to)
-                }
-                _ => Err(EINVAL),
-            },
+            Payload::Source { token, offset } => {
+                let (region, at) = self.source(peer, token, offset)?;
+                region.memory().read_at(at, to)
+            }
             Payload::Fetched { token } => match self.guest(token) {
                 Some(State::Fetched(words)) => {
                     to.copy_from_slice(words.get(..to.len()).ok_or(EINVAL)?);
@@ -222,10 +345,18 @@ impl Talk {
     }
 }
 
+/// What is lost with bytes of a payload that can't be had.
+fn lost(payload: &Payload, error: Error) -> Lost {
+    match *payload {
+        Payload::Source { token, .. } => Lost::Source(token, error),
+        _ => Lost::Local,
+    }
+}
+
 /// Says goodbye over a link that is not used.
 pub(in super::super) fn part(link: &dyn Link, reason: Reason) {
     let mut header = Header::new(Kind::Bye);
     header.code = reason as u16;
     // It is a courtesy: who does not hear it finds the link closed.
-    let _ = link.send(&header.emit(false), false);
+    let _ = link.send_bytes(&header.emit(false), false);
 }

@@ -211,6 +211,7 @@ impl Talk {
         let link = inbox.link.take();
         let cancels = core::mem::take(&mut inbox.cancels);
         inbox.idle = false;
+        inbox.together = 0;
         let mut letters = [const { None::<Message> }; super::LETTERS];
         for (to, letter) in letters.iter_mut().zip(inbox.letters.iter()) {
             *to = Some(*letter);
@@ -311,7 +312,7 @@ impl Talk {
             match event {
                 Event::Dial(id) if self.closing.is_some() => self.machine.link_lost(now, id),
                 Event::Dial(id) => self.dial(peer, now, id),
-                Event::CloseLink(id) => self.close_link(id),
+                Event::CloseLink(id) => self.close_link(peer, id),
                 Event::Opened { .. } => {}
                 Event::Ended {
                     op,
@@ -372,12 +373,12 @@ impl Talk {
     }
 
     /// Closes a link that the machine has given up, after what was to be sent over it.
-    fn close_link(&mut self, id: LinkId) {
+    fn close_link(&mut self, peer: &Peer, id: LinkId) {
         if self.link.as_ref().is_none_or(|current| current.id != id) {
             return;
         }
         if let Some(current) = self.link.take() {
-            let flushed = current.up && self.transmission.flush(&*current.link).is_ok();
+            let flushed = current.up && self.flush_last(peer, &*current.link);
             current.link.close(flushed);
         }
         self.reception.reset();

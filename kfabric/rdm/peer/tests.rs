@@ -533,6 +533,85 @@ mod peer {
         bench.close()
     }
 
+    /// How often a side has handed something to the only link of two.
+    fn sends(bench: &Bench, from: u8) -> Result<usize> {
+        let wires = bench.net.between(A, B)?;
+        check(wires.len() == 1)?;
+        Ok(wires.first().map_or(0, |wire| wire.sends_of(from)))
+    }
+
+    /// Sends so many small messages, each of which but the last says that more follows; how often the link
+    /// was handed something.
+    fn burst(bench: &Bench, a: &Half, b: &Half, count: usize) -> Result<usize> {
+        for n in 0..count as u64 {
+            b.side.ep.recv(Memory::zeroed(SMALL)?, n)?;
+        }
+        let before = sends(bench, A)?;
+        for n in 1..=count {
+            let options = Options {
+                more: n < count,
+                ..Options::NONE
+            };
+            a.side.ep.send(pattern(SMALL, 1)?, a.to, options, 0)?;
+        }
+        for _ in 0..count {
+            b.side.next()?.result.map_err(|failure| failure.error)?;
+            a.side.next()?.result.map_err(|failure| failure.error)?;
+        }
+        Ok(sends(bench, A)? - before)
+    }
+
+    #[test]
+    fn posts_that_say_that_more_follows_leave_together() -> Result {
+        let bench = Bench::new(SOON)?;
+        let (a, b) = halves(&bench, LARGE)?;
+        a.reaches(&b)?;
+        b.reaches(&a)?;
+        let sends = burst(&bench, &a, &b, 24)?;
+        pr_info!("24 messages in {sends} segments\n");
+        check(3 * sends <= 24)?;
+        // Nothing follows the last one, and it goes.
+        b.side.ep.recv(Memory::zeroed(SMALL)?, 1)?;
+        let options = Options {
+            more: true,
+            ..Options::NONE
+        };
+        a.side.ep.send(pattern(SMALL, 1)?, a.to, options, 2)?;
+        b.side.went_well(Kind::Recv, 1)?;
+        a.side.went_well(Kind::Send, 2)?;
+        drop((a, b));
+        bench.close()
+    }
+
+    #[test]
+    fn messages_leave_together_while_the_link_is_full() -> Result {
+        let bench = Bench::new(SOON)?;
+        let (a, b) = halves(&bench, LARGE)?;
+        a.reaches(&b)?;
+        b.reaches(&a)?;
+        const COUNT: usize = 150;
+        for n in 0..COUNT as u64 {
+            b.side.ep.recv(Memory::zeroed(SMALL)?, n)?;
+        }
+        // B does not see what has come, until no more is taken.
+        bench.net.hold(true);
+        let before = sends(&bench, A)?;
+        for _ in 0..COUNT {
+            a.side.ep.send(pattern(SMALL, 1)?, a.to, Options::NONE, 0)?;
+        }
+        pause(50);
+        bench.net.hold(false);
+        for _ in 0..COUNT {
+            b.side.next()?.result.map_err(|failure| failure.error)?;
+            a.side.next()?.result.map_err(|failure| failure.error)?;
+        }
+        let sends = sends(&bench, A)? - before;
+        pr_info!("{COUNT} messages in {sends} segments\n");
+        check(3 * sends <= COUNT)?;
+        drop((a, b));
+        bench.close()
+    }
+
     #[test]
     fn links_are_made_when_something_is_posted_and_not_before() -> Result {
         let bench = Bench::new(SOON)?;

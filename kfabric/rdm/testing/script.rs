@@ -108,7 +108,7 @@ impl Script {
         let mut broken = Ok(());
         until(|| {
             while !rest.is_empty() {
-                match self.link.send(rest, false) {
+                match self.link.send_bytes(rest, false) {
                     Ok(len) => rest = rest.get(len..).unwrap_or(&[]),
                     Err(EAGAIN) => return false,
                     Err(error) => {
@@ -151,7 +151,7 @@ impl Script {
     pub(crate) fn hears_the_end(&self) -> Result {
         let mut byte = [0; 64];
         until(|| loop {
-            match self.link.receive(&mut byte) {
+            match self.link.receive_bytes(&mut byte) {
                 Ok(1..) => {}
                 Err(EAGAIN) => return false,
                 Ok(0) | Err(_) => return true,
@@ -165,7 +165,7 @@ impl Script {
         let (mut have, mut ended) = (0, false);
         until(|| {
             while let Some(room) = into.get_mut(have..).filter(|room| !room.is_empty()) {
-                match self.link.receive(room) {
+                match self.link.receive_bytes(room) {
                     Ok(len @ 1..) => have += len,
                     Err(EAGAIN) => return false,
                     Ok(0) | Err(_) => {

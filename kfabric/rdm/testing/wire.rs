@@ -4,7 +4,7 @@
 //!
 //! Locks: `state` is taken under no spinlock, and wakers are woken with it held.
 
-use super::super::link::{Link, Wake};
+use super::super::link::{IovIterDest, IovIterSource, Link, Wake};
 use super::meter::Meter;
 use super::tally::{Counted, Tally};
 use super::{Act, Fault};
@@ -39,7 +39,11 @@ struct State {
 struct Side {
     /// What it has sent, and the other has not received.
     bytes: KVVec<u8>,
+    /// Room for what it just sends.
+    room: KVVec<u8>,
     meter: Meter,
+    /// How often it has sent something.
+    sends: usize,
     waker: Option<Arc<dyn Wake>>,
     /// It would have been woken.
     due: bool,
@@ -79,7 +83,9 @@ impl Wire {
         let side = || -> Result<Side> {
             Ok(Side {
                 bytes: KVVec::with_capacity(CAPACITY, GFP_KERNEL)?,
+                room: KVVec::from_elem(0, CAPACITY, GFP_KERNEL)?,
                 meter: Meter::default(),
+                sends: 0,
                 waker: None,
                 due: false,
                 closed: false,
@@ -153,6 +159,12 @@ impl Wire {
         !state.broken && state.refused.is_none() && !state.sides.iter().any(|side| side.closed)
     }
 
+    /// How often the side of that address has sent something.
+    pub(crate) fn sends_of(&self, name: u8) -> usize {
+        let state = self.state.lock();
+        self.side_of(name).map_or(0, |side| state.sides[side].sends)
+    }
+
     /// Whether it joins these two.
     pub(crate) fn joins(&self, one: u8, other: u8) -> bool {
         self.names == [one, other] || self.names == [other, one]
@@ -163,9 +175,18 @@ impl Wire {
     }
 
     /// Puts bytes of a side into its pipe.
+    fn put_from(&self, state: &mut State, at: usize, from: &mut IovIterSource<'_>) -> usize {
+        // Taken out, so that the rest can be changed meanwhile.
+        let mut room = core::mem::replace(&mut state.sides[at].room, KVVec::new());
+        let len = CAPACITY - state.sides[at].bytes.len();
+        let len = from.copy_from_iter(&mut room[..len]);
+        let taken = self.put(state, at, &room[..len]);
+        state.sides[at].room = room;
+        taken
+    }
+
+    /// Puts bytes of a side into its pipe, which has room for them.
     fn put(&self, state: &mut State, at: usize, bytes: &[u8]) -> usize {
-        let room = CAPACITY - state.sides[at].bytes.len();
-        let bytes = &bytes[..bytes.len().min(room)];
         let mut taken = 0;
         loop {
             let side = &mut state.sides[at];
@@ -269,14 +290,14 @@ impl Link for End {
         }
     }
 
-    fn send(&self, bytes: &[u8], _more: bool) -> Result<usize> {
+    fn send(&self, from: &mut IovIterSource<'_>, _more: bool) -> Result<usize> {
         let mut state = self.wire.state.lock();
         let state = &mut *state;
         if state.broken || state.sides[self.side].closed {
             return Err(ECONNRESET);
         }
         if state.mute {
-            return Ok(bytes.len());
+            return Ok(from.len());
         }
         if state.sides[1 - self.side].closed {
             return Err(EPIPE);
@@ -285,24 +306,24 @@ impl Link for End {
             state.sides[self.side].waits = true;
             return Err(EAGAIN);
         }
-        match self.wire.put(state, self.side, bytes) {
+        match self.wire.put_from(state, self.side, from) {
             0 => Err(ECONNRESET),
             taken => {
+                state.sides[self.side].sends += 1;
                 state.wake(1 - self.side);
                 Ok(taken)
             }
         }
     }
 
-    fn receive(&self, into: &mut [u8]) -> Result<usize> {
+    fn receive(&self, into: &mut IovIterDest<'_>) -> Result<usize> {
         let mut state = self.wire.state.lock();
         if state.sides[self.side].closed {
             return Err(ENOTCONN);
         }
         let from = &mut state.sides[1 - self.side];
-        let (len, have) = (into.len().min(from.bytes.len()), from.bytes.len());
+        let (len, have) = (into.copy_to_iter(&from.bytes), from.bytes.len());
         if len > 0 {
-            into[..len].copy_from_slice(&from.bytes[..len]);
             from.bytes.copy_within(len.., 0);
             from.bytes.truncate(have - len);
             if core::mem::take(&mut from.waits) {
