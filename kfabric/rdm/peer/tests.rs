@@ -593,18 +593,23 @@ mod peer {
         for n in 0..COUNT as u64 {
             b.side.ep.recv(Memory::zeroed(SMALL)?, n)?;
         }
-        // B does not see what has come, until no more is taken.
+        // B does not see what has come, and a write fills the link, before there are messages.
         bench.net.hold(true);
+        let target = b.remote.slice(WRITTEN as u64, LARGE as u64)?;
+        let bytes = pattern(LARGE, 1)?;
+        let full = sends(&bench, A)?;
+        a.side.ep.write(bytes, a.to, target, Options::NONE, 0)?;
+        until(|| sends(&bench, A).is_ok_and(|sends| sends > full))?;
         let before = sends(&bench, A)?;
         for _ in 0..COUNT {
             a.side.ep.send(pattern(SMALL, 1)?, a.to, Options::NONE, 0)?;
         }
-        pause(50);
         bench.net.hold(false);
         for _ in 0..COUNT {
             b.side.next()?.result.map_err(|failure| failure.error)?;
             a.side.next()?.result.map_err(|failure| failure.error)?;
         }
+        a.side.next()?.result.map_err(|failure| failure.error)?;
         let sends = sends(&bench, A)? - before;
         pr_info!("{COUNT} messages in {sends} segments\n");
         check(3 * sends <= COUNT)?;
