@@ -40,6 +40,7 @@ pub(super) use net::Refusal;
 pub(super) use pattern::{brings, is_pattern, pattern};
 pub(super) use script::{name, Script};
 pub(super) use side::Side;
+pub(super) use wire::CAPACITY;
 
 const MS: u64 = 1_000_000;
 

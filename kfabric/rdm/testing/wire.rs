@@ -12,7 +12,7 @@ use kernel::prelude::*;
 use kernel::sync::{new_spinlock, Arc, SpinLock};
 
 /// How many bytes of a direction a link holds.
-const CAPACITY: usize = 5000;
+pub(crate) const CAPACITY: usize = 5000;
 
 /// Both ends.
 #[pin_data]
