@@ -29,6 +29,7 @@ pub mod chardev;
 pub mod chunks;
 pub mod context;
 pub mod copy;
+pub(crate) mod crc;
 pub(crate) mod debugfs;
 pub(crate) mod global;
 pub(crate) mod iter;

@@ -182,6 +182,11 @@ impl Shared {
         self.hub.timeouts()
     }
 
+    /// Whether frames are to carry checksums.
+    pub(super) fn has_sums(&self) -> bool {
+        self.hub.has_sums()
+    }
+
     /// Begins to make a link to a peer.
     pub(super) fn dial(&self, name: &Name) -> Result<Arc<dyn Link>> {
         let (address, _) = link::parts(name).ok_or(EINVAL)?;

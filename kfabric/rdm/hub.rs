@@ -13,9 +13,10 @@ use super::timeouts::Timeouts;
 use crate::av::Name;
 use crate::info::Info;
 use crate::proto::violation::Violation;
-use crate::proto::wire::{self, crc, hello, Header, Hello, Malformed, Reason};
+use crate::proto::wire::{self, hello, Header, Hello, Malformed, Reason};
 use crate::provider::work::{self, WorkQueue};
 use crate::provider::{self, Port};
+use crate::sys::crc;
 use crate::sys::{random, reclaim};
 use kernel::impl_has_hr_timer;
 use kernel::prelude::*;
@@ -202,6 +203,11 @@ impl Hub {
     /// How long it waits for what.
     pub(super) fn timeouts(&self) -> &Timeouts {
         &self.timeouts
+    }
+
+    /// Whether frames are to carry checksums.
+    pub(super) fn has_sums(&self) -> bool {
+        self.links.has_sums()
     }
 
     /// Begins to make a link.
@@ -392,7 +398,7 @@ impl Stranger {
 
     fn hello(&self, end: usize) -> Result<Hello, Malformed> {
         let payload = self.bytes.get(wire::SIZE..end).ok_or(Malformed::Short)?;
-        if crc::of(&[payload]) != self.header()?.payload_crc {
+        if crc::of(payload) != self.header()?.payload_crc {
             return Err(Malformed::Checksum);
         }
         Hello::parse(payload)

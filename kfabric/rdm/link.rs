@@ -82,6 +82,12 @@ pub trait Links: Send + Sync + 'static {
     /// The bytes by which peers reach it: at most [`MAX_ADDRESS`]. No other links begin or end there.
     fn address(&self) -> &[u8];
 
+    /// Whether the frames of its links are to carry checksums of what follows their headers, and of the headers:
+    /// they do if the peer's are to as well. For links that may damage bytes and not notice.
+    fn has_sums(&self) -> bool {
+        false
+    }
+
     /// Begins to make a link to that address: [`Link::is_up`] tells when it is made.
     ///
     /// # Errors

@@ -11,6 +11,7 @@
 #include "chardev.h"
 #include "context.h"
 #include "copy.h"
+#include "crc.h"
 #include "debugfs.h"
 #include "lease.h"
 #include "net.h"

@@ -9,7 +9,8 @@
 //! | `links` | the links of a domain, and one of them |
 //! | `text` | a node and a service, in words |
 //!
-//! Parameters of the module: `address`, where it listens and peers reach this host, and `port`.
+//! Parameters of the module: `address`, where it listens and peers reach this host, and `port`, which
+//! door.c has; `crc`, whether frames carry checksums.
 
 #![deny(unsafe_code, unused_must_use)]
 
@@ -40,6 +41,12 @@ module! {
     description: "kfabric provider: tcp",
     license: "GPL",
     alias: ["kfi-provider-tcp"],
+    params: {
+        crc: bool {
+            default: false,
+            description: "Frames carry checksums (CRC32C), where the peer's do, too",
+        },
+    },
 }
 
 /// The most operations in flight on an endpoint, in each direction.
@@ -137,7 +144,7 @@ impl Provider for Sockets {
     }
 
     fn open(&self, info: &Info, _plug: Plug) -> Result<Arc<LinkDomain>> {
-        let links = Tcp::open(info.net, self.spot(info))?;
+        let links = Tcp::open(info.net, self.spot(info), *module_parameters::crc.value())?;
         pr_info!("a domain listens at {}\n", links.local());
         LinkDomain::new(Arc::new(links, GFP_KERNEL)?, self.workers.clone())
     }

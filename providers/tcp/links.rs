@@ -20,10 +20,12 @@ pub(crate) struct Tcp {
     local: Address,
     bytes: Bytes,
     net: Net,
+    has_sums: bool,
 }
 
 impl Tcp {
-    /// Listens at an address of this host; port 0: any. Process context, may sleep.
+    /// Listens at an address of this host; port 0: any. `has_sums`: frames are to carry checksums. Process context,
+    /// may sleep.
     ///
     /// # Errors
     /// - `EADDRINUSE`: another listens there.
@@ -32,7 +34,7 @@ impl Tcp {
     /// - `EINVAL`: peers can't reach it, as 0.0.0.0.
     /// - `ENONET`: the namespace is gone.
     /// - `ENOMEM`; others that a bind gives.
-    pub(crate) fn open(namespace: Namespace, at: SocketAddr) -> Result<Self> {
+    pub(crate) fn open(namespace: Namespace, at: SocketAddr, has_sums: bool) -> Result<Self> {
         let net = Net::find(namespace)?;
         let (listener, at) = Socket::listen(&net, at)?;
         let local = Address::new(at)?;
@@ -41,6 +43,7 @@ impl Tcp {
             local,
             bytes: local.emit(),
             net,
+            has_sums,
         })
     }
 
@@ -53,6 +56,10 @@ impl Tcp {
 impl Links for Tcp {
     fn address(&self) -> &[u8] {
         self.bytes.as_slice()
+    }
+
+    fn has_sums(&self) -> bool {
+        self.has_sums
     }
 
     /// Begins to make a link to that address.
@@ -185,7 +192,7 @@ mod tests {
     }
 
     fn listen(ip: IpAddr) -> Result<Tcp> {
-        Tcp::open(Namespace::initial(), SocketAddr::new(ip, 0))
+        Tcp::open(Namespace::initial(), SocketAddr::new(ip, 0), false)
     }
 
     /// Two domains, and a link from one to the other.
@@ -591,7 +598,7 @@ mod tests {
         assert_eq!(v4.dial(&[0; Address::MAX]).err(), Some(EINVAL));
         assert_eq!(v4.dial(v6.address()).err(), Some(ENETUNREACH));
         assert_eq!(v6.dial(v4.address()).err(), Some(ENETUNREACH));
-        let taken = Tcp::open(Namespace::initial(), v4.local().addr());
+        let taken = Tcp::open(Namespace::initial(), v4.local().addr(), false);
         assert_eq!(taken.err(), Some(EADDRINUSE));
         let foreign = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
         assert_eq!(listen(foreign).err(), Some(EADDRNOTAVAIL));

@@ -17,7 +17,8 @@ use crate::proto::peer::incoming::Token;
 use crate::proto::peer::{Action, Executed};
 use crate::proto::range::Range;
 use crate::proto::violation::Violation;
-use crate::proto::wire::{self, crc, Header, Hello, Malformed};
+use crate::proto::wire::{self, Header, Hello, Malformed};
+use crate::sys::crc;
 use kernel::prelude::*;
 use kernel::sync::{rcu, Arc};
 
@@ -217,7 +218,7 @@ impl Talk {
         bytes: &[u8],
     ) -> Result<(), Stop> {
         let hello = frame.action.is_none();
-        if (hello || self.machine.has_crc()) && crc::of(&[bytes]) != frame.header.payload_crc {
+        if (hello || self.machine.has_crc()) && crc::of(bytes) != frame.header.payload_crc {
             return Err(self.broke(peer, now, Malformed::Checksum.into()));
         }
         let Some(action) = frame.action else {

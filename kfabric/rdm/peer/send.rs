@@ -18,7 +18,8 @@ use crate::op::Failure;
 use crate::proto::peer::incoming::Token;
 use crate::proto::peer::{Payload, Transmit};
 use crate::proto::wire::hello::MAX;
-use crate::proto::wire::{self, crc, Header, Kind, Reason};
+use crate::proto::wire::{self, Header, Kind, Reason};
+use crate::sys::crc;
 use crate::sys::lease::Lease;
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -106,7 +107,7 @@ impl Transmission {
         }
         let mut header = *header;
         if crc {
-            header.payload_crc = crc::of(&[payload]);
+            header.payload_crc = crc::of(payload);
         }
         head.get_mut(at..)
             .ok_or(EINVAL)?

@@ -20,7 +20,7 @@ use crate::proto::peer::{self, Cancelled, Event, Parts, Refused, Settings, Stora
 use crate::proto::session::acks::Policy;
 use crate::proto::session::ring::Sent;
 use crate::proto::session::{self, Accept, End, LinkId};
-use crate::proto::wire::hello::{self, Limits, MIN_OPS};
+use crate::proto::wire::hello::{self, Limits, CAP_CRC, MIN_OPS};
 use crate::proto::wire::verdict::Verdict;
 use crate::proto::wire::{self, Hello, Reason};
 use crate::provider::Match;
@@ -133,7 +133,10 @@ impl Talk {
                 name: wire(engine.name())?,
                 peer: wire(name)?,
                 limits: LIMITS,
-                caps: 0,
+                caps: match engine.has_sums() {
+                    true => CAP_CRC,
+                    false => 0,
+                },
                 ping: timeouts.ping,
                 dead: timeouts.dead,
                 dial: timeouts.dial,

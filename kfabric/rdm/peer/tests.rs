@@ -474,6 +474,44 @@ mod peer {
     }
 
     #[test]
+    fn frame_with_sums_that_is_damaged_costs_the_link_alone() -> Result {
+        let bench = Bench::new(SOON)?;
+        bench.net.sum();
+        let (a, b) = halves(&bench, LARGE)?;
+        let mut round = 0;
+        for from in [A, B] {
+            for place in [Place::Header, Place::Payload] {
+                // Behind the hello.
+                for frame in 1..5 {
+                    bench.net.plan(Fault {
+                        from,
+                        frame,
+                        place,
+                        act: Act::Flip,
+                    });
+                    bench.net.cut();
+                    let hits = bench.net.hits();
+                    // As many rounds as it takes to have such a frame.
+                    while bench.net.hits() == hits {
+                        round += 1;
+                        a.post(&b, round)?;
+                        b.post(&a, round)?;
+                        a.ended(round)?;
+                        b.ended(round)?;
+                    }
+                    // Over another link, or, if it was the last, over the next.
+                    a.reaches(&b)?;
+                    b.reaches(&a)?;
+                }
+            }
+        }
+        a.is_right(round)?;
+        b.is_right(round)?;
+        drop((a, b));
+        bench.close()
+    }
+
+    #[test]
     fn messages_that_nobody_receives_hinder_nothing_else() -> Result {
         let bench = Bench::new(SOON)?;
         let (a, b) = halves(&bench, LARGE)?;

@@ -67,6 +67,10 @@ impl Links for Host {
         &self.door.address
     }
 
+    fn has_sums(&self) -> bool {
+        self.net.has_sums()
+    }
+
     fn dial(&self, address: &[u8]) -> Result<Arc<dyn Link>> {
         match (address, self.door.address) {
             ([to], [from]) => self.net.dial(from, *to),

@@ -29,6 +29,8 @@ struct State {
     fault: Option<(Fault, i32)>,
     refusal: Option<Refusal>,
     held: bool,
+    /// Whether frames are to carry checksums.
+    sums: bool,
 }
 
 /// How dials are refused.
@@ -49,6 +51,7 @@ impl Net {
             fault: None,
             refusal: None,
             held: false,
+            sums: false,
         };
         let tally = Tally::new()?;
         Arc::pin_init(
@@ -132,6 +135,16 @@ impl Net {
     /// Refuses dials; `None`: no more.
     pub(crate) fn refuse(&self, refusal: Option<Refusal>) {
         self.state.lock().refusal = refusal;
+    }
+
+    /// Has frames carry checksums, between peers that meet from now on.
+    pub(crate) fn sum(&self) {
+        self.state.lock().sums = true;
+    }
+
+    /// Whether frames are to carry checksums.
+    pub(super) fn has_sums(&self) -> bool {
+        self.state.lock().sums
     }
 
     /// Wakes nobody, until it is told to again.
