@@ -305,7 +305,7 @@ impl AddressVector {
     /// - `EINVAL`: the provider does not understand it, or no endpoint of the domain can have a peer
     ///   there.
     /// - `ENXIO`: it says something that this host has not, as an interface.
-    /// - `ENODEV`: the domain's provider is gone.
+    /// - `ENODEV`: the domain has ended.
     /// - `ENOSPC`, `ENOMEM`: as [`AddressVector::insert`].
     ///
     /// Source: fi_av_insertsvc() in fi_av(3).

@@ -382,7 +382,7 @@ impl<C: Send + 'static> CompletionQueue<C> {
     ///
     /// # Errors
     /// - `EINVAL`: `size` is 0.
-    /// - `ENODEV`: the domain's provider is gone.
+    /// - `ENODEV`: the domain has ended.
     /// - `ENOMEM`.
     pub fn new(
         domain: &Domain,

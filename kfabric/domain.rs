@@ -98,7 +98,7 @@ impl Core {
     /// # Errors
     /// As [`AddressVector::insert_service`](crate::av::AddressVector::insert_service).
     pub(crate) fn resolve(&self, node: &str, service: &str) -> Result<Name> {
-        self.entry().alive()?;
+        self.life.alive()?;
         let provider = self.entry().provider();
         let name = provider.resolve(&self.offer, Some(node), Some(service))?;
         match provider.reaches(&self.offer, &name) {
@@ -237,9 +237,12 @@ impl Domain {
         // First, so that one whose device vanishes, or whose provider does, ends, however far it is.
         core.entry().enlist(&core.life)?;
         let plug = Plug(core.life.clone());
-        let device = core.entry().provider().open(&at, plug)?;
-        let faults = device.faults();
-        core.life.begin(device)?;
+        let mut faults = None;
+        core.life.begin(|| {
+            let device = core.entry().provider().open(&at, plug)?;
+            faults = device.faults();
+            Ok(device)
+        })?;
         let dir = debugfs::dir(&core.entry().dir()?, fmt!("domain-{id}"))?;
         let faults = debugfs::faults(&dir, faults, Unplugs::Domain(core.clone()))?;
         Ok(Domain {

@@ -70,14 +70,19 @@ impl Life {
         self.alive().is_err()
     }
 
-    /// Begins: the provider has opened its side. `ENODEV`: it has ended meanwhile.
-    pub(super) fn begin(&self, opened: Arc<dyn AnyDomain>) -> Result {
+    /// Begins: the provider opens its side. Who ends the domain waits for that, and so for what its device is
+    /// needed for. Sleeps. `ENODEV`: it has ended already; others of `open`.
+    pub(super) fn begin(&self, open: impl FnOnce() -> Result<Arc<dyn AnyDomain>>) -> Result {
         let mut device = self.device.lock();
-        let alive = self.alive();
-        if alive.is_ok() {
-            *device = Some(opened);
-        }
-        alive
+        self.alive()?;
+        *device = Some(open()?);
+        Ok(())
+    }
+
+    /// Whether an end would wait, as for an endpoint that is just opened.
+    #[cfg(CONFIG_KUNIT = "y")]
+    fn holds_up_an_end(&self) -> bool {
+        self.device.try_lock().is_none()
     }
 
     /// Keeps the domain from ending while an endpoint is opened. Sleeps. `ENODEV`: it has ended.
@@ -144,10 +149,12 @@ impl Life {
         first
     }
 
-    /// Lets go of the provider's side, since nothing of the domain is open any more. Sleeps.
+    /// Lets go of the provider's side, since nothing of the domain is open any more: it has ended, and no
+    /// [`Plug`] ends it again. Sleeps.
     pub(super) fn close(&self) {
-        let device = self.device.lock().take();
-        drop(device);
+        let mut device = self.device.lock();
+        self.gone.store(true, Release);
+        drop(device.take());
     }
 }
 
@@ -188,6 +195,12 @@ impl Plug {
     /// with no lock held that one of them takes.
     pub fn unplug(&self) {
         self.0.unplug();
+    }
+
+    /// Whether it would wait.
+    #[cfg(CONFIG_KUNIT = "y")]
+    pub(crate) fn holds_up_an_end(&self) -> bool {
+        self.0.holds_up_an_end()
     }
 }
 
@@ -280,15 +293,33 @@ mod tests {
     }
 
     #[test]
-    fn device_that_vanishes_amid_the_open_opens_nothing() -> Result {
+    fn device_stays_while_its_domain_is_opened() -> Result {
         let opened = Opened::new()?;
         let info = Desk::info()?;
-        opened.desk.vanishes.store(true, Relaxed);
-        assert_eq!(opened.fabric.domain(&info).err(), Some(ENODEV));
-        opened.desk.vanishes.store(false, Relaxed);
+        assert!(opened.desk.held.load(Relaxed));
+        opened.desk.held.store(false, Relaxed);
+        let domain = opened.fabric.domain(&info)?;
+        assert!(opened.desk.held.load(Relaxed));
+        assert_eq!(opened.desk.domains.load(Relaxed), 2);
+        let plug = opened.desk.plug()?;
+        assert!(!plug.holds_up_an_end());
+        plug.unplug();
         assert_eq!(opened.desk.domains.load(Relaxed), 1);
-        assert!(opened.fabric.domain(&info).is_ok());
-        assert_eq!(opened.desk.domains.load(Relaxed), 1);
+        assert_eq!(domain.core().life().alive(), Err(ENODEV));
+        // Nor is the provider asked for what has ended before.
+        let life = Life::new(1, Label::new("kunit")?)?;
+        assert!(life.refuse());
+        assert_eq!(life.begin(|| Err(EIO)), Err(ENODEV));
+        Ok(())
+    }
+
+    #[test]
+    fn closed_domain_is_not_unplugged() -> Result {
+        let opened = Opened::new()?;
+        let domain = opened.fabric.domain(&Desk::info()?)?;
+        let life = domain.core().life().clone();
+        drop(domain);
+        assert!(life.alive().is_err() && !life.unplug());
         Ok(())
     }
 

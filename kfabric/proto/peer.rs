@@ -167,6 +167,8 @@ pub struct Peer<S: Storage> {
     targets: Targets<S::Of<Incoming>>,
     order: Order,
     pending: Option<Pending>,
+    /// The last frame whose payload was asked for: some of it may be in its place, whatever became of its link.
+    begun: Option<u32>,
     turn: u8,
     /// Since when the oldest frame waits to be acknowledged.
     waits: u64,
@@ -199,6 +201,7 @@ impl<S: Storage> Peer<S> {
             targets: Targets::new(parts.incoming, limits.ops),
             order: settings.order,
             pending: None,
+            begun: None,
             turn: 0,
             waits: 0,
             opened: None,
@@ -450,6 +453,7 @@ impl<S: Storage> Peer<S> {
     /// Ends all that is in flight, and forgets what was sent.
     fn finish_all(&mut self, errno: Errno) {
         self.pending = None;
+        self.begun = None;
         self.ops.end_all(errno);
         // What the next peer allows is not known.
         self.ops.limit(MIN_OPS);
@@ -491,11 +495,14 @@ impl<S: Storage> Peer<S> {
     /// What a goodbye would say now.
     fn farewell(&mut self) -> Farewell {
         let executed = self.session.executed();
+        let next = executed.wrapping_add(1);
         Farewell {
             seq: self.ring.last(),
             ack: self.targets.unsaid().unwrap_or(executed),
-            // Some of its payload may be in its place.
-            begun: executed.wrapping_add(u32::from(self.pending.is_some())),
+            begun: match self.begun == Some(next) {
+                true => next,
+                false => executed,
+            },
             crc: self.session.has_crc(),
         }
     }

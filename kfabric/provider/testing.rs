@@ -30,8 +30,8 @@ pub(crate) struct Desk {
     /// What ends the domain that was opened last.
     #[pin]
     plug: SpinLockIrq<Option<Plug>>,
-    /// Whether the device of a domain vanishes before it is open.
-    pub(crate) vanishes: Atomic<bool>,
+    /// Whether a domain could not end while it was opened last.
+    pub(crate) held: Atomic<bool>,
 }
 
 impl Desk {
@@ -44,7 +44,7 @@ impl Desk {
                 shutdowns: Atomic::new(0),
                 domains: Atomic::new(0),
                 plug <- new_spinlock_irq!(None),
-                vanishes: Atomic::new(false),
+                held: Atomic::new(false),
             }),
             GFP_KERNEL,
         )
@@ -104,9 +104,7 @@ impl Provider for Keeper {
     }
 
     fn open(&self, _info: &Info, plug: Plug) -> Result<Arc<Room>> {
-        if self.0.vanishes.load(Relaxed) {
-            plug.unplug();
-        }
+        self.0.held.store(plug.holds_up_an_end(), Relaxed);
         let before = self.0.plug.lock().replace(plug);
         drop(before);
         self.0.domains.add(1, Relaxed);

@@ -363,6 +363,8 @@ impl Shared {
             let _ = peer.tell(letter);
         }
         peer.post(ops);
+        // What has waited for it waits no more, whatever it says that follows.
+        peer.queue();
         Ok(peer)
     }
 

@@ -189,7 +189,7 @@ impl Peer {
     }
 
     /// Queues the work, unless the peer is closed. Any context but hardirq.
-    fn queue(self: &Arc<Self>) {
+    pub(super) fn queue(self: &Arc<Self>) {
         let inbox = self.inbox.lock();
         if inbox.closed.is_none() {
             // Under the lock, as is the mark of a close: none is queued after it was cancelled.
@@ -209,16 +209,19 @@ impl Peer {
             drop(inbox);
             return self.engine.end_all(&mut ops, error);
         }
-        let mut waits = false;
+        let (mut waits, mut count) = (false, 0);
         while let Some(op) = ops.pop() {
             waits = op.options().more;
+            count += 1;
             inbox.posts.push(op);
         }
-        inbox.together += usize::from(waits);
+        if waits {
+            inbox.together += count;
+        }
         let workers = self.engine.workers();
         if !waits || inbox.together >= TOGETHER {
             workers.enqueue(self.clone());
-        } else if inbox.together == 1 {
+        } else if inbox.together == count {
             workers.enqueue_delayed::<_, LATE>(self.clone(), PATIENCE_MS);
         }
     }

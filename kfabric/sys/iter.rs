@@ -27,8 +27,9 @@ const LONGEST: usize = 1 << 24;
 ///
 /// # Invariants
 ///
-/// The first `count` segments of `of` are, for `'a`, readable and writable, and have `len` bytes. Others may
-/// write to them at any moment: no reference to them exists but the one that is borrowed for `'a`.
+/// The first `count` segments of `of` are, for `'a`, readable, and have `len` bytes. Others may write to them at any
+/// moment, and [`Segments::dest`] may be called: then they are writable, and no reference to them exists but the one
+/// that is borrowed for `'a`. Or nobody writes to them, and [`Segments::source`] alone is called, in this file.
 pub(crate) struct Segments<'a> {
     of: Of,
     count: usize,
@@ -90,7 +91,8 @@ impl<'a> Segments<'a> {
     ///
     /// # Safety
     ///
-    /// For `'a` they are mapped, readable and writable, and no reference to them exists.
+    /// For `'a` they are mapped and readable; and writable, with no reference to them, unless
+    /// [`Segments::source`] alone is called.
     pub(super) unsafe fn add_mapped(&mut self, at: NonNull<u8>, len: usize) -> bool {
         let Of::Mapped(segments) = &mut self.of else {
             return false;

@@ -63,11 +63,19 @@ impl Drop for Claim {
     }
 }
 
-/// Where an endpoint stands in the directory.
+/// What a name says: where to look for an endpoint.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Position {
     place: u32,
     incarnation: u64,
+}
+
+/// Where an endpoint is in the directory: under its name; and its place among all, which is that of the name unless
+/// that is a service's.
+#[derive(Clone, Copy)]
+pub(crate) struct Seat {
+    pub(crate) position: Position,
+    place: u32,
 }
 
 impl Position {
@@ -144,20 +152,18 @@ impl Directory {
         })
     }
 
-    /// Reserves the place of a service that its domain has claimed. Sleeps. `EADDRINUSE`: it is taken.
-    pub(crate) fn reserve_service(&self, number: u16) -> Result<Position> {
-        let mut free = self.free.lock();
-        let service = free.service(number).ok_or(ENODEV)?;
-        if core::mem::replace(&mut service.taken, true) {
-            return Err(EADDRINUSE);
-        }
-        Ok(Position::of_service(number))
-    }
-
-    /// Reserves a place. Sleeps. `ENOMEM`; `ENOSPC`: all of 2^31 are taken.
-    pub(crate) fn reserve(&self) -> Result<Position> {
+    /// Reserves a place, under a name of its own or that of a service that the domain has claimed. Sleeps.
+    ///
+    /// # Errors
+    /// `EADDRINUSE`: another is at the service. `ENOMEM`; `ENOSPC`: all of 2^31 places are taken.
+    pub(crate) fn reserve(&self, service: Option<u16>) -> Result<Seat> {
         let incarnation = random::u64();
         let mut free = self.free.lock();
+        if let Some(number) = service {
+            if free.service(number).ok_or(ENODEV)?.taken {
+                return Err(EADDRINUSE);
+            }
+        }
         let place = match free.left.pop() {
             Some(place) => place,
             None => {
@@ -171,12 +177,27 @@ impl Directory {
                 fresh
             }
         };
-        Ok(Position { place, incarnation })
+        let position = match service {
+            None => Position { place, incarnation },
+            Some(number) => {
+                if let Some(service) = free.service(number) {
+                    service.taken = true;
+                }
+                Position::of_service(number)
+            }
+        };
+        Ok(Seat { position, place })
     }
 
     /// Makes the endpoint reachable, in the place that it has reserved.
     pub(crate) fn enter(&self, endpoint: Arc<Endpoint>) {
-        if let Some(place) = self.place(endpoint.position().place) {
+        let Seat { position, place } = endpoint.seat();
+        if position.place != place {
+            if let Some(service) = self.place(position.place) {
+                service.put(endpoint.clone());
+            }
+        }
+        if let Some(place) = self.places.get(place) {
             place.put(endpoint);
         }
     }
@@ -190,18 +211,18 @@ impl Directory {
     }
 
     /// Gives a place up, when nobody uses the endpoint any more that was found there. Sleeps.
-    pub(crate) fn leave(&self, position: Position) {
-        let left = self.place(position.place).and_then(Place::take);
-        drop(left);
+    pub(crate) fn leave(&self, Seat { position, place }: Seat) {
+        if position.place != place {
+            drop(self.place(position.place).and_then(Place::take));
+        }
+        drop(self.places.get(place).and_then(Place::take));
         let mut free = self.free.lock();
-        if let Some(number) = position.service() {
-            if let Some(service) = free.service(number) {
-                service.taken = false;
-            }
-            return;
+        let service = position.service();
+        if let Some(service) = service.and_then(|number| free.service(number)) {
+            service.taken = false;
         }
         // There is room.
-        let _ = free.left.push_within_capacity(position.place);
+        let _ = free.left.push_within_capacity(place);
     }
 
     /// The endpoint of a name, as long as the section lasts. Never waits; any context.
@@ -215,7 +236,7 @@ impl Directory {
         let position = Position::parse(name)?;
         let endpoint = self.place(position.place)?.get(section)?;
         // The place may be a successor's.
-        (endpoint.position().incarnation == position.incarnation).then_some(endpoint)
+        (endpoint.seat().position.incarnation == position.incarnation).then_some(endpoint)
     }
 
     /// The endpoint of a name. Never waits; any context but hardirq.
@@ -227,8 +248,7 @@ impl Directory {
     /// The reachable endpoint of the lowest place that is at least `from`, and that place.
     pub(crate) fn next(&self, from: u32) -> Option<(u32, Arc<Endpoint>)> {
         let section = rcu::read_lock();
-        let reached = |from| (from..).map_while(|at| Some((at, self.place(at)?)));
-        let rest = Iterator::chain(reached(from), reached(from.max(Position::SERVICE)));
+        let rest = (from..).map_while(|at| Some((at, self.places.get(at)?)));
         rest.filter_map(|(at, place)| Some((at, place.get(&section)?.into())))
             .next()
     }

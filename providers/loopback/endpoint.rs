@@ -2,7 +2,7 @@
 
 //! Endpoints: each executes its own operations on its peers' ports.
 
-use crate::directory::{Directory, Position};
+use crate::directory::{Directory, Seat};
 use crate::worker::Worker;
 use crate::{service_of, Domain};
 use kernel::prelude::*;
@@ -23,7 +23,7 @@ const INLINE: usize = 16 * 1024;
 pub(crate) struct Endpoint {
     directory: Arc<Directory>,
     port: Arc<Port>,
-    position: Position,
+    seat: Seat,
     worker: Arc<Worker>,
     workers: Arc<WorkQueue>,
     faults: Arc<Faults>,
@@ -40,28 +40,25 @@ impl Endpoint {
         let (directory, faults) = (&domain.directory, &domain.faults);
         let worker = Worker::new(directory.clone(), port.clone(), faults.clone(), order)?;
         let service = info.source.as_ref().and_then(service_of);
-        let position = match service.filter(|_| port.serves()) {
-            None => directory.reserve()?,
-            Some(number) => directory.reserve_service(number)?,
-        };
+        let seat = directory.reserve(service.filter(|_| port.serves()))?;
         let endpoint = Endpoint {
             directory: directory.clone(),
             port,
-            position,
+            seat,
             worker,
             workers: domain.workers.clone(),
             faults: faults.clone(),
             ordered: !order.is_none(),
         };
-        let endpoint = Arc::new(endpoint, GFP_KERNEL).inspect_err(|_| directory.leave(position))?;
+        let endpoint = Arc::new(endpoint, GFP_KERNEL).inspect_err(|_| directory.leave(seat))?;
         directory.enter(endpoint.clone());
         Ok(endpoint)
     }
 
-    /// Where it stands in the directory.
+    /// Where it is in the directory.
     #[inline]
-    pub(crate) fn position(&self) -> Position {
-        self.position
+    pub(crate) fn seat(&self) -> Seat {
+        self.seat
     }
 
     /// Executes an operation here and now, or leaves it to the worker.
@@ -164,7 +161,7 @@ fn unreachable(port: &Port, op: Operation) {
 #[vtable]
 impl provider::Endpoint for Endpoint {
     fn name(&self) -> Name {
-        self.position.name()
+        self.seat.position.name()
     }
 
     fn send(&self, op: Operation, section: &Guard) -> Result<(), Rejected> {
@@ -213,7 +210,7 @@ impl provider::Endpoint for Endpoint {
 
     fn shutdown(&self, error: Error) {
         // Posts of peers have let go of it when this returns: none of them frees it.
-        self.directory.leave(self.position);
+        self.directory.leave(self.seat);
         self.worker.close(error);
         // What was executed and waits for a receive of a peer.
         for peer in self.peers() {

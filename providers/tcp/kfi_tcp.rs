@@ -144,7 +144,7 @@ impl Provider for Sockets {
     }
 
     fn open(&self, info: &Info, _plug: Plug) -> Result<Arc<LinkDomain>> {
-        let links = Tcp::open(info.net, self.spot(info), *module_parameters::crc.value())?;
+        let links = Tcp::open(info.net, self.spot(info), module_parameters::crc.value())?;
         pr_info!("a domain listens at {}\n", links.local());
         LinkDomain::new(Arc::new(links, GFP_KERNEL)?, self.workers.clone())
     }

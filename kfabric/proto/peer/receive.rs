@@ -21,6 +21,8 @@ pub(super) struct Pending {
     header: Header,
     /// Its payload is of no use.
     drop: bool,
+    /// It was asked for before, over a link that was lost.
+    again: bool,
 }
 
 /// What is to be done with a frame. Then [`Peer::executed`], but after the first two.
@@ -218,6 +220,12 @@ impl<S: Storage> Peer<S> {
         self.pending.is_some()
     }
 
+    /// Whether what is asked for was asked for before, over a link that was lost: some of its payload may be in
+    /// its place.
+    pub fn is_again(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| pending.again)
+    }
+
     fn frame(&mut self, now: u64, h: &Header) -> Result<Action, Violation> {
         // Who is not let in may be told why, in place of the answer.
         let refused = self.session.is_greeting() && h.kind == Kind::Bye;
@@ -241,11 +249,17 @@ impl<S: Storage> Peer<S> {
         }
         let action = self.meaning(h)?;
         let drop = action == Action::Discard;
-        let pending = Pending { header: *h, drop };
+        let again = self.begun == Some(h.seq);
+        let pending = Pending {
+            header: *h,
+            drop,
+            again,
+        };
         if action == Action::Nothing || (drop && h.len == 0) {
             self.execute(now, &pending, Executed::Done(Level::Delivered))?;
             return Ok(Action::Nothing);
         }
+        self.begun = Some(h.seq);
         self.pending = Some(pending);
         Ok(action)
     }

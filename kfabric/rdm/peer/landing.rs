@@ -31,7 +31,7 @@ pub(super) struct Landing {
     way: Way,
     /// What stands for a write of which this is the first piece.
     ///
-    /// Not with the others before all of the frame is here: if its link is lost, nothing of it was executed.
+    /// Not with the others before all of the frame is here: if its link is lost, the frame comes again.
     proxy: Option<Operation>,
 }
 
@@ -137,13 +137,22 @@ impl Talk {
                         way: Way::Memory,
                         proxy: Some(proxy),
                     },
-                    Err(failure) => Landing::new(Way::Refused(failure)),
+                    Err(failure) => Landing::new(Way::Refused(self.at_the_first(failure))),
                 }
             }
             Action::Write { .. } | Action::Piece { .. } | Action::ReadData { .. } => {
                 Landing::new(Way::Memory)
             }
             _ => Landing::buffer(),
+        }
+    }
+
+    /// A failure of a frame of which no byte has come: over this link. If it has come before, some may be in the
+    /// region.
+    pub(super) fn at_the_first(&self, failure: Failure) -> Failure {
+        match self.machine.is_again() {
+            true => Failure::unknown(failure.error),
+            false => failure,
         }
     }
 
@@ -175,7 +184,7 @@ impl Talk {
                 };
                 let region = peer.engine.port().admit_piece(proxy);
                 let region = region.map_err(|failure| match first && have == 0 {
-                    true => refused(failure),
+                    true => refused(self.at_the_first(failure)),
                     // A region that is closed meanwhile has some of the bytes.
                     false => refused(Failure::unknown(failure.error)),
                 })?;

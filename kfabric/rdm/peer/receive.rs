@@ -301,7 +301,7 @@ impl Talk {
                     let wish = access(Kind::Write, commit, None, target, whole);
                     match wish.and_then(|wish| self.stand_in(token, wish)) {
                         Ok(proxy) => self.put_guest(token, State::Write(proxy)),
-                        Err(failure) => return failed(&failure),
+                        Err(failure) => return failed(&self.at_the_first(failure)),
                     }
                 }
                 self.write(peer, token, piece, last.then_some(data), &payload)
@@ -493,7 +493,7 @@ impl Talk {
                 let_go(proxy);
                 // A region that is closed meanwhile has some of the bytes.
                 return failed(&match first && matches!(payload, Payload::Here(_)) {
-                    true => failure,
+                    true => self.at_the_first(failure),
                     false => Failure::unknown(failure.error),
                 });
             }

@@ -202,6 +202,10 @@ impl Talk {
     fn flush(&mut self, peer: &Peer, link: &dyn Link) -> Result<(), Unsent> {
         self.transmission.flush_bytes(link).map_err(Unsent::Link)?;
         while let Some(tail) = self.transmission.tail.filter(|tail| tail.sent < tail.len) {
+            if !self.is_there(&tail.payload) {
+                // It has ended meanwhile, and half a frame has gone: the link is of no more use.
+                return Err(Unsent::Link(ECANCELED));
+            }
             let sent = self
                 .hand_over(peer, &tail, |from| link.send(from, false))
                 .map_err(|error| Unsent::Lost(lost(&tail.payload, error)))?
@@ -213,6 +217,15 @@ impl Talk {
         }
         self.transmission.reset();
         Ok(())
+    }
+
+    /// Whether the operation that a payload is of has not ended.
+    fn is_there(&self, payload: &Payload) -> bool {
+        match *payload {
+            Payload::Local { op, .. } => self.posted(op).is_some(),
+            Payload::Source { token, .. } => matches!(self.guest(token), Some(State::Source(_))),
+            _ => true,
+        }
     }
 
     /// Hands over what waits, over a link that is not used any more; whether all of it went.

@@ -493,11 +493,11 @@ mod peer {
                     let hits = bench.net.hits();
                     // As many rounds as it takes to have such a frame.
                     while bench.net.hits() == hits {
-                        round += 1;
                         a.post(&b, round)?;
                         b.post(&a, round)?;
                         a.ended(round)?;
                         b.ended(round)?;
+                        round += 1;
                     }
                     // Over another link, or, if it was the last, over the next.
                     a.reaches(&b)?;

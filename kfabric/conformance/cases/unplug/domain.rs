@@ -219,6 +219,9 @@ fn ended_domain_opens_nothing_and_a_new_one_does(info: &Info, seed: u64) -> Resu
     check_eq!(Counter::new(&a.domain, None).err(), gone);
     check_eq!(EventQueue::new(&a.domain, 1, None).err(), gone);
     check_eq!(a.endpoint(info, &a.cq).err(), gone);
+    if info.caps.contains(Caps::SERVICE) {
+        check_eq!(a.av.insert_service("lo", "4791").err(), gone);
+    }
     let memory = given_back(a.domain.register(pattern(64, seed)?, Access::NONE), ENODEV)?;
     check_eq!(memory.len(), 64);
 

@@ -63,8 +63,46 @@ fn of_what_was_begun_nothing_is_known() {
     let frame = pair.frame(0).unwrap();
     let (now, link) = (pair.now, pair.links[1].unwrap());
     pair.peers[1].handle_frame(now, link, &frame).unwrap();
-    assert!(pair.peers[1].is_pending());
+    assert!(pair.peers[1].is_pending() && !pair.peers[1].is_again());
     assert_eq!(part(&mut pair), [(wrote, unknown)]);
+}
+
+#[test]
+fn of_what_was_begun_over_a_link_that_is_lost_nothing_is_known_either() {
+    let unknown = ends(Errno::ENOTCONN, Outcome::Unknown);
+    let mut pair = Pair::new(Order::NONE);
+    let wrote = pair.submit(0, write(100));
+    let frame = pair.frame(0).unwrap();
+    let (now, link) = (pair.now, pair.links[1].unwrap());
+    pair.peers[1].handle_frame(now, link, &frame).unwrap();
+    pair.lose();
+    pair.connect();
+    assert!(!pair.peers[1].is_pending());
+    // It has not come again.
+    assert_eq!(part(&mut pair), [(wrote, unknown)]);
+}
+
+#[test]
+fn what_comes_again_is_known_to() {
+    let mut pair = Pair::new(Order::NONE);
+    pair.submit(0, write(100));
+    pair.submit(0, write(100));
+    let frame = pair.frame(0).unwrap();
+    let (now, link) = (pair.now, pair.links[1].unwrap());
+    pair.peers[1].handle_frame(now, link, &frame).unwrap();
+    pair.lose();
+    pair.connect();
+    for again in [true, false] {
+        // Others say what has been granted.
+        while !pair.peers[1].is_pending() {
+            let frame = pair.frame(0).unwrap();
+            let (now, link) = (pair.now, pair.links[1].unwrap());
+            pair.peers[1].handle_frame(now, link, &frame).unwrap();
+        }
+        assert_eq!(pair.peers[1].is_again(), again);
+        let done = Executed::Done(Level::Delivered);
+        assert_eq!(pair.peers[1].executed(now, done), Ok(true));
+    }
 }
 
 #[test]
