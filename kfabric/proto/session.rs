@@ -170,6 +170,8 @@ pub struct Session {
     alive: u64,
     pinged: u64,
     hello_due: bool,
+    /// Whether frames have checksums that come while BYE is said.
+    parting_crc: bool,
     /// The hello that comes before BYE.
     last_hello: Option<Hello>,
     ping_due: bool,
@@ -203,6 +205,7 @@ impl Session {
             alive: 0,
             pinged: 0,
             hello_due: false,
+            parting_crc: false,
             last_hello: None,
             ping_due: false,
             pong_due: false,
@@ -276,10 +279,13 @@ impl Session {
         })
     }
 
-    /// Whether frames have checksums. What comes in place of the answer to a hello has none.
+    /// Whether frames have checksums. What comes in place of the answer to a hello has none; what comes
+    /// while BYE is said is of the session that has ended.
     pub fn has_crc(&self) -> bool {
-        if self.is_greeting() {
-            return false;
+        match self.link {
+            Link::Greeting { .. } => return false,
+            Link::Parting { .. } => return self.parting_crc,
+            _ => (),
         }
         let caps = self.other.map_or(0, |other| other.caps);
         self.settings.caps & caps & CAP_CRC != 0
@@ -542,6 +548,7 @@ impl Session {
         };
         match self.link {
             Link::Open { id, .. } if bye => {
+                self.parting_crc = self.has_crc();
                 let until = now.saturating_add(self.settings.dial);
                 self.link = Link::Parting { id, until };
                 // Nothing comes before it on a link, and what it says is of this session.

@@ -83,6 +83,17 @@ fn of_what_was_begun_over_a_link_that_is_lost_nothing_is_known_either() {
 }
 
 #[test]
+fn what_comes_before_the_goodbye_is_said_is_of_the_session() {
+    let mut pair = Pair::new(Order::NONE);
+    assert!(pair.peers[1].has_crc());
+    pair.peers[1].close(pair.now, Reason::Closed);
+    // So a frame that is under way is no broken rule.
+    assert!(pair.peers[1].has_crc());
+    assert_eq!(pair.frame(1).map(|frame| frame.kind), Some(Kind::Bye));
+    assert!(!pair.peers[1].has_crc());
+}
+
+#[test]
 fn what_comes_again_is_known_to() {
     let mut pair = Pair::new(Order::NONE);
     pair.submit(0, write(100));
