@@ -38,6 +38,8 @@ pub(crate) struct Segments<'a> {
 }
 
 /// What segments are.
+// On the stack, for one call: a box would be allocated for each.
+#[allow(clippy::large_enum_variant)]
 enum Of {
     Mapped([bindings::kvec; MAX]),
     Pages([bindings::bio_vec; MAX]),

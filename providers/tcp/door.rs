@@ -162,7 +162,7 @@ impl Net {
     /// The number of the interface of that name, here. Process context.
     pub(crate) fn interface(&self, name: &CStr) -> Option<u32> {
         // SAFETY: The namespace is held by `self`, and the name ends with a 0 byte.
-        let number = unsafe { kfi_tcp_interface(self.0.as_ptr(), name.as_ptr().cast()) };
+        let number = unsafe { kfi_tcp_interface(self.0.as_ptr(), name.as_char_ptr()) };
         (number != 0).then_some(number)
     }
 

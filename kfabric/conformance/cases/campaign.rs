@@ -209,7 +209,10 @@ impl Campaign {
             let (mut regions, mut remotes) = (KVec::new(), KVec::new());
             let size = ALL_LANES * LONGEST;
             // Each station's is of another source.
-            let volatile = (made_of(SOURCES[n % SOURCES.len()], size)?, Access::READ_WRITE);
+            let volatile = (
+                made_of(SOURCES[n % SOURCES.len()], size)?,
+                Access::READ_WRITE,
+            );
             let words = (Memory::zeroed(ALL_LANES * 8)?, Access::ALL);
             let lasting = device.as_ref().map(|device| {
                 let memory = Memory::persistent(device, (n * size) as u64, size);
