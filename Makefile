@@ -13,6 +13,7 @@ tools := CC LLVM RUSTC BINDGEN ARCH CROSS_COMPILE V W
 given = $(foreach v,$(tools),$(if $(filter command,$(origin $(v))),$(call quote,$(v)=$(value $(v)))))
 # Of `make vm`, whose own defaults they would hide here.
 export KERNEL CPUS MEM NVDIMM APPEND ICOUNT
+export TURN
 
 ## demo     the main job, from nothing: a file into another host's memory, a
 ##          hard kill, and the same file back
@@ -20,7 +21,8 @@ export KERNEL CPUS MEM NVDIMM APPEND ICOUNT
 demo:
 	@scripts/demo
 
-## test     every test there is; SUITES='a b' runs the named ones
+## test     the tests, of the longest those whose turn it is; TURN=all for every
+##          one there is; SUITES='a b' runs the named ones
 .PHONY: test
 test:
 	@scripts/test $(SUITES)
