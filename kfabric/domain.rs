@@ -11,7 +11,7 @@
 use crate::av::Name;
 use crate::debugfs::{self, Shown, Unplugs};
 use crate::fabric;
-use crate::info::{Caps, Info};
+use crate::info::{Caps, Info, Namespace};
 use crate::keys::Keys;
 use crate::memory::Memory;
 use crate::mr::{Attributes, MemoryRegion};
@@ -206,7 +206,9 @@ pub struct Domain {
 
 impl Domain {
     pub(crate) fn open(fabric: fabric::Child, info: &Info) -> Result<Self> {
-        let mut offer = fabric.entry().offer(|offer| offer.is_same_domain(info))?;
+        let mut offer = fabric
+            .entry()
+            .offer(info.net, |offer| offer.is_same_domain(info))?;
         let provider = fabric.entry().provider();
         if let Some(wanted) = info.source.filter(|_| info.source != offer.source) {
             offer.source = Some(provider.source(&offer, &wanted)?);
@@ -284,6 +286,11 @@ impl Domain {
     /// Whether `info` is one of it.
     pub(crate) fn is_of(&self, info: &Info) -> bool {
         self.core().offer.is_same_domain(info)
+    }
+
+    /// The network namespace that it is in.
+    pub(crate) fn net(&self) -> Namespace {
+        self.core().offer.net
     }
 
     /// Where its endpoints are.

@@ -86,7 +86,9 @@ impl Fabric {
     pub fn open_for(identity: &str, info: &Info) -> Result<Self> {
         registry::check("consumer", registry::ABI, identity)?;
         let found = registry::find(&info.provider)?;
-        found.entry.offer(|offer| offer.fabric == info.fabric)?;
+        found
+            .entry
+            .offer(info.net, |offer| offer.fabric == info.fabric)?;
         let registry::Found { entry, module } = found;
         entry.fabrics.add(1, Relaxed);
         let core = Core {

@@ -13,7 +13,7 @@ use crate::av::Name;
 use crate::cm::Role;
 use crate::cntr::Counters;
 use crate::domain;
-use crate::info::{Caps, Info};
+use crate::info::{Caps, Info, Namespace};
 use crate::op::{Kind, Op, OpId, Operation};
 use crate::rdm::matching::Matching;
 use crate::sys::around;
@@ -75,10 +75,11 @@ pub trait Provider: Send + Sync + Sized + 'static {
     /// What it makes of an info.
     type Domain: Domain;
 
-    /// Offers what can be had at this moment, one info for each domain.
+    /// Offers what can be had at this moment in a network namespace, one info for each domain.
     ///
-    /// Process context; the registry's lock may be held: must not call the registry.
-    fn offers(&self, offer: &mut dyn FnMut(&Info) -> Result) -> Result;
+    /// What is offered beyond it, and so by [`Info::net`] of another, is passed over: a local fabric need
+    /// not look at `net`. Process context; the registry's lock may be held: must not call the registry.
+    fn offers(&self, net: Namespace, offer: &mut dyn FnMut(&Info) -> Result) -> Result;
 
     /// Whether endpoints of `info` can have a peer of that name, as far as the name tells.
     ///

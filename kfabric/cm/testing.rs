@@ -113,7 +113,7 @@ impl Provider for Crier {
     const NAME: &'static str = "kunit-cm";
     type Domain = Crier;
 
-    fn offers(&self, offer: &mut dyn FnMut(&Info) -> Result) -> Result {
+    fn offers(&self, _net: Namespace, offer: &mut dyn FnMut(&Info) -> Result) -> Result {
         offer(&info(EndpointType::Rdm)?)
     }
 

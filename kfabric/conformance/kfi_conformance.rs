@@ -24,6 +24,7 @@
 //! | `rng` | numbers that follow from a seed |
 //! | `soft` | jobs in softirq context |
 //! | `steps` | what a script has done, one at a time |
+//! | `wishes` | hints for what an info is of |
 //! | `cases/*` | the cases, by what they are about |
 
 #![deny(unsafe_code, unused_must_use)]
@@ -42,6 +43,7 @@ mod runner;
 mod soft;
 mod source;
 mod steps;
+mod wishes;
 
 module! {
     type: Conformance,
@@ -85,6 +87,10 @@ module! {
         unplug: usize {
             default: 0,
             description: "Runs only this one of the cases that unplug the provider, from 1",
+        },
+        net: bool {
+            default: false,
+            description: "Runs in the network namespace of the task that loads it, and not in the initial one",
         },
         order: bool {
             default: false,

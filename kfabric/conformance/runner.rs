@@ -3,6 +3,7 @@
 //! The runner: each case on each provider, and KTAP in the log.
 
 use crate::module_parameters;
+use crate::wishes::domain_of;
 use kernel::prelude::*;
 use kfabric::prelude::*;
 
@@ -11,6 +12,9 @@ const PATIENCE: usize = 3;
 
 /// What the name of a case ends with that is about connected endpoints as well, when it is.
 const ON_A_CONNECTION: &str = "_on_a_connection";
+
+/// And when it is run in another network namespace than the initial one.
+const APART: &str = "_in_another_namespace";
 
 /// A case.
 pub(crate) struct Case {
@@ -103,11 +107,7 @@ pub(crate) fn asked_for(
         caps,
         order,
         endpoint_type: Some(endpoints),
-        provider: Some(info.provider.as_str()),
-        fabric: Some(info.fabric.as_str()),
-        domain: Some(info.domain.as_str()),
-        net: Some(info.net),
-        ..Hints::default()
+        ..domain_of(info)
     };
     getinfo(&hints).ok()?.first().copied()
 }
@@ -122,9 +122,16 @@ fn all_caps(info: &Info) -> Caps {
 ///
 /// Where [`PATIENCE`] cases have timed out, the rest fail without being run.
 pub(crate) fn run(cases: &[&[Case]], seed: u64) -> Result {
+    let (net, apart) = match module_parameters::net.value() {
+        // Else there would be nothing new to see.
+        true if Namespace::current() == Namespace::initial() => return Err(EINVAL),
+        true => (Namespace::current(), APART),
+        false => (Namespace::initial(), ""),
+    };
     // One for each domain.
     let infos = getinfo(&Hints {
         endpoint_type: Some(EndpointType::Rdm),
+        net: Some(net),
         ..Hints::default()
     })?;
     let seed = if seed == 0 { random() } else { seed };
@@ -155,7 +162,7 @@ pub(crate) fn run(cases: &[&[Case]], seed: u64) -> Result {
             let (provider, name) = (info.provider, case.name);
             let Some(info) = asked_for(info, endpoints, case.needs, case.order) else {
                 pr_info!(
-                    "ok {number} conformance.{provider}.{name}{how} # SKIP needs {:?}, {} and {:?}, has {}\n",
+                    "ok {number} conformance.{provider}.{name}{how}{apart} # SKIP needs {:?}, {} and {:?}, has {}\n",
                     endpoints,
                     case.needs,
                     case.order,
@@ -165,16 +172,16 @@ pub(crate) fn run(cases: &[&[Case]], seed: u64) -> Result {
             };
             if timeouts == PATIENCE {
                 pr_info!(
-                    "not ok {number} conformance.{provider}.{name}{how} # not run: the provider does not answer\n"
+                    "not ok {number} conformance.{provider}.{name}{how}{apart} # not run: the provider does not answer\n"
                 );
                 continue;
             }
             match (case.run)(&info, seed) {
-                Ok(()) => pr_info!("ok {number} conformance.{provider}.{name}{how}\n"),
+                Ok(()) => pr_info!("ok {number} conformance.{provider}.{name}{how}{apart}\n"),
                 Err(error) => {
                     timeouts += usize::from(error == ETIMEDOUT);
-                    pr_info!("# {name}{how}: {error:?}\n");
-                    pr_info!("not ok {number} conformance.{provider}.{name}{how}\n");
+                    pr_info!("# {name}{how}{apart}: {error:?}\n");
+                    pr_info!("not ok {number} conformance.{provider}.{name}{how}{apart}\n");
                 }
             }
         }

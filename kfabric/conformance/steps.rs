@@ -39,6 +39,7 @@ use crate::bar::Bound;
 use crate::close::closed;
 use crate::ops::{data, error, level, pmem};
 use crate::rig::{byte, check_buffer, pattern, register, timeout, until, Base, End, Rig};
+use crate::wishes::domain_of;
 use crate::{check, check_eq};
 use kernel::fmt;
 use kernel::iov::{IovIterDest, IovIterSource};
@@ -212,11 +213,7 @@ fn variant(info: &Info, endpoint_type: EndpointType, caps: Caps) -> Result<Optio
     let hints = Hints {
         caps,
         endpoint_type: Some(endpoint_type),
-        provider: Some(info.provider.as_str()),
-        fabric: Some(info.fabric.as_str()),
-        domain: Some(info.domain.as_str()),
-        net: Some(info.net),
-        ..Hints::default()
+        ..domain_of(info)
     };
     match getinfo(&hints) {
         Ok(infos) => Ok(infos.first().copied()),

@@ -57,7 +57,7 @@ pub struct Hints<'a> {
     pub fabric: Option<&'a str>,
     /// This domain.
     pub domain: Option<&'a str>,
-    /// In this network namespace.
+    /// In this network namespace; `None`: in that of `opened_domain`, else in the initial one.
     pub net: Option<Namespace>,
     /// Of this very fabric, which is open. Source: fabric of fi_fabric_attr.
     pub opened_fabric: Option<&'a Fabric>,
@@ -79,7 +79,13 @@ pub struct Hints<'a> {
 }
 
 impl Hints<'_> {
-    /// The part of `info` that is wanted; `None` if it lacks something.
+    /// The network namespace that is meant.
+    fn net(&self) -> Namespace {
+        let opened = self.opened_domain.map(Domain::net);
+        self.net.or(opened).unwrap_or_else(Namespace::initial)
+    }
+
+    /// The part of `info`, of the namespace that is meant, which is wanted; `None` if it lacks something.
     fn narrow(&self, info: &Info) -> Option<Info> {
         let named =
             |wanted: Option<&str>, label: &Label| wanted.is_none_or(|w| w == label.as_str());
@@ -96,7 +102,6 @@ impl Hints<'_> {
             && named(self.provider, &info.provider)
             && named(self.fabric, &info.fabric)
             && named(self.domain, &info.domain)
-            && self.net.is_none_or(|wanted| wanted == info.net)
             && self.max_msg_size <= info.limits.max_msg_size
             && self.inject_size <= info.limits.inject_size)
         {
@@ -176,7 +181,7 @@ pub fn getinfo(hints: &Hints<'_>) -> Result<KVec<Info>> {
     hints.check()?;
     let mut found = KVec::new();
     let mut malformed = false;
-    registry::offers(|entry, info| {
+    registry::offers(hints.net(), |entry, info| {
         let ours = hints.opened_fabric.is_none_or(|fabric| fabric.is_by(entry))
             && hints.opened_domain.is_none_or(|domain| domain.is_by(entry));
         let Some(info) = hints.narrow(info).filter(|_| ours) else {
@@ -351,8 +356,9 @@ mod tests {
         const NAME: &'static str = "kunit-places";
         type Domain = testing::Room;
 
-        fn offers(&self, offer: &mut dyn FnMut(&Info) -> Result) -> Result {
+        fn offers(&self, net: Namespace, offer: &mut dyn FnMut(&Info) -> Result) -> Result {
             offer(&Info {
+                net,
                 caps: Desk::info()?.caps | Caps::SERVICE,
                 source: Some(Self::name("anywhere")?),
                 ..Desk::info()?
@@ -390,6 +396,46 @@ mod tests {
             }
             Provider::open(&Keeper(Desk::new()?), info, plug)
         }
+    }
+
+    #[test]
+    fn what_is_of_another_namespace_is_not_offered() -> Result {
+        let desk = Keeper(Desk::new()?);
+        let _local = Registration::new(this_module::<crate::Core>(), desk)?;
+        let _wide = Registration::new(this_module::<crate::Core>(), Signpost)?;
+        let everywhere = getinfo(&Hints::default())?;
+        assert_eq!(everywhere.len(), 2);
+        assert!(everywhere
+            .iter()
+            .all(|info| info.net == Namespace::initial()));
+        let apart = getinfo(&Hints {
+            net: Some(Namespace::NONE),
+            ..Hints::default()
+        })?;
+        assert_eq!(apart.len(), 1);
+        let info = apart[0];
+        assert!(info.net == Namespace::NONE && info.provider.as_str() == Signpost::NAME);
+
+        // A domain is in one of them, and so is what is found by it.
+        let fabric = Fabric::open(&info)?;
+        let domain = fabric.domain(&info)?;
+        let hints = Hints {
+            opened_domain: Some(&domain),
+            ..Hints::default()
+        };
+        assert_eq!(getinfo(&hints)?[..], [info]);
+        let elsewhere = Hints {
+            net: Some(Namespace::initial()),
+            ..hints
+        };
+        assert_eq!(getinfo(&elsewhere).err(), Some(ENODATA));
+        let moved = Info {
+            net: Namespace::NONE,
+            ..everywhere[0]
+        };
+        assert_eq!(Fabric::open(&moved).err(), Some(ENODEV));
+        drop((domain, fabric));
+        Ok(())
     }
 
     fn service<'a>(node: &'a str, service: &'a str) -> Option<Place<'a>> {

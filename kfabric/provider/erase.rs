@@ -6,7 +6,7 @@ use super::faults::Faults;
 use super::{Cancelled, Domain, Endpoint, Match, Plug, Port, Provider, Rejected};
 use crate::av::Name;
 use crate::cm::Message;
-use crate::info::{Caps, Info};
+use crate::info::{Caps, Info, Namespace};
 use crate::op::{Kind, OpId, Operation};
 use kernel::prelude::*;
 use kernel::sync::rcu::Guard;
@@ -14,7 +14,7 @@ use kernel::sync::Arc;
 
 /// Any [`Provider`].
 pub(crate) trait AnyProvider: Send + Sync {
-    fn offers(&self, offer: &mut dyn FnMut(&Info) -> Result) -> Result;
+    fn offers(&self, net: Namespace, offer: &mut dyn FnMut(&Info) -> Result) -> Result;
     fn caps(&self) -> Caps;
     fn connects(&self) -> bool;
     fn reaches(&self, info: &Info, peer: &Name) -> bool;
@@ -25,8 +25,8 @@ pub(crate) trait AnyProvider: Send + Sync {
 }
 
 impl<P: Provider> AnyProvider for P {
-    fn offers(&self, offer: &mut dyn FnMut(&Info) -> Result) -> Result {
-        Provider::offers(self, offer)
+    fn offers(&self, net: Namespace, offer: &mut dyn FnMut(&Info) -> Result) -> Result {
+        Provider::offers(self, net, offer)
     }
 
     fn caps(&self) -> Caps {

@@ -14,7 +14,7 @@ use super::{AnyProvider, Provider};
 use crate::av::Name;
 use crate::debugfs::{self, Shown, Unplugs};
 use crate::domain::Life;
-use crate::info::{EndpointType, Info, Label};
+use crate::info::{EndpointType, Info, Label, Namespace};
 use crate::sys::work::WorkQueue;
 use crate::sys::{global, module};
 use kernel::fmt;
@@ -80,11 +80,14 @@ impl Entry {
         &*self.provider
     }
 
-    /// What the provider offers, under its own name, and no more than it implements; after each
-    /// domain's datagram endpoints, those that connect.
-    fn offers(&self, offer: &mut dyn FnMut(&Info) -> Result) -> Result {
+    /// What the provider offers in a network namespace, under its own name, and no more than it
+    /// implements; after each domain's datagram endpoints, those that connect.
+    fn offers(&self, net: Namespace, offer: &mut dyn FnMut(&Info) -> Result) -> Result {
         let implemented = self.provider.caps();
-        self.provider.offers(&mut |info| {
+        self.provider.offers(net, &mut |info| {
+            if info.net != net {
+                return Ok(());
+            }
             let info = Info {
                 provider: self.label,
                 caps: info.caps & implemented,
@@ -106,10 +109,10 @@ impl Entry {
         self.provider().reaches(info, peer)
     }
 
-    /// The first info that is offered and wanted. `ENODEV`: there is none.
-    pub(crate) fn offer(&self, wanted: impl Fn(&Info) -> bool) -> Result<Info> {
+    /// The first info that is offered in that namespace, and wanted. `ENODEV`: there is none.
+    pub(crate) fn offer(&self, net: Namespace, wanted: impl Fn(&Info) -> bool) -> Result<Info> {
         let mut found = None;
-        self.offers(&mut |info| {
+        self.offers(net, &mut |info| {
             if found.is_none() && wanted(info) {
                 found = Some(*info);
             }
@@ -295,12 +298,13 @@ impl Drop for Registration {
 ///
 /// Fails only as `offer` does: a provider that can't say what it has is left out, with a line in
 /// the log.
-pub(crate) fn offers(mut offer: impl FnMut(&Entry, &Info) -> Result) -> Result {
+pub(crate) fn offers(net: Namespace, mut offer: impl FnMut(&Entry, &Info) -> Result) -> Result {
     let registry = global::registry();
     for entry in registry.iter().filter(|entry| entry.alive().is_ok()) {
         let mut refused = None;
-        let offered =
-            entry.offers(&mut |info| offer(entry, info).inspect_err(|e| refused = Some(*e)));
+        let offered = entry.offers(net, &mut |info| {
+            offer(entry, info).inspect_err(|e| refused = Some(*e))
+        });
         match (offered, refused) {
             (_, Some(error)) => return Err(error),
             (Err(error), None) => pr_err!("{}: offers nothing: {error:?}\n", entry.label),
@@ -509,9 +513,9 @@ mod tests {
         let found = find(&info.provider)?;
         assert!(found
             .entry
-            .offer(|offer| offer.is_same_domain(&info))
+            .offer(info.net, |offer| offer.is_same_domain(&info))
             .is_ok());
-        assert_eq!(found.entry.offer(|_| false).err(), Some(ENODEV));
+        assert_eq!(found.entry.offer(info.net, |_| false).err(), Some(ENODEV));
         unplug("kunit")?;
         assert_eq!(found.entry.alive(), Err(ENODEV));
         assert_eq!(find(&info.provider).map(|_| ()), Err(ENODEV));

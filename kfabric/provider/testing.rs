@@ -92,7 +92,7 @@ impl Provider for Keeper {
     const NAME: &'static str = "kunit";
     type Domain = Room;
 
-    fn offers(&self, offer: &mut dyn FnMut(&Info) -> Result) -> Result {
+    fn offers(&self, _net: Namespace, offer: &mut dyn FnMut(&Info) -> Result) -> Result {
         offer(&Info {
             caps: caps::<Keeper>(),
             ..Desk::info()?

@@ -23,6 +23,10 @@ impl Namespace {
         Namespace(unsafe { bindings::kfi_net_current() })
     }
 
+    /// One that never is.
+    #[cfg(CONFIG_KUNIT = "y")]
+    pub(crate) const NONE: Self = Namespace(u64::MAX);
+
     /// Its cookie.
     pub const fn cookie(self) -> u64 {
         self.0

@@ -81,7 +81,7 @@ impl Provider for Loopback {
     const NAME: &'static str = "loopback";
     type Domain = Domain;
 
-    fn offers(&self, offer: &mut dyn FnMut(&Info) -> Result) -> Result {
+    fn offers(&self, _net: Namespace, offer: &mut dyn FnMut(&Info) -> Result) -> Result {
         offer(&Info {
             provider: Label::new(Self::NAME)?,
             fabric: Label::new("loopback")?,

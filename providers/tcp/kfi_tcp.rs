@@ -82,14 +82,14 @@ impl Provider for Sockets {
     const NAME: &'static str = "tcp";
     type Domain = LinkDomain;
 
-    fn offers(&self, offer: &mut dyn FnMut(&Info) -> Result) -> Result {
+    fn offers(&self, net: Namespace, offer: &mut dyn FnMut(&Info) -> Result) -> Result {
         offer(&Info {
             provider: Label::new(Self::NAME)?,
             fabric: Label::new("tcp")?,
             domain: Label::new("tcp")?,
             caps: provider::caps::<Engine>() | Caps::SERVICE,
             endpoint_type: EndpointType::Rdm,
-            net: Namespace::initial(),
+            net,
             order: Order::STRICT,
             atomics: AtomicAgent::Cpus,
             limits: Limits {

@@ -5,6 +5,7 @@
 use crate::close::closed;
 use crate::ops::{check_filled, check_not_executed, check_refused, error, level, pmem};
 use crate::rig::{check_region, ended, pattern, timeout, End, Rig};
+use crate::wishes::domain_of;
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
 use kernel::time::delay::fsleep;
@@ -35,8 +36,7 @@ const FENCE: Options = Options {
 fn fences_are_to_be_asked_for(info: &Info, _seed: u64) -> Result {
     let hints = Hints {
         endpoint_type: Some(info.endpoint_type),
-        provider: Some(info.provider.as_str()),
-        ..Hints::default()
+        ..domain_of(info)
     };
     for unasked in getinfo(&hints)? {
         check!(!unasked.caps.contains(Caps::FENCE));

@@ -4,6 +4,7 @@
 
 use crate::close::closed;
 use crate::rig::{pattern, register, End, Rig};
+use crate::wishes::{domain_of, like};
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
 use kfabric::prelude::*;
@@ -23,18 +24,11 @@ cases! {
 /// Hints that name all that an info has.
 fn wishes(info: &Info) -> Hints<'_> {
     Hints {
-        caps: info.caps,
-        order: info.order,
-        endpoint_type: Some(info.endpoint_type),
-        provider: Some(info.provider.as_str()),
-        fabric: Some(info.fabric.as_str()),
-        domain: Some(info.domain.as_str()),
         max_msg_size: info.limits.max_msg_size,
         tx_size: info.limits.tx_size,
         rx_size: info.limits.rx_size,
         inject_size: info.limits.inject_size,
-        net: Some(info.net),
-        ..Hints::default()
+        ..like(info)
     }
 }
 
@@ -43,6 +37,7 @@ fn opened_objects_give_their_own_infos(info: &Info, _seed: u64) -> Result {
     let domain = fabric.domain(info)?;
     let by_fabric = getinfo(&Hints {
         opened_fabric: Some(&fabric),
+        net: Some(info.net),
         ..Hints::default()
     })?;
     check!(by_fabric.iter().any(|found| found == info));
@@ -69,8 +64,7 @@ fn peers_of_the_provider_are_reached(info: &Info, _seed: u64) -> Result {
     let name = rig.b.ep.name();
     let hints = Hints {
         peer: Some(Place::Name(&name)),
-        provider: Some(info.provider.as_str()),
-        ..Hints::default()
+        ..domain_of(info)
     };
     let expected = Info {
         peer: Some(name),
@@ -91,9 +85,11 @@ fn info_fits_its_own_wishes(info: &Info, _seed: u64) -> Result {
     let found = getinfo(&wishes(info))?;
     check!(found.iter().all(|found| *found == *info));
     check_eq!(found.len(), 1);
-    check!(getinfo(&Hints::default())?
-        .iter()
-        .any(|found| *found == *info));
+    let anything = Hints {
+        net: Some(info.net),
+        ..Hints::default()
+    };
+    check!(getinfo(&anything)?.contains(info));
     Ok(())
 }
 

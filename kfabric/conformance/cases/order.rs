@@ -5,6 +5,7 @@
 use crate::close::closed;
 use crate::ops::{error, level, pmem};
 use crate::rig::{check_buffer, check_region, ended, pattern, timeout, tries, Rig};
+use crate::wishes::domain_of;
 use crate::{cases, check_eq};
 use kernel::prelude::*;
 use kfabric::prelude::*;
@@ -39,8 +40,7 @@ fn order_is_what_was_asked_for(info: &Info, _seed: u64) -> Result {
         let hints = Hints {
             order,
             endpoint_type: Some(info.endpoint_type),
-            provider: Some(info.provider.as_str()),
-            ..Hints::default()
+            ..domain_of(info)
         };
         match getinfo(&hints) {
             Ok(found) => {

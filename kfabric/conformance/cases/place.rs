@@ -4,6 +4,7 @@
 
 use crate::close::{busy, closed};
 use crate::rig::{ended, pattern, with_sizes, End, Rig, DEPTH};
+use crate::wishes::like;
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
 use kfabric::prelude::*;
@@ -61,20 +62,6 @@ impl Service {
 
     fn text(&self) -> &str {
         core::str::from_utf8(&self.digits).unwrap_or("")
-    }
-}
-
-/// Hints for what `info` is of.
-fn like(info: &Info) -> Hints<'_> {
-    Hints {
-        caps: info.caps,
-        order: info.order,
-        endpoint_type: Some(info.endpoint_type),
-        provider: Some(info.provider.as_str()),
-        fabric: Some(info.fabric.as_str()),
-        domain: Some(info.domain.as_str()),
-        net: Some(info.net),
-        ..Hints::default()
     }
 }
 

@@ -5,6 +5,7 @@
 use crate::close::closed;
 use crate::ops::{check_buffer_filled, check_refused, data, error, CONTEXT};
 use crate::rig::{cancel, check_buffer, ended, pattern, timeout, with_sizes, End, Rig, DEPTH};
+use crate::wishes::domain_of;
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
 use kfabric::prelude::*;
@@ -528,8 +529,7 @@ fn endpoint_without_tags_refuses_them(info: &Info, _seed: u64) -> Result {
     // Who asks for tags gets them.
     let hints = Hints {
         caps: Caps::TAGGED,
-        provider: Some(info.provider.as_str()),
-        ..Hints::default()
+        ..domain_of(info)
     };
     check!(getinfo(&hints)?
         .iter()

@@ -56,7 +56,7 @@ impl Provider for Outside {
     const NAME: &'static str = "outside";
     type Domain = Domain;
 
-    fn offers(&self, offer: &mut dyn FnMut(&Info) -> Result) -> Result {
+    fn offers(&self, _net: Namespace, offer: &mut dyn FnMut(&Info) -> Result) -> Result {
         offer(&Info {
             provider: Label::new(Self::NAME)?,
             fabric: Label::new("outside")?,

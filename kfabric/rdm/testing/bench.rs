@@ -58,7 +58,7 @@ impl Provider for Wires {
     const NAME: &'static str = "kunit-links";
     type Domain = Domain;
 
-    fn offers(&self, offer: &mut dyn FnMut(&Info) -> Result) -> Result {
+    fn offers(&self, _net: Namespace, offer: &mut dyn FnMut(&Info) -> Result) -> Result {
         offer(&info(self.order)?)
     }
 

@@ -6,6 +6,7 @@ use super::host::{begin, connect, failed, send, Connected, Host};
 use crate::close::{closed, given_back};
 use crate::ops::{check_refused, error};
 use crate::rig::{timeout, End};
+use crate::wishes::domain_of;
 use crate::{cases, check, check_eq, module_parameters};
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -32,13 +33,7 @@ cases! { EndpointType::Msg;
 }
 
 fn connections_are_offered_beside_datagrams(info: &Info, _seed: u64) -> Result {
-    let of_domain = Hints {
-        provider: Some(info.provider.as_str()),
-        fabric: Some(info.fabric.as_str()),
-        domain: Some(info.domain.as_str()),
-        net: Some(info.net),
-        ..Hints::default()
-    };
+    let of_domain = domain_of(info);
     let found = getinfo(&of_domain)?;
     check_eq!(found.len(), 2);
     // Who does not ask gets datagrams.

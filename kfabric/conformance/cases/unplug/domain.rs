@@ -11,6 +11,7 @@ use crate::ops::{check_refused, error};
 use crate::rig::{
     check_buffer, check_region, ended, pattern, register, timeout, tries, until, End, Rig, DEPTH,
 };
+use crate::wishes::domain_of;
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
@@ -232,11 +233,7 @@ fn ended_domain_opens_nothing_and_a_new_one_does(info: &Info, seed: u64) -> Resu
     check!(memory.as_slice() == pattern(1000, seed)?.as_slice());
 
     // The fabric, the provider and the name are there as before.
-    check!(!getinfo(&Hints {
-        provider: Some(info.provider.as_str()),
-        ..Hints::default()
-    })?
-    .is_empty());
+    check!(!getinfo(&domain_of(info))?.is_empty());
     let domain = a.fabric.domain(info)?;
     closed(domain.close())?;
     let new = End::new(info, None)?;
