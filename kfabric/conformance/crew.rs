@@ -57,7 +57,7 @@ impl<J: Job> Crew<J> {
     pub(crate) fn start(threads: usize, job: Arc<J>) -> Result<Self> {
         let mut crew = Crew {
             members: KVec::with_capacity(threads, GFP_KERNEL)?,
-            queue: WorkQueue::new(c"kfi_conformance")?,
+            queue: WorkQueue::unlisted(c"kfi_conformance")?,
         };
         for number in 0..threads {
             let job = job.clone();

@@ -59,6 +59,10 @@ where
 /// A work queue of one's own, so that no work item runs a module's text after it is gone.
 ///
 /// Concurrency-managed, usable in memory reclaim. Dropping it waits for its items.
+///
+/// Where its items run is the kernel's policy for unbound work queues, and the only one that kfabric has:
+/// close to who queued them, on a CPU that shares its last-level cache, and so on its NUMA node. Source:
+/// Documentation/core-api/workqueue.rst of the kernel.
 pub struct WorkQueue(core::ptr::NonNull<bindings::workqueue_struct>);
 
 // SAFETY: Work queues may be used from any thread.
@@ -67,13 +71,24 @@ unsafe impl Send for WorkQueue {}
 unsafe impl Sync for WorkQueue {}
 
 impl WorkQueue {
-    /// Makes a work queue. May sleep. `ENOMEM`.
+    /// Makes a work queue that an administrator can place: /sys/devices/virtual/workqueue/NAME. May sleep.
+    ///
+    /// `ENOMEM`: or there is one of that name.
     pub fn new(name: &'static CStr) -> Result<Self> {
+        Self::with_flags(name, bindings::wq_flags_WQ_SYSFS)
+    }
+
+    /// Makes one that sysfs does not show: of which there may be several. May sleep. `ENOMEM`.
+    pub fn unlisted(name: &'static CStr) -> Result<Self> {
+        Self::with_flags(name, 0)
+    }
+
+    fn with_flags(name: &'static CStr, flags: bindings::wq_flags) -> Result<Self> {
         // SAFETY: The name is a C string; the format takes it as its only argument.
         let queue = unsafe {
             bindings::alloc_workqueue_noprof(
                 c"%s".as_char_ptr(),
-                bindings::wq_flags_WQ_UNBOUND | bindings::wq_flags_WQ_MEM_RECLAIM,
+                bindings::wq_flags_WQ_UNBOUND | bindings::wq_flags_WQ_MEM_RECLAIM | flags,
                 0,
                 name.as_char_ptr(),
             )
@@ -200,7 +215,7 @@ mod tests {
 
     #[test]
     fn queue_runs_what_it_holds_before_it_goes() -> Result {
-        let queue = WorkQueue::new(c"kfi_kunit")?;
+        let queue = WorkQueue::unlisted(c"kfi_kunit")?;
         let items = [item(None)?, item(None)?, item(None)?];
         for item in &items {
             assert!(queue.enqueue(item.clone()));
@@ -215,7 +230,7 @@ mod tests {
 
     #[test]
     fn item_that_waits_to_run_is_queued_once() -> Result {
-        let queue = WorkQueue::new(c"kfi_kunit")?;
+        let queue = WorkQueue::unlisted(c"kfi_kunit")?;
         let gate = gate()?;
         let item = item(Some(gate.clone()))?;
         assert!(queue.enqueue(item.clone()));
@@ -233,7 +248,7 @@ mod tests {
 
     #[test]
     fn cancelled_item_does_not_run_and_is_let_go_of() -> Result {
-        let queue = WorkQueue::new(c"kfi_kunit")?;
+        let queue = WorkQueue::unlisted(c"kfi_kunit")?;
         // Nothing to cancel.
         let idle = item(None)?;
         cancel(&idle);

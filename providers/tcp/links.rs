@@ -537,7 +537,7 @@ mod tests {
 
         let Pair { alice, bob, _links } = pair(V4)?;
         // Waits for the sender, and so is dropped after it was stopped.
-        let queue = WorkQueue::new(c"kfi_tcp_kunit")?;
+        let queue = WorkQueue::unlisted(c"kfi_tcp_kunit")?;
         let sender = Arc::pin_init(
             pin_init!(Sender {
                 link: alice,

@@ -93,7 +93,7 @@ impl Bench {
 
     pub(crate) fn with_order(timeouts: Timeouts, order: Order) -> Result<Self> {
         let net = Net::new()?;
-        let workers = Arc::new(WorkQueue::new(c"kfi_kunit_links")?, GFP_KERNEL)?;
+        let workers = Arc::new(WorkQueue::unlisted(c"kfi_kunit_links")?, GFP_KERNEL)?;
         let wires = Wires {
             net: net.clone(),
             workers: workers.clone(),
