@@ -118,10 +118,35 @@ fn all_caps(info: &Info) -> Caps {
     fences.map_or(info.caps, |fences| info.caps | fences.caps)
 }
 
-/// Runs the cases on each provider that is registered. `ENODATA`: there is none.
+/// Runs the cases that the parameters choose, on each provider that is registered. `ENODATA`: there
+/// is none.
+pub(crate) fn run(cases: &[&[Case]], seed: u64) -> Result {
+    let (first, last) = (
+        module_parameters::first.value(),
+        module_parameters::last.value(),
+    );
+    run_chosen(cases, seed, |number, _, _| (first..=last).contains(&number)).map(|_| ())
+}
+
+/// Runs the case of that name, as it stands in a report. `ENOENT`: there is none; `EIO`: it failed.
+pub(crate) fn run_named(cases: &[&[Case]], seed: u64, name: &str) -> Result {
+    let is_meant = |_, case: &str, how: &str| name.strip_prefix(case) == Some(how);
+    match run_chosen(cases, seed, is_meant)? {
+        (0, _) => Err(ENOENT),
+        (_, 0) => Ok(()),
+        _ => Err(EIO),
+    }
+}
+
+/// Runs those of which `is_chosen` thinks so, by their number, name, and what the name ends with;
+/// how many there were, and how many of them failed.
 ///
 /// Where [`PATIENCE`] cases have timed out, the rest fail without being run.
-pub(crate) fn run(cases: &[&[Case]], seed: u64) -> Result {
+fn run_chosen(
+    cases: &[&[Case]],
+    seed: u64,
+    is_chosen: impl Fn(usize, &str, &str) -> bool,
+) -> Result<(usize, usize)> {
     let (net, apart) = match module_parameters::net.value() {
         // Else there would be nothing new to see.
         true if Namespace::current() == Namespace::initial() => return Err(EINVAL),
@@ -135,10 +160,6 @@ pub(crate) fn run(cases: &[&[Case]], seed: u64) -> Result {
         ..Hints::default()
     })?;
     let seed = if seed == 0 { random() } else { seed };
-    let (first, last) = (
-        module_parameters::first.value().max(1),
-        module_parameters::last.value(),
-    );
     // Those that are about connected endpoints as well come once more, after all.
     let connected = module_parameters::connected.value();
     let chosen = || {
@@ -146,13 +167,18 @@ pub(crate) fn run(cases: &[&[Case]], seed: u64) -> Result {
         let again = all.clone().filter(|case| connected && case.connected);
         let all = all.map(|case| (case, case.endpoints, ""));
         let again = again.map(|case| (case, EndpointType::Msg, ON_A_CONNECTION));
-        Iterator::chain(all, again).take(last).skip(first - 1)
+        let numbered = Iterator::chain(all, again).zip(1..);
+        let chosen = numbered.filter(|((case, _, how), number)| is_chosen(*number, case.name, how));
+        chosen.map(|(case, _)| case)
     };
     let total = chosen().count();
+    if total == 0 {
+        return Ok((0, 0));
+    }
     pr_info!("KTAP version 1\n");
     pr_info!("# seed {seed}\n");
     pr_info!("1..{}\n", total * infos.len());
-    let mut number = 0;
+    let (mut number, mut failed) = (0, 0);
     for info in &infos {
         let mut timeouts = 0;
         let caps = all_caps(info);
@@ -171,6 +197,7 @@ pub(crate) fn run(cases: &[&[Case]], seed: u64) -> Result {
                 continue;
             };
             if timeouts == PATIENCE {
+                failed += 1;
                 pr_info!(
                     "not ok {number} conformance.{provider}.{name}{how}{apart} # not run: the provider does not answer\n"
                 );
@@ -179,6 +206,7 @@ pub(crate) fn run(cases: &[&[Case]], seed: u64) -> Result {
             match (case.run)(&info, seed) {
                 Ok(()) => pr_info!("ok {number} conformance.{provider}.{name}{how}{apart}\n"),
                 Err(error) => {
+                    failed += 1;
                     timeouts += usize::from(error == ETIMEDOUT);
                     pr_info!("# {name}{how}{apart}: {error:?}\n");
                     pr_info!("not ok {number} conformance.{provider}.{name}{how}{apart}\n");
@@ -186,5 +214,5 @@ pub(crate) fn run(cases: &[&[Case]], seed: u64) -> Result {
             }
         }
     }
-    Ok(())
+    Ok((number, failed))
 }

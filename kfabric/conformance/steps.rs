@@ -23,6 +23,7 @@
 //! | `pieces` | makes memory in pieces, of each kind |
 //! | `pmem` | opens the persistent memory, registers some in what is held; closes |
 //! | `posts` | posts operations of each kind on what is held and reads their completions |
+//! | `case NAME` | runs that case of the suite, and prints KTAP in the log |
 //! | `far ...` | talks with another host, see `steps/far.rs` |
 //!
 //! `posts` does it in this context, in softirqs and in the provider's workers; over a connection;
@@ -40,7 +41,7 @@ use crate::close::closed;
 use crate::ops::{data, error, level, pmem};
 use crate::rig::{byte, check_buffer, pattern, register, timeout, until, Base, End, Rig};
 use crate::wishes::domain_of;
-use crate::{check, check_eq};
+use crate::{cases, check, check_eq, module_parameters, runner};
 use kernel::fmt;
 use kernel::iov::{IovIterDest, IovIterSource};
 use kernel::page::{Page, PAGE_SIZE};
@@ -167,7 +168,7 @@ impl State {
         Ok(())
     }
 
-    fn step(&self, step: &str, provider: Option<&str>) -> Result {
+    fn step(&self, step: &str, word: Option<&str>) -> Result {
         let mut guard = self.held.lock();
         let held = &mut *guard;
         match (step, held.as_mut()) {
@@ -176,15 +177,19 @@ impl State {
                 KBox::new(0u64, GFP_KERNEL)?;
                 Ok(())
             }
-            ("getinfo", _) => info(provider).map(|_| ()),
-            ("open", _) => open(&info(provider)?),
-            ("tally", _) => Tally::new(&info(provider)?)?.map_or(Ok(()), Tally::close),
-            ("link", _) => Link::new(&info(provider)?)?.map_or(Ok(()), Link::close),
-            ("cycle", _) => cycle(&info(provider)?),
-            ("fail", _) => fail(&info(provider)?),
+            ("getinfo", _) => info(word).map(|_| ()),
+            ("open", _) => open(&info(word)?),
+            ("tally", _) => Tally::new(&info(word)?)?.map_or(Ok(()), Tally::close),
+            ("link", _) => Link::new(&info(word)?)?.map_or(Ok(()), Link::close),
+            ("cycle", _) => cycle(&info(word)?),
+            ("fail", _) => fail(&info(word)?),
             ("pieces", _) => pieces(),
+            ("case", _) => {
+                let name = word.ok_or(EINVAL)?;
+                runner::run_named(cases::ALL, module_parameters::seed.value(), name)
+            }
             ("hold", None) => {
-                *held = Some(Held::new(&info(provider)?)?);
+                *held = Some(Held::new(&info(word)?)?);
                 Ok(())
             }
             ("release", Some(_)) => held.take().map_or(Ok(()), Held::close),
