@@ -9,10 +9,10 @@ use kernel::prelude::*;
 use kfabric::prelude::*;
 
 /// How long nobody may say anything, in milliseconds: other things are measured in between.
-const IDLE: u32 = 120_000;
+const IDLE: u32 = 300_000;
 
 /// How long a region may be busy, in milliseconds.
-const TIMEOUT: u32 = 1000;
+const TIMEOUT: u32 = 60_000;
 
 struct Far {
     near: Option<Address>,

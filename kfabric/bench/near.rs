@@ -11,7 +11,7 @@ use kernel::time::{Delta, Instant, Monotonic};
 use kfabric::prelude::*;
 
 /// How long a completion or an answer may take, in milliseconds.
-pub(crate) const TIMEOUT: u32 = 20_000;
+pub(crate) const TIMEOUT: u32 = 60_000;
 
 /// So many exchanges come before those that are measured.
 const WARM: u64 = 16;

@@ -17,7 +17,7 @@
 #include "bare.h"
 
 /* In seconds. A call waits for one at a time, to see whether the module is to go. */
-#define KFI_BARE_PATIENCE 20
+#define KFI_BARE_PATIENCE 60
 
 /* The module is to go. */
 bool kfi_bare_ends;
@@ -35,7 +35,7 @@ static void kfi_bare_set(struct socket *sock)
 	WRITE_ONCE(sk->sk_rcvtimeo, HZ);
 	sock_set_sndtimeo(sk, 1);
 	sock_set_keepalive(sk);
-	tcp_sock_set_keepidle(sk, KFI_BARE_PATIENCE / 2);
+	tcp_sock_set_keepidle(sk, KFI_BARE_PATIENCE / 4);
 	tcp_sock_set_keepintvl(sk, KFI_BARE_PATIENCE / 4);
 	tcp_sock_set_keepcnt(sk, 2);
 }
