@@ -233,8 +233,8 @@ def table(between):
     yield f"{'thousands of instructions':>36}  {'kfabric':>10} {'bare':>10}  {'bare/kfabric':>12}   of an operation, both ends in one guest"
     for row in between["counted"]:
         both = [row["ns"][who]["min"] / 1000 for who in ("kfabric", "bare") if who in row["ns"]]
-        ratio = f"{both[1] / both[0]:12.2f}" if len(both) > 1 else ""
-        yield f"{row['kind']:>8} {size(row['len']):>7} {row['depth']:>9} {'':>9}  {both[0]:10.2f} {both[1] if both[1:] else float('nan'):10.2f}  {ratio}"
+        numbers = [f"{number:10.2f}" for number in both] + ([f" {both[1] / both[0]:12.2f}"] if len(both) > 1 else [])
+        yield f"{row['kind']:>8} {size(row['len']):>7} {row['depth']:>9} {'':>9}  {' '.join(numbers)}"
 
 
 def summed(between):
