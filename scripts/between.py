@@ -31,6 +31,8 @@ MESSAGES_GOAL = 3
 T = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
      2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042]
 MOST_ROUNDS = len(T) + 1
+# An interval of too few rounds is cut there: at about a thousand.
+BEYOND = 7
 
 # A far end that gave up, as on a host that is very busy, begins anew.
 SERVE = f"""
@@ -155,7 +157,7 @@ def interval(values):
     logs = [math.log(value) for value in values]
     mean = statistics.fmean(logs)
     half = T[min(len(logs) - 1, len(T)) - 1] * statistics.stdev(logs) / math.sqrt(len(logs)) if len(logs) > 1 else math.inf
-    return {"mean": math.exp(mean), "low": math.exp(mean - half), "high": math.exp(min(mean + half, 700))}
+    return {"mean": math.exp(mean), "low": math.exp(mean - half), "high": math.exp(min(mean + half, BEYOND))}
 
 
 def rate(sample):
