@@ -29,7 +29,7 @@ pub(crate) struct Near {
     pub(crate) seed: u64,
 }
 
-/// What came of a message: its bytes.
+/// The bytes that were said, and how many.
 type Answer = ([u8; ANSWER], usize);
 
 impl Near {
@@ -81,6 +81,9 @@ impl Near {
     pub(crate) fn pingpong(&mut self, len: usize, count: u64) -> Result<Delta> {
         let mut bytes = [0; ANSWER];
         let bytes = bytes.get_mut(..len).ok_or(EINVAL)?;
+        if count == 0 {
+            return Err(EINVAL);
+        }
         self.seed += 1;
         pattern::fill(bytes, 0, self.seed);
         for _ in 0..WARM {
