@@ -32,8 +32,8 @@ test:
 check:
 	@scripts/check/all $(CHECKS)
 
-## bench    what operations cost, beside memcpy(): a table, build/bench.json
-##          and build/bench.svg; a few minutes
+## bench    what operations cost, beside memcpy(), and between two guests beside a
+##          bare module: a table, build/bench.json and build/bench.svg; some minutes
 .PHONY: bench
 bench:
 	@scripts/bench
