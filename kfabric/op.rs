@@ -47,7 +47,7 @@ mod status;
 #[cfg(CONFIG_KUNIT = "y")]
 pub(crate) mod testing;
 
-pub use crate::sys::slot::{Chain, Operation};
+pub use crate::sys::slot::{Chain, Hold, Operation};
 pub use atomic::{Action, AtomicAction, AtomicOp, Datatype};
 pub use buffer::Buffer;
 pub use id::OpId;

@@ -133,6 +133,8 @@ pub(crate) struct TargetStats {
     pub(crate) placed: Count,
     /// Bytes that a link has taken from where they are.
     pub(crate) gathered: Count,
+    /// Of those, bytes that it has left there for the network.
+    pub(crate) spliced: Count,
     /// What peers did that the protocol forbids.
     pub(crate) violations: Violations,
 }
@@ -186,6 +188,7 @@ impl TargetStats {
             ("committed_bytes", self.committed.value()),
             ("placed_bytes", self.placed.value()),
             ("gathered_bytes", self.gathered.value()),
+            ("spliced_bytes", self.spliced.value()),
         ];
         debugfs::rows(f, &rows)?;
         self.violations.show(f)
@@ -244,12 +247,14 @@ mod tests {
             &stats.committed,
             &stats.placed,
             &stats.gathered,
+            &stats.spliced,
         ]) {
             count.add(n);
         }
         let expected = c"executed 1\nunknown_key 2\nstale_key 3\nguessed_key 4\n\
             out_of_range 5\nno_right 6\nmisaligned 7\nvolatile 8\ndevice_gone 9\nstrangers 10\n\
-            committed_bytes 11\nplaced_bytes 12\ngathered_bytes 13\nviolations 0\n";
+            committed_bytes 11\nplaced_bytes 12\ngathered_bytes 13\n\
+            spliced_bytes 14\nviolations 0\n";
         assert!(*text(|f| stats.show(f))? == *expected);
         Ok(())
     }

@@ -30,6 +30,7 @@ mod multi;
 mod order;
 mod place;
 mod remote_data;
+mod reuse;
 mod rma;
 mod silent;
 mod tagged;
@@ -49,6 +50,7 @@ pub(crate) const ALL: &[&[Case]] = &[
     directed::CASES,
     multi::CASES,
     rma::CASES,
+    reuse::CASES,
     mr::CASES,
     keys::CASES,
     remote_data::CASES,

@@ -4,6 +4,7 @@
 
 use crate::check;
 use crate::close::closed;
+use crate::rig::pattern;
 use kernel::page::{Page, PAGE_SIZE};
 use kernel::prelude::*;
 use kfabric::prelude::*;
@@ -76,4 +77,22 @@ pub(crate) fn made_of(source: Source, len: usize) -> Result<Memory> {
             closed(Memory::from_scatterlist(list))
         }
     }
+}
+
+/// Memory that is made so, with a pattern in it.
+pub(crate) fn patterned(source: Source, len: usize, seed: u64) -> Result<Memory> {
+    let (mut memory, pattern) = (made_of(source, len)?, pattern(len, seed)?);
+    memory.write_at(0, pattern.as_slice().ok_or(EINVAL)?)?;
+    Ok(memory)
+}
+
+/// Takes a buffer back, and changes all of its bytes.
+pub(crate) fn spoilt(buffer: Buffer) -> Result<Memory> {
+    static OTHERS: [u8; PAGE_SIZE] = [0xee; PAGE_SIZE];
+    let mut memory = buffer.into_memory().map_err(|_| EINVAL)?;
+    for at in (0..memory.len()).step_by(PAGE_SIZE) {
+        let len = PAGE_SIZE.min(memory.len() - at);
+        memory.write_at(at, &OTHERS[..len])?;
+    }
+    Ok(memory)
 }

@@ -8,12 +8,37 @@ use crate::trace;
 use kernel::prelude::*;
 
 impl Operation {
-    /// Ends the operation: it goes to its completion queue.
+    /// Ends the operation: it goes to its completion queue, or, while somebody has a [`Hold`] on it, afterwards.
     ///
     /// Never sleeps; any context but hardirq, and without a lock that the consumer's callback or
     /// post could take.
+    ///
+    /// [`Hold`]: super::Hold
     #[inline]
-    pub fn complete(mut self, mut status: Status) {
+    pub fn complete(self, status: Status) {
+        match self.is_held() {
+            false => self.complete_now(status),
+            true => self.complete_later(status),
+        }
+    }
+
+    /// Leaves it to the last hold to complete it.
+    #[cold]
+    fn complete_later(mut self, status: Status) {
+        self.op().end(status);
+        if let Some(op) = self.leave_to_holds() {
+            op.released();
+        }
+    }
+
+    /// Completes one that was left to its holds, of which none is left.
+    pub(crate) fn released(self) {
+        let status = *self.status();
+        self.complete_now(status);
+    }
+
+    #[inline]
+    fn complete_now(mut self, mut status: Status) {
         if let Err(failure) = &mut status {
             self.explain(failure);
         }

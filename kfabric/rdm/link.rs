@@ -17,6 +17,9 @@ use kernel::sync::Arc;
 /// bytes or pages of this host, good for the call alone.
 pub use kernel::iov::{IovIterDest, IovIterSource};
 
+/// What keeps bytes as they are that a link has not copied: see [`Link::splice`].
+pub use crate::sys::slot::Hold;
+
 /// Somebody who is to look at a link, or at those that peers make.
 pub trait Wake: Send + Sync {
     /// Has them look, soon, in a context of their own. Any context but hardirq; never sleeps.
@@ -49,6 +52,26 @@ pub trait Link: Send + Sync + 'static {
     /// # Errors
     /// `EAGAIN`; others: the link is broken.
     fn send(&self, from: &mut IovIterSource<'_>, more: bool) -> Result<usize>;
+
+    /// As [`Link::send`], but the bytes may stay where they are for as long as the link has `hold`: nobody but peers
+    /// with a right to them changes them, and their memory is not given back. `None`: it would have to copy them,
+    /// and has taken none.
+    ///
+    /// The hold is dropped, in any context but hardirq, once nobody will read them any more: not the other side's
+    /// affair alone, since they may be sent again, or still be in a queue of a device. It outlives a close only as
+    /// long as this host's own queues take. Dropping it may complete an operation, and so takes locks that a post
+    /// takes.
+    ///
+    /// # Errors
+    /// As [`Link::send`].
+    fn splice(
+        &self,
+        _from: &mut IovIterSource<'_>,
+        _more: bool,
+        _hold: Hold,
+    ) -> Result<Option<usize>> {
+        Ok(None)
+    }
 
     /// Puts bytes that have come to the beginning of `into`, which is not empty, and says how many; none: the
     /// peer has ended the link.

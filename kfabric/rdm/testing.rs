@@ -7,6 +7,7 @@
 //! | `bench` | a provider with a net, and what stands on it |
 //! | `fault` | what is to happen to what one side sends over a link |
 //! | `host` | where links begin and end |
+//! | `kept` | the holds of links on what they have not copied |
 //! | `meter` | how far the frames have come that one side sends |
 //! | `net` | the hosts, and the links between them |
 //! | `pattern` | bytes that are known again |
@@ -26,6 +27,7 @@ use kernel::time::{Delta, Instant, Monotonic};
 mod bench;
 mod fault;
 mod host;
+mod kept;
 mod meter;
 mod net;
 mod pattern;
@@ -36,6 +38,7 @@ mod wire;
 
 pub(super) use bench::Bench;
 pub(super) use fault::{Act, Fault, Place};
+pub(super) use kept::Keep;
 pub(super) use net::Refusal;
 pub(super) use pattern::{brings, is_pattern, pattern};
 pub(super) use script::{name, Script};

@@ -23,8 +23,12 @@ use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Full};
 
+mod hold;
+
+pub use hold::Hold;
+
 /// The part of a cell that does not depend on the context.
-// Its fields are always reached one by one: `below` is read while another owns the rest.
+// Its fields are always reached one by one: `below` and `holds` are used while another owns the rest.
 struct Header {
     op: Op,
     /// The next in a chain; meaningless elsewhere.
@@ -33,6 +37,8 @@ struct Header {
     number: u32,
     /// The number of the next in the stack of free cells; meaningless elsewhere.
     below: Atomic<u32>,
+    /// How many holds there are: see `hold`.
+    holds: Atomic<i32>,
     /// What the context is.
     context: TypeId,
     /// Puts a taken cell back whose context's type is not known.
@@ -249,6 +255,7 @@ impl<C: Send + 'static> Pool<C> {
                 next: None,
                 number: numbered(made) as u32,
                 below: Atomic::new(below),
+                holds: Atomic::new(0),
                 context: TypeId::of::<C>(),
                 release: Shared::<C>::release,
                 pool: NonNull::dangling(),

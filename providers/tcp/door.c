@@ -14,17 +14,28 @@
  * read section that the unloading of the module waits for (free_module()).
  *
  * A socket keeps its network namespace, as one of user space does.
+ *
+ * Pages are sent without a copy as by MSG_ZEROCOPY of user space (net/core/skbuff.c):
+ * each packet, clone and part of one that has the pages counts in a ubuf_info, and who
+ * is to receive them on this host copies them (skb_orphan_frags_rx()). So when its
+ * count is 0, nobody will read them any more: not to send them again, nor a device.
+ * A socket has some of them, which outlive it if they must.
  */
 
 #include <linux/atomic.h>
+#include <linux/bitops.h>
 #include <linux/fs.h>
 #include <linux/in.h>
 #include <linux/in6.h>
 #include <linux/inet.h>
+#include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
 #include <linux/net.h>
 #include <linux/netdevice.h>
+#include <linux/rcupdate.h>
+#include <linux/refcount.h>
+#include <linux/skbuff.h>
 #include <linux/slab.h>
 #include <linux/tcp.h>
 #include <linux/uio.h>
@@ -46,6 +57,9 @@
 
 #define KFI_TCP_BACKLOG SOMAXCONN
 
+/* For how many operations a socket may leave pages where they are; they fit 2 KiB. */
+#define KFI_TCP_NOTICES 62
+
 static char address[64] = "127.0.0.1";
 module_param_string(address, address, sizeof(address), 0444);
 MODULE_PARM_DESC(address, "IP address to listen on, by which peers reach this host");
@@ -61,8 +75,25 @@ struct kfi_tcp_callbacks {
 	void (*error_report)(struct sock *sk);
 };
 
+/* Of the pages that were sent with one hold. */
+struct kfi_tcp_notice {
+	struct ubuf_info ubuf;
+	struct kfi_tcp_notices *pool;
+	void *hold;
+};
+
+struct kfi_tcp_notices {
+	refcount_t users;		/* the socket, and those that are busy */
+	struct kfi_tcp_notice *last;	/* that was taken */
+	DECLARE_BITMAP(busy, KFI_TCP_NOTICES);
+	struct kfi_tcp_notice all[KFI_TCP_NOTICES];
+};
+
+static_assert(sizeof(struct kfi_tcp_notices) <= 2048);
+
 struct kfi_tcp_socket {
 	struct socket *sock;
+	struct kfi_tcp_notices *notices;	/* without them everything is copied */
 	struct kfi_tcp_callbacks saved;
 	kfi_tcp_wake_t wake;
 	void *context;			/* of wake */
@@ -73,7 +104,9 @@ struct kfi_tcp_socket {
 };
 
 static struct workqueue_struct *kfi_tcp_wq;
+static kfi_tcp_drop_t kfi_tcp_drop;
 static atomic_t kfi_tcp_lingering = ATOMIC_INIT(0);
+static atomic_t kfi_tcp_pools = ATOMIC_INIT(0);	/* of notices */
 static DECLARE_WAIT_QUEUE_HEAD(kfi_tcp_idle);
 
 /* Whether nothing is left that the peer has still to get. */
@@ -158,6 +191,80 @@ static void kfi_tcp_detach(struct kfi_tcp_socket *ks)
 	write_unlock_bh(&sk->sk_callback_lock);
 }
 
+static void kfi_tcp_notices_put(struct kfi_tcp_notices *pool)
+{
+	if (!pool || !refcount_dec_and_test(&pool->users))
+		return;
+	kfree(pool);
+	if (atomic_dec_and_test(&kfi_tcp_pools))
+		wake_up(&kfi_tcp_idle);
+}
+
+static void kfi_tcp_ubuf_complete(struct sk_buff *skb, struct ubuf_info *ubuf, bool success)
+{
+	struct kfi_tcp_notice *notice = container_of(ubuf, struct kfi_tcp_notice, ubuf);
+	struct kfi_tcp_notices *pool = notice->pool;
+	void *hold = notice->hold;
+
+	if (!refcount_dec_and_test(&ubuf->refcnt))
+		return;
+	clear_bit_unlock(notice - pool->all, pool->busy);
+	kfi_tcp_drop(hold);
+	kfi_tcp_notices_put(pool);
+}
+
+static const struct ubuf_info_ops kfi_tcp_ubuf_ops = {
+	.complete = kfi_tcp_ubuf_complete,
+};
+
+static struct kfi_tcp_notices *kfi_tcp_notices_alloc(void)
+{
+	struct kfi_tcp_notices *pool;
+	int i;
+
+	pool = kzalloc_obj(*pool);
+	if (!pool)
+		return NULL;
+	refcount_set(&pool->users, 1);
+	atomic_inc(&kfi_tcp_pools);
+	for (i = 0; i < KFI_TCP_NOTICES; i++) {
+		pool->all[i].pool = pool;
+		pool->all[i].ubuf.ops = &kfi_tcp_ubuf_ops;
+		pool->all[i].ubuf.flags = SKBFL_ZEROCOPY_FRAG | SKBFL_DONT_ORPHAN;
+	}
+	return pool;
+}
+
+/*
+ * A reference to a notice that has the hold, which is dropped if the last one has
+ * another of the same operation; or NULL, if all are busy.
+ */
+static struct kfi_tcp_notice *kfi_tcp_notice(struct kfi_tcp_notices *pool, void *hold)
+{
+	struct kfi_tcp_notice *notice = READ_ONCE(pool->last);
+	unsigned long i;
+
+	/* A packet has one notice: what goes on with the last one may go on in its packet. */
+	if (notice && refcount_inc_not_zero_acquire(&notice->ubuf.refcnt)) {
+		if (notice->hold == hold) {
+			kfi_tcp_drop(hold);
+			return notice;
+		}
+		net_zcopy_put(&notice->ubuf);
+	}
+	do {
+		i = find_first_zero_bit(pool->busy, KFI_TCP_NOTICES);
+		if (i >= KFI_TCP_NOTICES)
+			return NULL;
+	} while (test_and_set_bit_lock(i, pool->busy));
+	notice = &pool->all[i];
+	notice->hold = hold;
+	refcount_inc(&pool->users);
+	refcount_set_release(&notice->ubuf.refcnt, 1);
+	WRITE_ONCE(pool->last, notice);
+	return notice;
+}
+
 /* Lets the socket go. What the peer has not got by now it does not get. */
 static void kfi_tcp_release(struct kfi_tcp_socket *ks)
 {
@@ -167,6 +274,7 @@ static void kfi_tcp_release(struct kfi_tcp_socket *ks)
 	if (!kfi_tcp_is_done(ks->sock->sk))
 		tcp_abort(ks->sock->sk, ECONNABORTED);
 	sock_release(ks->sock);
+	kfi_tcp_notices_put(ks->notices);
 	kfree(ks);
 }
 
@@ -295,13 +403,15 @@ static struct kfi_tcp_socket *kfi_tcp_open(struct net *net, const struct kfi_tcp
 
 /**
  * kfi_tcp_start() - make what sockets need that were closed gently
+ * @drop: what is called with the hold of a kfi_tcp_splice()
  *
  * Process context, may sleep; before the first socket is made.
  *
  * Return: 0 or -ENOMEM.
  */
-int kfi_tcp_start(void)
+int kfi_tcp_start(kfi_tcp_drop_t drop)
 {
+	kfi_tcp_drop = drop;
 	kfi_tcp_wq = alloc_workqueue("kfi_tcp_linger", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
 	return kfi_tcp_wq ? 0 : -ENOMEM;
 }
@@ -310,13 +420,20 @@ int kfi_tcp_start(void)
  * kfi_tcp_stop() - wait for sockets that were closed gently
  *
  * Process context, sleeps, for little longer than KFI_TCP_LINGER; when there is no
- * socket any more.
+ * socket any more, nor a hold that is not dropped.
  */
 void kfi_tcp_stop(void)
 {
-	wait_event(kfi_tcp_idle, !atomic_read(&kfi_tcp_lingering));
+	wait_event(kfi_tcp_idle,
+		   !atomic_read(&kfi_tcp_lingering) && !atomic_read(&kfi_tcp_pools));
 	destroy_workqueue(kfi_tcp_wq);
 	kfi_tcp_wq = NULL;
+	/*
+	 * The last notice may just be returning from here: in softirq context, or in a
+	 * task that was preempted.
+	 */
+	synchronize_rcu();
+	synchronize_rcu_tasks();
 }
 
 /**
@@ -492,6 +609,7 @@ struct kfi_tcp_socket *kfi_tcp_dial(struct net *net, const struct kfi_tcp_addres
 		kfi_tcp_release(ks);
 		return ERR_PTR(ret);
 	}
+	ks->notices = kfi_tcp_notices_alloc();
 	return ks;
 }
 
@@ -522,6 +640,7 @@ struct kfi_tcp_socket *kfi_tcp_accept(struct kfi_tcp_socket *listener,
 		kfree(ks);
 		return ERR_PTR(ret);
 	}
+	ks->notices = kfi_tcp_notices_alloc();
 	kfi_tcp_adopt(ks, sock, listener);
 	return ks;
 }
@@ -604,6 +723,90 @@ long kfi_tcp_send(struct kfi_tcp_socket *ks, const struct iov_iter *from, bool m
 
 	iov_iter_truncate(&msg.msg_iter, MAX_RW_COUNT);
 	ret = sock_sendmsg(ks->sock, &msg);
+	if (ret >= 0 || ret == -EAGAIN)
+		return ret;
+	return kfi_tcp_broken(ks, ret);
+}
+
+/* Whether packets may have references to these bytes. */
+static bool kfi_tcp_may_refer(const struct iov_iter *from)
+{
+	struct page *pages[16], **ppages = pages;
+	struct iov_iter iter = *from;
+	size_t offset, count, i;
+	ssize_t len;
+
+	while (iov_iter_count(&iter)) {
+		len = iov_iter_extract_pages(&iter, &ppages, iov_iter_count(&iter),
+					     ARRAY_SIZE(pages), 0, &offset);
+		if (len <= 0)
+			return false;
+		count = DIV_ROUND_UP(offset + len, PAGE_SIZE);
+		for (i = 0; i < count; i++) {
+			/* Not of kmalloc(), and not of a device, which may go. */
+			if (!sendpage_ok(pages[i]) || is_zone_device_page(pages[i]))
+				return false;
+		}
+	}
+	return true;
+}
+
+/* Whether notices of this socket are worth anything. */
+static bool kfi_tcp_may_splice(const struct sock *sk)
+{
+	/*
+	 * A probe for the path's MTU takes over references to pages, but not their notice
+	 * (tcp_clone_payload()).
+	 */
+	if (READ_ONCE(sock_net(sk)->ipv4.sysctl_tcp_mtu_probing) ||
+	    inet_csk(sk)->icsk_mtup.enabled)
+		return false;
+	/* Without, the kernel copies. */
+	return sk->sk_route_caps & NETIF_F_SG;
+}
+
+/* Adds bytes to a packet, by references. The errors are what tcp_sendmsg() knows. */
+static int kfi_tcp_sg_from_iter(struct sk_buff *skb, struct iov_iter *from, size_t length)
+{
+	ssize_t added = skb_splice_from_iter(skb, from, length);
+
+	if (added > 0)
+		return 0;
+	return added == -EMSGSIZE ? -EMSGSIZE : -EFAULT;
+}
+
+/**
+ * kfi_tcp_splice() - queue bytes to be sent, without a copy
+ * @ks: the socket
+ * @from: the bytes; it is left as it is
+ * @more: others follow at once
+ * @hold: dropped when the bytes are not used any more; those of one operation are equal
+ *
+ * As kfi_tcp_send().
+ *
+ * Return: also 0, with nothing taken: they can't be sent so. As long as the hold is not
+ * dropped the bytes must stay what they are, and their pages must not be freed.
+ */
+long kfi_tcp_splice(struct kfi_tcp_socket *ks, const struct iov_iter *from, bool more, void *hold)
+{
+	struct msghdr msg = {
+		.msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL | MSG_ZEROCOPY | (more ? MSG_MORE : 0),
+		.msg_iter = *from,
+		.sg_from_iter = kfi_tcp_sg_from_iter,
+	};
+	struct kfi_tcp_notice *notice = NULL;
+	int ret;
+
+	iov_iter_truncate(&msg.msg_iter, MAX_RW_COUNT);
+	if (ks->notices && kfi_tcp_may_splice(ks->sock->sk) && kfi_tcp_may_refer(&msg.msg_iter))
+		notice = kfi_tcp_notice(ks->notices, hold);
+	if (!notice) {
+		kfi_tcp_drop(hold);
+		return 0;
+	}
+	msg.msg_ubuf = &notice->ubuf;
+	ret = sock_sendmsg(ks->sock, &msg);
+	net_zcopy_put(&notice->ubuf);
 	if (ret >= 0 || ret == -EAGAIN)
 		return ret;
 	return kfi_tcp_broken(ks, ret);

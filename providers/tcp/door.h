@@ -25,8 +25,11 @@ struct kfi_tcp_address {
 /* Called when there is something to look at, in any context but hardirq. */
 typedef void (*kfi_tcp_wake_t)(void *context);
 
+/* Called when the pages are not used any more that were sent with it, in any context but hardirq. */
+typedef void (*kfi_tcp_drop_t)(void *hold);
+
 /* Declared once more in door.rs, which calls them. */
-int kfi_tcp_start(void);
+int kfi_tcp_start(kfi_tcp_drop_t drop);
 void kfi_tcp_stop(void);
 int kfi_tcp_configured(struct kfi_tcp_address *addr);
 
@@ -46,6 +49,7 @@ void kfi_tcp_lock(struct kfi_tcp_socket *ks);
 void kfi_tcp_unlock(struct kfi_tcp_socket *ks);
 int kfi_tcp_state(struct kfi_tcp_socket *ks);
 long kfi_tcp_send(struct kfi_tcp_socket *ks, const struct iov_iter *from, bool more);
+long kfi_tcp_splice(struct kfi_tcp_socket *ks, const struct iov_iter *from, bool more, void *hold);
 long kfi_tcp_receive(struct kfi_tcp_socket *ks, const struct iov_iter *into);
 void kfi_tcp_close(struct kfi_tcp_socket *ks, bool gently);
 void kfi_tcp_free(struct kfi_tcp_socket *ks);

@@ -13,7 +13,7 @@ use kernel::error::{from_err_ptr, to_result};
 use kernel::prelude::*;
 use kernel::sync::Arc;
 use kfabric::info::Namespace;
-use kfabric::provider::link::{IovIterDest, IovIterSource, Wake};
+use kfabric::provider::link::{Hold, IovIterDest, IovIterSource, Wake};
 
 /// `struct net`.
 #[repr(C)]
@@ -38,9 +38,10 @@ struct RawAddress {
 }
 
 type RawWake = unsafe extern "C" fn(*mut c_void);
+type RawDrop = unsafe extern "C" fn(*mut c_void);
 
 extern "C" {
-    fn kfi_tcp_start() -> c_int;
+    fn kfi_tcp_start(drop: RawDrop) -> c_int;
     fn kfi_tcp_stop();
     fn kfi_tcp_configured(addr: *mut RawAddress) -> c_int;
     fn kfi_tcp_net_find(cookie: u64) -> *mut RawNet;
@@ -69,6 +70,12 @@ extern "C" {
     fn kfi_tcp_unlock(socket: *mut RawSocket);
     fn kfi_tcp_state(socket: *mut RawSocket) -> c_int;
     fn kfi_tcp_send(socket: *mut RawSocket, from: *const iov_iter, more: bool) -> c_long;
+    fn kfi_tcp_splice(
+        socket: *mut RawSocket,
+        from: *const iov_iter,
+        more: bool,
+        hold: *mut c_void,
+    ) -> c_long;
     fn kfi_tcp_receive(socket: *mut RawSocket, into: *const iov_iter) -> c_long;
     fn kfi_tcp_close(socket: *mut RawSocket, gently: bool);
     fn kfi_tcp_free(socket: *mut RawSocket);
@@ -129,14 +136,15 @@ pub(crate) struct Lingering(());
 impl Lingering {
     /// Begins. Process context, may sleep; once, in the module's init. `ENOMEM`.
     pub(crate) fn start() -> Result<Self> {
-        // SAFETY: No socket is there yet.
-        to_result(unsafe { kfi_tcp_start() })?;
+        // SAFETY: No socket is there yet, and `drop_hold` may be called with the holds of them all.
+        to_result(unsafe { kfi_tcp_start(drop_hold) })?;
         Ok(Lingering(()))
     }
 }
 
 impl Drop for Lingering {
-    /// Waits for those that linger: each does so for at most 5 s. No socket is there any more.
+    /// Waits for those that linger: each does so for at most 5 s. No socket is there any more, and no operation whose
+    /// bytes one of them has.
     fn drop(&mut self) {
         // SAFETY: It was started, and is stopped once. The module goes, which sockets do not outlive.
         unsafe { kfi_tcp_stop() };
@@ -222,6 +230,18 @@ unsafe extern "C" fn wake(context: *mut c_void) {
     // SAFETY: It is there until its socket has been freed, and nobody changes it while the lock is held.
     if let Waker::Somebody(waker) = unsafe { &*context.cast::<Waker>() } {
         waker.wake();
+    }
+}
+
+/// Drops a hold.
+///
+/// # Safety
+///
+/// `hold` was handed to [`kfi_tcp_splice`], and is dropped once.
+unsafe extern "C" fn drop_hold(hold: *mut c_void) {
+    if let Some(hold) = NonNull::new(hold) {
+        // SAFETY: By the caller's word; it came from `into_raw`.
+        drop(unsafe { Hold::from_raw(hold) });
     }
 }
 
@@ -326,6 +346,24 @@ impl Socket {
         // SAFETY: By the invariant it is a socket; by its own the iterator may be loaded from, and the bytes are
         // copied.
         count(unsafe { kfi_tcp_send(self.raw.as_ptr(), from.as_raw(), more) })
+    }
+
+    /// As [`Socket::send`], but the bytes stay where they are, and `hold` is dropped when they are used no more;
+    /// `None`: they have to be copied, and none was taken.
+    ///
+    /// # Errors
+    /// As [`Socket::send`].
+    pub(crate) fn splice(
+        &self,
+        from: &mut IovIterSource<'_>,
+        more: bool,
+        hold: Hold,
+    ) -> Result<Option<usize>> {
+        let (from, hold) = (from.as_raw(), hold.into_raw().as_ptr());
+        // SAFETY: By the invariant it is a socket; by its own the iterator may be loaded from. While there is a hold
+        // its bytes stay what and where they are, see `Link::splice`; it is handed over.
+        let sent = count(unsafe { kfi_tcp_splice(self.raw.as_ptr(), from, more, hold) })?;
+        Ok((sent > 0).then_some(sent))
     }
 
     /// Puts bytes that have come to the beginning of `into`, and says how many; none: the peer has ended.

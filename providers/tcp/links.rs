@@ -10,7 +10,7 @@ use core::net::SocketAddr;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 use kfabric::info::Namespace;
-use kfabric::provider::link::{IovIterDest, IovIterSource, Link, Links, Wake, MAX_ADDRESS};
+use kfabric::provider::link::{Hold, IovIterDest, IovIterSource, Link, Links, Wake, MAX_ADDRESS};
 
 const _: () = assert!(Address::MAX <= MAX_ADDRESS);
 
@@ -110,6 +110,15 @@ impl Link for Stream {
 
     fn send(&self, from: &mut IovIterSource<'_>, more: bool) -> Result<usize> {
         self.0.send(from, more)
+    }
+
+    fn splice(
+        &self,
+        from: &mut IovIterSource<'_>,
+        more: bool,
+        hold: Hold,
+    ) -> Result<Option<usize>> {
+        self.0.splice(from, more, hold)
     }
 
     fn receive(&self, into: &mut IovIterDest<'_>) -> Result<usize> {

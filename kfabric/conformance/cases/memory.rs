@@ -6,7 +6,7 @@ use crate::close::{closed, given_back};
 use crate::ops::{check_filled_at, check_refused, error, fill, pmem, reached};
 use crate::rig::{byte, check_region, ended, pattern, register, timeout, Rig};
 use crate::rng::Rng;
-use crate::source::{made_of, of_vecs, page, vecs, Source, SOURCES};
+use crate::source::{made_of, of_vecs, page, patterned, vecs, SOURCES};
 use crate::{cases, check, check_eq};
 use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
@@ -34,13 +34,6 @@ cases! {
 
 /// Lengths that are copied in a post, and by a worker.
 const LENGTHS: [usize; 4] = [1, 100, 12_345, 100_000];
-
-/// Memory that is made so, with a pattern in it.
-fn patterned(source: Source, len: usize, seed: u64) -> Result<Memory> {
-    let (mut memory, pattern) = (made_of(source, len)?, pattern(len, seed)?);
-    memory.write_at(0, pattern.as_slice().ok_or(EINVAL)?)?;
-    Ok(memory)
-}
 
 /// Fails unless the bytes of a pattern are at `from` of `memory`.
 #[track_caller]

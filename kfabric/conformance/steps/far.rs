@@ -23,7 +23,8 @@
 use crate::check;
 use crate::crew::{Crew, Job};
 use crate::ops::{data, level, pmem};
-use crate::rig::{check_buffer, pattern, register, timeout, with_sizes};
+use crate::rig::{check_buffer, register, timeout, with_sizes};
+use crate::source::{patterned, spoilt, Source};
 use kernel::fmt;
 use kernel::prelude::*;
 use kernel::str::CString;
@@ -192,7 +193,7 @@ impl Far {
         self.next += count;
         let ends = self.near.post(count, |n| {
             let number = first + n;
-            ep.send(pattern(len, number)?, at, data(number), n)
+            ep.send(prepared(len, number)?, at, data(number), n)
                 .map(drop)
                 .map_err(|refused| refused.error)
         })?;
@@ -212,7 +213,7 @@ impl Far {
             let count = (range.count - done).min(range.places()).min(DEPTH as u64);
             let ends = self.near.post(count, |n| {
                 let slice = region.slice(range.offset(done + n), range.len as u64)?;
-                let bytes = pattern(range.len, range.seed + done + n)?;
+                let bytes = prepared(range.len, range.seed + done + n)?;
                 ep.write(bytes, peer.at, slice, options, n)
                     .map(drop)
                     .map_err(|refused| refused.error)
@@ -388,12 +389,12 @@ impl Near {
         while posted < count && ends.is_well() {
             match post(posted) {
                 Ok(()) => posted += 1,
-                Err(EAGAIN) => ends.count(&self.tx.read_wait(timeout())?),
+                Err(EAGAIN) => ends.count_next(&self.tx)?,
                 Err(error) => return Err(error),
             }
         }
         while ends.all() < posted {
-            ends.count(&self.tx.read_wait(timeout())?);
+            ends.count_next(&self.tx)?;
         }
         Ok(ends)
     }
@@ -428,6 +429,14 @@ impl Ends {
         }
     }
 
+    /// Counts the next that ends, and changes its bytes: nobody reads them any more.
+    fn count_next(&mut self, cq: &CompletionQueue<u64>) -> Result {
+        let done = cq.read_wait(timeout())?;
+        self.count(&done);
+        drop(spoilt(done.buffer)?);
+        Ok(())
+    }
+
     fn tell(&self) -> Result<CString> {
         CString::try_from_fmt(fmt!(
             "ok {} none {} unknown {} errno {}\n",
@@ -437,6 +446,15 @@ impl Ends {
             self.errno
         ))
     }
+}
+
+/// Bytes to be sent; every other time in pages, which a provider may hand to the network.
+fn prepared(len: usize, seed: u64) -> Result<Memory> {
+    let source = match seed % 2 == 0 || len == 0 {
+        true => Source::One,
+        false => Source::Table,
+    };
+    patterned(source, len, seed)
 }
 
 /// What is read or written: pieces, one after another, around and around in a region.

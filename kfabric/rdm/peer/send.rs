@@ -3,10 +3,11 @@
 //! The frames that go: made one after another, and handed to the link as it takes them.
 //!
 //! Several small ones leave together. A long payload does not go through the buffer: the link takes it from the
-//! memory that it is in, when there is room, which is sought and checked anew for each part. A frame that was made
-//! is sent before the next one, or the link is lost.
+//! memory that it is in, when there is room, which is sought and checked anew for each part. If it is of an operation
+//! of this side, the link may leave it there: it gets a hold on the operation, which completes after that is dropped. A
+//! frame that was made is sent before the next one, or the link is lost.
 
-use super::super::link::{IovIterSource, Link};
+use super::super::link::{Hold, IovIterSource, Link};
 use super::super::verdict;
 use super::guest::State;
 use super::landing::SHORTEST;
@@ -24,11 +25,19 @@ use crate::sys::lease::Lease;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
+#[cfg(CONFIG_KUNIT = "y")]
+mod tests;
+
 /// Bytes of small frames that leave together.
 const SMALL: usize = 32 << 10;
 
 /// Bytes of frames that wait for the link: small ones, and one of the longest.
 const ROOM: usize = SMALL + wire::SIZE + LIMITS.frame as usize;
+
+/// The shortest payload that the link may leave where it is. Each costs a notice, counts in its pages and a packet of its
+/// own, whatever its length. Zero copy pays from about 10 KiB on, says msg_zerocopy.rst of the kernel; here it was not
+/// measured.
+pub(super) const SHORTEST_SPLICED: usize = 16 << 10;
 
 /// Bytes of a frame that can't be had any more.
 enum Lost {
@@ -206,11 +215,15 @@ impl Talk {
                 // It has ended meanwhile, and half a frame has gone: the link is of no more use.
                 return Err(Unsent::Link(ECANCELED));
             }
-            let sent = self
-                .hand_over(peer, &tail, |from| link.send(from, false))
+            let (sent, stays) = self
+                .hand_over(peer, &tail, link)
                 .map_err(|error| Unsent::Lost(lost(&tail.payload, error)))?
                 .map_err(Unsent::Link)?;
-            peer.engine.stats().gathered.add(sent as u64);
+            let stats = peer.engine.stats();
+            stats.gathered.add(sent as u64);
+            if stays {
+                stats.spliced.add(sent as u64);
+            }
             if let Some(tail) = &mut self.transmission.tail {
                 tail.sent += sent;
             }
@@ -233,22 +246,29 @@ impl Talk {
         self.flush(peer, link).is_ok()
     }
 
-    /// Calls `send` with the first bytes of a tail that were not sent.
-    fn hand_over<R>(
+    /// Hands the first bytes of a tail over that were not sent, and says what the link said: how many it has taken,
+    /// and whether they stay where they are.
+    fn hand_over(
         &self,
         peer: &Peer,
         tail: &Tail,
-        send: impl FnOnce(&mut IovIterSource<'_>) -> R,
-    ) -> Result<R> {
+        link: &dyn Link,
+    ) -> Result<Result<(usize, bool)>> {
         let left = tail.len - tail.sent;
         match tail.payload {
             Payload::Local { op, offset } => {
                 let op = self.posted(op).ok_or(EINVAL)?;
-                op.local_source(offset as usize + tail.sent, left, send)
+                let hold = (tail.len >= SHORTEST_SPLICED).then(|| op.hold());
+                op.local_source(offset as usize + tail.sent, left, |from| {
+                    send(link, from, left, hold)
+                })
             }
+            // Not spliced: a peer that takes nothing would keep the region from being closed.
             Payload::Source { token, offset } => {
                 let (region, at) = self.source(peer, token, offset)?;
-                region.memory().source(at + tail.sent, left, send)
+                region
+                    .memory()
+                    .source(at + tail.sent, left, |from| send(link, from, left, None))
             }
             _ => Err(EINVAL),
         }
@@ -357,6 +377,23 @@ impl Talk {
             },
         }
     }
+}
+
+/// Sends the first of `left` bytes; how many, and whether the link leaves them where they are, for which it has the
+/// hold.
+fn send(
+    link: &dyn Link,
+    from: &mut IovIterSource<'_>,
+    left: usize,
+    hold: Option<Hold>,
+) -> Result<(usize, bool)> {
+    let more = from.len() < left;
+    if let Some(hold) = hold {
+        if let Some(sent) = link.splice(from, more, hold)? {
+            return Ok((sent, true));
+        }
+    }
+    Ok((link.send(from, more)?, false))
 }
 
 /// What is lost with bytes of a payload that can't be had.

@@ -7,6 +7,7 @@
 use super::super::link::Link;
 use super::fault::Fault;
 use super::host::{Door, Host};
+use super::kept::{Keep, Keeping, Kept};
 use super::tally::Tally;
 use super::wire::Wire;
 use kernel::prelude::*;
@@ -20,6 +21,7 @@ pub(crate) struct Net {
     state: Mutex<State>,
     dials: Atomic<i32>,
     tally: Arc<Tally>,
+    kept: Arc<Kept>,
 }
 
 struct State {
@@ -53,12 +55,13 @@ impl Net {
             held: false,
             sums: false,
         };
-        let tally = Tally::new()?;
+        let (tally, kept) = (Tally::new()?, Kept::new()?);
         Arc::pin_init(
             pin_init!(Net {
                 state <- new_mutex!(state, "kfi_kunit_net"),
                 dials: Atomic::new(0),
                 tally,
+                kept,
             }),
             GFP_KERNEL,
         )
@@ -97,7 +100,8 @@ impl Net {
             (None, None) => Some(ECONNREFUSED),
             (None, Some(_)) => None,
         };
-        let (wire, [near, far]) = Wire::new(&self.tally, [from, to], refused, state.fault)?;
+        let (wire, [near, far]) =
+            Wire::new((&self.tally, &self.kept), [from, to], refused, state.fault)?;
         wire.hold(state.held);
         state.wires.retain(|wire| wire.is_live());
         state.wires.push(wire, GFP_KERNEL)?;
@@ -154,6 +158,11 @@ impl Net {
         for wire in &state.wires {
             wire.hold(held);
         }
+    }
+
+    /// Has links keep what they need not copy.
+    pub(crate) fn keep(&self, keep: Keep) -> Keeping {
+        Keeping::new(&self.kept, keep)
     }
 
     /// Whether hosts see no dials, for now.

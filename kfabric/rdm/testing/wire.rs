@@ -4,7 +4,8 @@
 //!
 //! Locks: `state` is taken under no spinlock, and wakers are woken with it held.
 
-use super::super::link::{IovIterDest, IovIterSource, Link, Wake};
+use super::super::link::{Hold, IovIterDest, IovIterSource, Link, Wake};
+use super::kept::Kept;
 use super::meter::Meter;
 use super::tally::{Counted, Tally};
 use super::{Act, Fault};
@@ -18,6 +19,7 @@ pub(crate) const CAPACITY: usize = 5000;
 #[pin_data]
 pub(crate) struct Wire {
     tally: Arc<Tally>,
+    kept: Arc<Kept>,
     /// The addresses of the sides: of who dialled, and of the other.
     names: [u8; 2],
     #[pin]
@@ -75,7 +77,7 @@ impl State {
 impl Wire {
     /// A wire, and both its ends. `refused`: it can't be made, which is told late.
     pub(super) fn new(
-        tally: &Arc<Tally>,
+        (tally, kept): (&Arc<Tally>, &Arc<Kept>),
         names: [u8; 2],
         refused: Option<Error>,
         fault: Option<(Fault, i32)>,
@@ -104,6 +106,7 @@ impl Wire {
         let wire = Arc::pin_init(
             pin_init!(Wire {
                 tally: tally.clone(),
+                kept: kept.clone(),
                 names,
                 state <- new_spinlock!(state, "kfi_kunit_wire"),
             }),
@@ -131,6 +134,8 @@ impl Wire {
             side.bytes.clear();
         }
         state.break_off();
+        drop(state);
+        self.kept.closed();
     }
 
     /// Has `fault` happen; its frames are those that the side sends from now on.
@@ -265,8 +270,7 @@ impl End {
 
 impl Drop for End {
     fn drop(&mut self) {
-        let waker = self.shut(false);
-        drop(waker);
+        self.close(false);
     }
 }
 
@@ -316,6 +320,21 @@ impl Link for End {
         }
     }
 
+    /// It copies them, but keeps the hold.
+    fn splice(
+        &self,
+        from: &mut IovIterSource<'_>,
+        more: bool,
+        hold: Hold,
+    ) -> Result<Option<usize>> {
+        if !self.wire.kept.has_room() {
+            return Ok(None);
+        }
+        let sent = self.send(from, more)?;
+        self.wire.kept.put(hold);
+        Ok(Some(sent))
+    }
+
     fn receive(&self, into: &mut IovIterDest<'_>) -> Result<usize> {
         let mut state = self.wire.state.lock();
         if state.sides[self.side].closed {
@@ -341,5 +360,6 @@ impl Link for End {
     fn close(&self, gently: bool) {
         let waker = self.shut(gently);
         drop(waker);
+        self.wire.kept.closed();
     }
 }
