@@ -18,6 +18,7 @@ use crate::proto::peer::incoming::{Incoming, Token};
 use crate::proto::peer::outgoing::Outgoing;
 use crate::proto::peer::{self, Cancelled, Event, Parts, Refused, Settings, Storage};
 use crate::proto::session::acks::Policy;
+use crate::proto::session::past::Past;
 use crate::proto::session::ring::Sent;
 use crate::proto::session::{self, Accept, End, LinkId};
 use crate::proto::wire::hello::{self, Limits, CAP_CRC, MIN_OPS};
@@ -161,7 +162,7 @@ impl Talk {
             credits: filled(contexts, Credit::default)?,
         };
         Ok(Talk {
-            machine: Machine::new(settings, random::u64(), parts).ok_or(EINVAL)?,
+            machine: Machine::new(settings, Past::new(random::u64()), parts).ok_or(EINVAL)?,
             link: None,
             queued: Chain::new(),
             messages: Chain::new(),
@@ -331,9 +332,12 @@ impl Talk {
                         peer.engine.end_all(&mut self.queued, error);
                         peer.engine.end_all(&mut self.messages, error);
                     }
-                    let section = rcu::read_lock();
-                    peer.engine.port().peer_is_gone(peer.number);
-                    drop(section);
+                    // Who has nothing to say is not gone.
+                    if end != End::Idle {
+                        let section = rcu::read_lock();
+                        peer.engine.port().peer_is_gone(peer.number);
+                        drop(section);
+                    }
                 }
             }
         }
