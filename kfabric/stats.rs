@@ -137,6 +137,34 @@ pub(crate) struct TargetStats {
     pub(crate) violations: Violations,
 }
 
+/// What a domain over links counts of its peers, and of those that may become some.
+#[derive(Default)]
+pub(crate) struct PeerStats {
+    /// Links over which frames have flowed.
+    pub(crate) links: Count,
+    /// Sessions that were ended since nobody used them.
+    pub(crate) idle: Count,
+    /// Peers that memory was taken for.
+    pub(crate) made: Count,
+    /// Of which nothing was kept but what must be remembered.
+    pub(crate) forgotten: Count,
+    /// Those that were told that there are too many.
+    pub(crate) refused: Count,
+}
+
+impl PeerStats {
+    pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = [
+            ("links", self.links.value()),
+            ("idle_sessions", self.idle.value()),
+            ("peers_made", self.made.value()),
+            ("peers_forgotten", self.forgotten.value()),
+            ("peers_refused", self.refused.value()),
+        ];
+        debugfs::rows(f, &rows)
+    }
+}
+
 /// Counts of violations, each under its name.
 pub(crate) struct Violations([Count; Violation::COUNT]);
 
@@ -223,6 +251,24 @@ mod tests {
         stats.handed_back();
         assert_eq!(stats.in_flight(), 0);
         let expected = c"posted 3\nbytes 101\nrefused 5\nsucceeded 1\nfailed 1\n";
+        assert!(*text(|f| stats.show(f))? == *expected);
+        Ok(())
+    }
+
+    #[test]
+    fn what_becomes_of_peers_has_its_rows() -> Result {
+        let stats = PeerStats::default();
+        for (n, count) in (1..).zip([
+            &stats.links,
+            &stats.idle,
+            &stats.made,
+            &stats.forgotten,
+            &stats.refused,
+        ]) {
+            count.add(n);
+        }
+        let expected = c"links 1\nidle_sessions 2\npeers_made 3\npeers_forgotten 4\n\
+            peers_refused 5\n";
         assert!(*text(|f| stats.show(f))? == *expected);
         Ok(())
     }

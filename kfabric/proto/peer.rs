@@ -259,6 +259,11 @@ impl<S: Storage> Peer<S> {
         self.session.limits()
     }
 
+    /// How far both sides' frames are: what changes when the session is used.
+    pub fn how_far(&self) -> (u32, u32) {
+        (self.session.executed(), self.ring.last())
+    }
+
     /// Whether nothing is outstanding on either side, as far as this one knows.
     pub fn is_quiet(&self) -> bool {
         self.ops.used() == 0 && self.targets.used() == 0 && self.ring.is_empty()

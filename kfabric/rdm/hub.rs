@@ -7,6 +7,7 @@
 //!
 //! Locks: `engines`, `strangers` and `alarm` are mutexes, taken in this order.
 
+use super::bounds::Bounds;
 use super::engine::{self, Engine};
 use super::link::{numbered, source_of, Link, Links, Wake, SERVICE};
 use super::timeouts::Timeouts;
@@ -44,6 +45,7 @@ pub(super) struct Hub {
     links: Arc<dyn Links>,
     workers: Arc<WorkQueue>,
     timeouts: Timeouts,
+    bounds: Bounds,
     begin: Instant<Monotonic>,
     closed: Atomic<bool>,
     #[pin]
@@ -127,20 +129,22 @@ impl Wake for Waker {
 impl Domain {
     /// A domain over `links`, whose work is done by `workers`. Sleeps. `ENOMEM`.
     pub fn new(links: Arc<dyn Links>, workers: Arc<WorkQueue>) -> Result<Arc<Self>> {
-        Self::with_timeouts(links, workers, Timeouts::DEFAULT)
+        Self::with(links, workers, Timeouts::DEFAULT, Bounds::configured())
     }
 
-    /// As [`Domain::new`], with other timeouts.
-    pub(super) fn with_timeouts(
+    /// As [`Domain::new`], with other timeouts and bounds.
+    pub(super) fn with(
         links: Arc<dyn Links>,
         workers: Arc<WorkQueue>,
         timeouts: Timeouts,
+        bounds: Bounds,
     ) -> Result<Arc<Self>> {
         let hub = Arc::pin_init(
             pin_init!(Hub {
                 links,
                 workers,
                 timeouts,
+                bounds,
                 begin: Instant::now(),
                 closed: Atomic::new(false),
                 engines <- new_mutex!(KVec::new(), "kfi_engines"),
@@ -203,6 +207,11 @@ impl Hub {
     /// How long it waits for what.
     pub(super) fn timeouts(&self) -> &Timeouts {
         &self.timeouts
+    }
+
+    /// How much its endpoints keep of their peers.
+    pub(super) fn bounds(&self) -> &Bounds {
+        &self.bounds
     }
 
     /// Whether frames are to carry checksums.
