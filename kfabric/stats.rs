@@ -150,6 +150,12 @@ pub(crate) struct PeerStats {
     pub(crate) forgotten: Count,
     /// Those that were told that there are too many.
     pub(crate) refused: Count,
+    /// Links that were closed unheard, since there were too many whose peers are not known.
+    pub(crate) strangers: Count,
+    /// Those that were closed for another one, since they had said nothing for long.
+    pub(crate) hurried: Count,
+    /// Those that were for an endpoint that is not there.
+    pub(crate) nobodys: Count,
 }
 
 impl PeerStats {
@@ -160,6 +166,9 @@ impl PeerStats {
             ("peers_made", self.made.value()),
             ("peers_forgotten", self.forgotten.value()),
             ("peers_refused", self.refused.value()),
+            ("links_unheard", self.strangers.value()),
+            ("links_silent", self.hurried.value()),
+            ("links_for_nobody", self.nobodys.value()),
         ];
         debugfs::rows(f, &rows)
     }
@@ -264,11 +273,14 @@ mod tests {
             &stats.made,
             &stats.forgotten,
             &stats.refused,
+            &stats.strangers,
+            &stats.hurried,
+            &stats.nobodys,
         ]) {
             count.add(n);
         }
         let expected = c"links 1\nidle_sessions 2\npeers_made 3\npeers_forgotten 4\n\
-            peers_refused 5\n";
+            peers_refused 5\nlinks_unheard 6\nlinks_silent 7\nlinks_for_nobody 8\n";
         assert!(*text(|f| stats.show(f))? == *expected);
         Ok(())
     }

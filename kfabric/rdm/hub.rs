@@ -17,6 +17,7 @@ use crate::proto::violation::Violation;
 use crate::proto::wire::{self, hello, Header, Hello, Malformed, Reason};
 use crate::provider::work::{self, WorkQueue};
 use crate::provider::{self, Port};
+use crate::stats::{Count, PeerStats};
 use crate::sys::crc;
 use crate::sys::{random, reclaim};
 use kernel::impl_has_hr_timer;
@@ -274,11 +275,16 @@ impl Hub {
 
     /// Hears a stranger out, if there is room. One that is sent away may come again.
     fn invite(self: &Arc<Self>, link: Arc<dyn Link>) {
+        let engines = self.engines.lock();
         let mut strangers = self.strangers.lock();
+        if strangers.len() >= STRANGERS {
+            self.make_room(&engines, &mut strangers);
+        }
         let waker = Arc::new(Waker(self.clone()), GFP_KERNEL);
         let room = strangers.reserve(1, GFP_KERNEL);
         let (Ok(waker), Ok(()), true) = (waker, room, strangers.len() < STRANGERS) else {
             drop(strangers);
+            count(&engines, |stats| &stats.strangers);
             // Without a word: that would be the end for who has come to stay.
             return link.close(false);
         };
@@ -291,6 +297,22 @@ impl Hub {
         };
         // There is room.
         let _ = strangers.push_within_capacity(stranger);
+    }
+
+    /// Sends away who has been silent for longest, if that is long for somebody who has come to stay: so those
+    /// who say nothing do not keep out the others.
+    fn make_room(&self, engines: &[Arc<engine::Shared>], strangers: &mut KVec<Stranger>) {
+        let (mut oldest, now) = (None, self.now());
+        for (at, stranger) in strangers.iter().enumerate() {
+            let is_slow = now - stranger.since >= self.timeouts.hurry;
+            if is_slow && oldest.is_none_or(|(_, since)| stranger.since < since) {
+                oldest = Some((at, stranger.since));
+            }
+        }
+        if let Some(Ok(stranger)) = oldest.map(|(at, _)| strangers.remove(at)) {
+            count(engines, |stats| &stats.hurried);
+            stranger.link.close(false);
+        }
     }
 
     /// Hears what the strangers say.
@@ -355,10 +377,18 @@ impl Hub {
         match engine {
             Some(engine) => engine.greet(link, hello),
             None => {
+                count(engines, |stats| &stats.nobodys);
                 super::peer::part(&*link, Reason::NoEndpoint);
                 link.close(true);
             }
         }
+    }
+}
+
+/// Counts what becomes of a stranger, where the endpoints count what becomes of peers.
+fn count(engines: &[Arc<engine::Shared>], what: impl FnOnce(&PeerStats) -> &Count) {
+    if let Some(engine) = engines.first() {
+        what(engine.peer_stats()).add(1);
     }
 }
 

@@ -112,6 +112,9 @@ impl Shared {
     fn give_up_waiting(&self) {
         let now = self.now();
         let mut table = self.table.lock();
+        if table.strangers.is_empty() && table.letters.is_empty() {
+            table.waits_since = None;
+        }
         let since = table.waits_since;
         if since.is_none_or(|since| now - since < self.timeouts().resume) {
             return;

@@ -107,6 +107,9 @@ fn message_that_crosses_the_question_goes_on_with_the_session() {
     pair.deliver(0, &message).unwrap();
     // It may be used again, whatever the other still thinks.
     assert!(!pair.peers[0].rests());
+    // Nor does the other end it once it has nothing outstanding.
+    pair.settle();
+    assert_eq!(states(&pair), [State::Open; 2]);
     let other = pair.submit(0, Command::send(10));
     pair.settle();
     pair.settle();
