@@ -133,6 +133,10 @@ impl Address {
 /// generation that comes next.
 struct Entry(Stamped<{ Name::WORDS }>);
 
+/// Bytes of an entry: what an address vector keeps of a peer.
+#[cfg(CONFIG_KUNIT = "y")]
+pub(crate) const ENTRY: usize = size_of::<Entry>();
+
 impl Default for Entry {
     fn default() -> Self {
         Entry(Stamped::new(Self::vacant(Self::NIL, 0)))

@@ -102,6 +102,7 @@ pub(crate) enum Shown {
     Objects(Arc<domain::Core>),
     /// `target`.
     Target(Arc<domain::Core>),
+    Peers(Arc<domain::Core>),
     /// `region-N`.
     Region(Arc<mr::Sheet>),
     /// `cq-N`, `eq-N`.
@@ -169,6 +170,7 @@ impl fmt::Display for Shown {
             Shown::Domain(domain) => domain.show(f),
             Shown::Objects(domain) => domain.show_objects(f),
             Shown::Target(domain) => domain.target_stats().show(f),
+            Shown::Peers(domain) => domain.peer_stats().show(f),
             Shown::Region(sheet) => sheet.show(f),
             Shown::Queue(queue) => queue.show(f),
             Shown::Counter(cntr) => cntr.show(f),

@@ -16,7 +16,7 @@ use crate::keys::Keys;
 use crate::memory::Memory;
 use crate::mr::{Attributes, MemoryRegion};
 use crate::provider::registry::Entry;
-use crate::stats::TargetStats;
+use crate::stats::{PeerStats, TargetStats};
 use core::array;
 use kernel::fmt;
 use kernel::prelude::*;
@@ -61,6 +61,7 @@ pub(crate) struct Core {
     #[pin]
     keys: Keys,
     target_stats: TargetStats,
+    peer_stats: PeerStats,
     children: [Atomic<i32>; CLASSES.len()],
     /// What the provider offered when the domain was opened, in the place that was asked for.
     offer: Info,
@@ -82,6 +83,10 @@ impl Core {
 
     pub(crate) fn target_stats(&self) -> &TargetStats {
         &self.target_stats
+    }
+
+    pub(crate) fn peer_stats(&self) -> &PeerStats {
+        &self.peer_stats
     }
 
     /// Whether it has ended, and the endpoints that end with it.
@@ -197,7 +202,7 @@ impl Drop for Child {
 
 /// An open domain. Dropping it may sleep.
 pub struct Domain {
-    _files: [debugfs::File; 3],
+    _files: [debugfs::File; 4],
     _faults: Option<debugfs::File>,
     dir: debugfs::Dir,
     // Last: it holds the provider's module.
@@ -225,6 +230,7 @@ impl Domain {
                 life,
                 keys <- Keys::new(),
                 target_stats: TargetStats::default(),
+                peer_stats: PeerStats::default(),
                 children: array::from_fn(|_| Atomic::new(0)),
                 offer,
                 fabric: uncounted,
@@ -252,11 +258,18 @@ impl Domain {
                 debugfs::file(&dir, fmt!("state"), Shown::Domain(core.clone()))?,
                 debugfs::file(&dir, fmt!("objects"), Shown::Objects(core.clone()))?,
                 debugfs::file(&dir, fmt!("target"), Shown::Target(core.clone()))?,
+                debugfs::file(&dir, fmt!("peers"), Shown::Peers(core.clone()))?,
             ],
             _faults: faults,
             dir,
             domain,
         })
+    }
+
+    /// What is counted of its peers.
+    #[cfg(CONFIG_KUNIT = "y")]
+    pub(crate) fn peer_stats(&self) -> &PeerStats {
+        self.core().peer_stats()
     }
 
     fn core(&self) -> &Arc<Core> {

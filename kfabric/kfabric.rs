@@ -49,6 +49,16 @@ module! {
     authors: ["The kfabric developers"],
     description: "In-kernel fabric framework",
     license: "GPL",
+    params: {
+        links: u32 {
+            default: 256,
+            description: "Links of an endpoint, beyond which idle ones are closed",
+        },
+        sessions: u32 {
+            default: 512,
+            description: "Peers of an endpoint that may have a session at a time; each holds 0.5 MB",
+        },
+    },
 }
 
 /// The module. Public, since `#[vtable]` names it as the owner of what the core implements.

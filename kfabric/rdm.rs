@@ -5,6 +5,7 @@
 //! | file | noun |
 //! |---|---|
 //! | `atomic` | a peer's atomics on a region |
+//! | `bounds` | how much such an endpoint keeps of its peers |
 //! | `engine` | an endpoint of a provider that has links and nothing more |
 //! | `fence` | what waits until operations before it have completed |
 //! | `hub` | a domain of such endpoints, and the links that peers make to it |
@@ -17,6 +18,7 @@
 //! | `verdict` | how operations end, between the objects' terms and those of the wire |
 
 mod atomic;
+mod bounds;
 mod engine;
 pub(crate) mod fence;
 mod hub;

@@ -139,6 +139,43 @@ pub(crate) struct TargetStats {
     pub(crate) violations: Violations,
 }
 
+/// What a domain over links counts of its peers, and of those that may become some.
+#[derive(Default)]
+pub(crate) struct PeerStats {
+    /// Links over which frames have flowed.
+    pub(crate) links: Count,
+    /// Sessions that were ended since nobody used them.
+    pub(crate) idle: Count,
+    /// Peers that memory was taken for.
+    pub(crate) made: Count,
+    /// Of which nothing was kept but what must be remembered.
+    pub(crate) forgotten: Count,
+    /// Those that were told that there are too many.
+    pub(crate) refused: Count,
+    /// Links that were closed unheard, since there were too many whose peers are not known.
+    pub(crate) strangers: Count,
+    /// Those that were closed for another one, since they had said nothing for long.
+    pub(crate) hurried: Count,
+    /// Those that were for an endpoint that is not there.
+    pub(crate) nobodys: Count,
+}
+
+impl PeerStats {
+    pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = [
+            ("links", self.links.value()),
+            ("idle_sessions", self.idle.value()),
+            ("peers_made", self.made.value()),
+            ("peers_forgotten", self.forgotten.value()),
+            ("peers_refused", self.refused.value()),
+            ("links_unheard", self.strangers.value()),
+            ("links_silent", self.hurried.value()),
+            ("links_for_nobody", self.nobodys.value()),
+        ];
+        debugfs::rows(f, &rows)
+    }
+}
+
 /// Counts of violations, each under its name.
 pub(crate) struct Violations([Count; Violation::COUNT]);
 
@@ -226,6 +263,27 @@ mod tests {
         stats.handed_back();
         assert_eq!(stats.in_flight(), 0);
         let expected = c"posted 3\nbytes 101\nrefused 5\nsucceeded 1\nfailed 1\n";
+        assert!(*text(|f| stats.show(f))? == *expected);
+        Ok(())
+    }
+
+    #[test]
+    fn what_becomes_of_peers_has_its_rows() -> Result {
+        let stats = PeerStats::default();
+        for (n, count) in (1..).zip([
+            &stats.links,
+            &stats.idle,
+            &stats.made,
+            &stats.forgotten,
+            &stats.refused,
+            &stats.strangers,
+            &stats.hurried,
+            &stats.nobodys,
+        ]) {
+            count.add(n);
+        }
+        let expected = c"links 1\nidle_sessions 2\npeers_made 3\npeers_forgotten 4\n\
+            peers_refused 5\nlinks_unheard 6\nlinks_silent 7\nlinks_for_nobody 8\n";
         assert!(*text(|f| stats.show(f))? == *expected);
         Ok(())
     }

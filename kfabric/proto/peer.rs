@@ -38,15 +38,18 @@
 //! | [`incoming`] | operations of the peer |
 //! | [`transmit`] | the frame that goes next |
 //! | [`receive`] | the frame that has come |
+//! | [`rest`] | the end of a session that nobody uses |
 
 pub mod command;
 pub mod incoming;
 pub mod outgoing;
 pub mod receive;
+mod rest;
 pub mod transmit;
 
 use super::flow::{Amount, Credit, Credits, Grant, Grants};
 use super::order::Order;
+use super::session::past::Past;
 use super::session::ring::{Ring, Sent};
 use super::session::{self, Accept, End, LinkId, Met, Session, State};
 use super::violation::Violation;
@@ -58,6 +61,7 @@ use core::ops::DerefMut;
 use incoming::{Incoming, Stage, Targets, Token};
 use outgoing::{Cancel, Ops, Outgoing};
 use receive::Pending;
+use rest::Rest;
 use transmit::Frame;
 
 pub use receive::{Action, Executed};
@@ -97,7 +101,7 @@ pub struct Settings {
 /// Why a post was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// All places are taken: later.
+    /// All places are taken, or the end of the session is asked for: later.
     Full,
     /// The session is closed.
     Closed,
@@ -174,14 +178,15 @@ pub struct Peer<S: Storage> {
     waits: u64,
     opened: Option<bool>,
     over: Option<End>,
+    rest: Rest,
     farewell: Farewell,
 }
 
 impl<S: Storage> Peer<S> {
-    /// A machine without a session. `incarnation` is random.
+    /// A machine without a session, after what was before.
     ///
     /// `None`: the storage is not what the limits need.
-    pub fn new(settings: Settings, incarnation: u64, parts: Parts<S>) -> Option<Self> {
+    pub fn new(settings: Settings, past: Past, parts: Parts<S>) -> Option<Self> {
         let limits = settings.session.limits;
         let replies = 2 * usize::from(limits.ops);
         if !limits.are_sound()
@@ -193,7 +198,7 @@ impl<S: Storage> Peer<S> {
             return None;
         }
         Some(Peer {
-            session: Session::new(settings.session, incarnation),
+            session: Session::new(settings.session, past),
             ring: Ring::new(parts.sent, replies as u32, 0),
             grants: Grants::new(parts.grants, settings.window, limits.eager),
             credits: Credits::new(parts.credits),
@@ -206,6 +211,7 @@ impl<S: Storage> Peer<S> {
             waits: 0,
             opened: None,
             over: None,
+            rest: Rest::default(),
             farewell: Farewell::default(),
         })
     }
@@ -238,6 +244,11 @@ impl<S: Storage> Peer<S> {
         self.session.has_crc()
     }
 
+    /// What is to be remembered of the peer while there is no machine for it.
+    pub fn past(&self) -> &Past {
+        self.session.past()
+    }
+
     /// What this side takes.
     pub fn own_limits(&self) -> &Limits {
         &self.session.settings().limits
@@ -246,6 +257,11 @@ impl<S: Storage> Peer<S> {
     /// What the peer takes, while there is a session.
     pub fn limits(&self) -> Option<Limits> {
         self.session.limits()
+    }
+
+    /// How far both sides' frames are: what changes when the session is used.
+    pub fn how_far(&self) -> (u32, u32) {
+        (self.session.executed(), self.ring.last())
     }
 
     /// Whether nothing is outstanding on either side, as far as this one knows.
@@ -266,7 +282,7 @@ impl<S: Storage> Peer<S> {
 
     /// Whether [`Peer::submit`] has a place for another operation.
     pub fn has_room(&self) -> bool {
-        self.ops.has_room()
+        self.ops.has_room() && !self.rests()
     }
 
     /// Posts an operation.
@@ -280,6 +296,9 @@ impl<S: Storage> Peer<S> {
         }
         if !command.is_sound() {
             return Err(Refused::Unsound);
+        }
+        if self.rests() {
+            return Err(Refused::Full);
         }
         let op = self.ops.post(command).ok_or(Refused::Full)?;
         self.session.want(now);
@@ -436,10 +455,12 @@ impl<S: Storage> Peer<S> {
     /// What a hello means for what is in flight.
     fn meet(&mut self, met: Met) -> Result<(), Violation> {
         let limits = self.session.limits();
+        // A peer that was asked for the end and has forgotten the session has agreed.
+        let rested = core::mem::take(&mut self.rest).is_asked_for();
         if met.fresh {
             if met.ended {
                 self.finish_all(Errno::ECONNRESET);
-                self.over = Some(End::Restarted);
+                self.over = Some(if rested { End::Idle } else { End::Restarted });
             }
             self.targets.next_epoch();
             self.ops.limit(limits.map_or(0, |limits| limits.ops));
@@ -475,7 +496,8 @@ impl<S: Storage> Peer<S> {
             return;
         }
         let errno = match end {
-            End::Bye(_) => Errno::ENOTCONN,
+            // Nothing is in flight then.
+            End::Bye(_) | End::Idle => Errno::ENOTCONN,
             End::Closed(Reason::DeviceGone) => Errno::ENODEV,
             End::Closed(_) => Errno::ECANCELED,
             End::Restarted => Errno::ECONNRESET,
@@ -488,6 +510,7 @@ impl<S: Storage> Peer<S> {
         }
         self.finish_all(errno);
         self.session.end(now, end);
+        self.rest = Rest::default();
         self.opened = None;
         self.over = Some(end);
     }
@@ -567,7 +590,11 @@ impl<S: Storage> Peer<S> {
     /// When [`Peer::handle_timeout`] has something to do. What waits for a link to take frames is
     /// not in it.
     pub fn deadline(&self) -> Option<u64> {
-        self.session.deadline(self.waits())
+        let session = self.session.deadline(self.waits());
+        match (session, self.rest_until()) {
+            (Some(session), Some(rest)) => Some(session.min(rest)),
+            (session, rest) => session.or(rest),
+        }
     }
 
     fn waits(&self) -> Option<u64> {
@@ -577,6 +604,9 @@ impl<S: Storage> Peer<S> {
     /// Does what time asks for.
     pub fn handle_timeout(&mut self, now: u64) {
         let before = self.session.link();
+        if self.rest_until().is_some_and(|until| until <= now) {
+            self.session.abandon(now);
+        }
         if let Some(end) = self.session.handle_timeout(now, self.waits()) {
             self.end(now, end);
         }

@@ -10,15 +10,18 @@
 //! | file | noun |
 //! |---|---|
 //! | [`acks`] | acknowledgements that are owed |
+//! | [`past`] | what is remembered of a session that is over |
 //! | [`ring`] | frames that are not acknowledged |
 
 pub mod acks;
+pub mod past;
 pub mod ring;
 
 use super::violation::Violation;
 use super::wire::hello::{Hello, Limits, Name, CAP_CRC, VERSIONS};
 use super::wire::Reason;
 use acks::Acks;
+use past::Past;
 
 /// What the engine decides once.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +68,8 @@ pub enum End {
     },
     /// The peer broke a rule.
     Violated,
+    /// Neither side had anything outstanding.
+    Idle,
 }
 
 /// What a session is in. Documentation/wire.rst has the table.
@@ -128,9 +133,6 @@ enum Link {
     },
 }
 
-/// So many incarnations below the latest of a peer are those that it has left.
-const LEFT: u64 = 1 << 16;
-
 /// What is known of the other side while there is a session.
 #[derive(Clone, Copy, Debug)]
 struct Other {
@@ -143,20 +145,10 @@ struct Other {
 #[derive(Debug)]
 pub struct Session {
     settings: Settings,
-    incarnation: u64,
     other: Option<Other>,
-    /// The last incarnation of the peer that there was a session with, or 0.
-    latest: u64,
-    /// The one before that, or 0.
-    former: u64,
+    past: Past,
     link: Link,
     ids: u32,
-    /// That of the link that was opened last.
-    generation: u32,
-    /// The last that a dial of this side said.
-    dials: u32,
-    /// Dials of the peer that say no more than this are late.
-    late: u32,
     closed: Option<End>,
     give_up: Option<u64>,
     backoff: u64,
@@ -182,19 +174,14 @@ pub struct Session {
 }
 
 impl Session {
-    /// An idle one. `incarnation` is random.
-    pub fn new(settings: Settings, incarnation: u64) -> Session {
+    /// An idle one, after what was before.
+    pub fn new(settings: Settings, past: Past) -> Session {
         Session {
             settings,
-            incarnation: incarnation.max(1),
             other: None,
-            latest: 0,
-            former: 0,
+            past,
             link: Link::None { redial: None },
             ids: 0,
-            generation: 0,
-            dials: 0,
-            late: 0,
             closed: None,
             give_up: None,
             backoff: settings.backoff.0,
@@ -218,6 +205,11 @@ impl Session {
     #[cfg(test)]
     pub(super) fn start_at(&mut self, start: u32) {
         (self.start, self.executed) = (start, start);
+    }
+
+    /// What is to be remembered, if it is over.
+    pub fn past(&self) -> &Past {
+        &self.past
     }
 
     /// What the engine decided.
@@ -367,12 +359,9 @@ impl Session {
         if let Some(End::Closed(reason)) = self.closed {
             return Ok(Accept::Refuse(Some(reason)));
         }
-        if self.closed == Some(End::Violated) || self.is_stale(hello) {
+        if self.closed == Some(End::Violated) || self.past.is_stale(hello) {
             return Ok(Accept::Refuse(None));
         }
-        let known = self
-            .other
-            .is_some_and(|o| o.incarnation == hello.incarnation);
         match self.link {
             // The link of the side with the smaller name stays.
             Link::Dialing { .. } | Link::Greeting { .. }
@@ -381,7 +370,7 @@ impl Session {
                 return Ok(Accept::Refuse(None));
             }
             // A dial that comes late: the peer has made another since, or has taken ours.
-            _ if known && !is_later(hello.generation, self.late) => {
+            _ if self.past.is_late(hello) => {
                 return Ok(Accept::Refuse(None));
             }
             _ => (),
@@ -389,11 +378,10 @@ impl Session {
         self.abandon(now);
         let met = self.meet(now, hello)?;
         let id = self.new_id();
-        self.generation = later(hello.generation, self.next_generation());
-        self.late = hello.generation;
+        self.past.accept(hello.generation);
         if met.ended {
             // What is said of the session that has ended must not be taken for this one.
-            self.incarnation = self.incarnation.wrapping_add(1).max(1);
+            self.past.leave();
         }
         self.hello_due = true;
         self.link = Link::Open { id, dialled: false };
@@ -413,30 +401,15 @@ impl Session {
         if !speaks(hello)
             || hello.from != self.settings.peer
             || hello.to != self.settings.name
-            || self.is_stale(hello)
-            || !is_later(hello.generation, self.generation)
+            || self.past.is_stale(hello)
+            || !self.past.is_answer(hello)
         {
             return Err(Violation::Unexpected);
         }
         let met = self.meet(now, hello)?;
-        (self.generation, self.late) = (hello.generation, hello.generation);
+        self.past.answered(hello.generation);
         self.link = Link::Open { id, dialled: true };
         Ok(met)
-    }
-
-    /// One more than this side knows of or has said.
-    fn next_generation(&self) -> u32 {
-        later(self.generation, self.dials).wrapping_add(1)
-    }
-
-    /// Whether a hello is of an incarnation that the peer has left, and so of a link that was late.
-    ///
-    /// Those of an endpoint count up: one a little below the latest was left before there was a
-    /// session with it.
-    fn is_stale(&self, hello: &Hello) -> bool {
-        let below = self.latest.wrapping_sub(hello.incarnation);
-        let left = self.latest != 0 && (1..=LEFT).contains(&below);
-        left || (self.former != 0 && hello.incarnation == self.former)
     }
 
     /// What a hello makes of the session.
@@ -456,10 +429,7 @@ impl Session {
         if fresh {
             self.executed = self.start;
         }
-        // Also if that session was forgotten meanwhile.
-        if self.latest != other.incarnation {
-            self.former = core::mem::replace(&mut self.latest, other.incarnation);
-        }
+        self.past.meet(other.incarnation);
         self.other = Some(other);
         self.closed = None;
         self.hear(now);
@@ -474,7 +444,7 @@ impl Session {
             ended: fresh && before.is_some(),
             // A peer that does not name this incarnation never got a frame of it: what this side
             // sent is executed from the beginning.
-            last: if hello.expects == self.incarnation {
+            last: if hello.expects == self.past.incarnation() {
                 hello.last
             } else {
                 self.start
@@ -543,7 +513,7 @@ impl Session {
     /// The session is over. It is followed by another under the next incarnation, if any.
     pub fn end(&mut self, now: u64, end: End) {
         let bye = match end {
-            End::Closed(_) | End::Violated => self.is_open(),
+            End::Closed(_) | End::Violated | End::Idle => self.is_open(),
             _ => false,
         };
         match self.link {
@@ -566,7 +536,7 @@ impl Session {
 
     /// Has no session any more.
     fn forget(&mut self) {
-        self.incarnation = self.incarnation.wrapping_add(1).max(1);
+        self.past.leave();
         self.other = None;
         self.give_up = None;
         self.executed = self.start;
@@ -658,17 +628,14 @@ impl Session {
         }
         // Who dials says one more than it knows or has said; an answer says what was settled.
         let generation = match self.link {
-            Link::Greeting { .. } => {
-                self.dials = self.next_generation();
-                self.dials
-            }
-            _ => self.generation,
+            Link::Greeting { .. } => self.past.dial(),
+            _ => self.past.generation(),
         };
         let expects = self.other.map_or(0, |other| other.incarnation);
         Some(Hello {
             versions: VERSIONS,
             caps: self.settings.caps,
-            incarnation: self.incarnation,
+            incarnation: self.past.incarnation(),
             expects,
             last: if expects == 0 { 0 } else { self.executed },
             generation,
@@ -701,6 +668,7 @@ impl Session {
         self.abandon(now);
         match self.closed {
             Some(End::Closed(reason)) => Some(reason),
+            Some(End::Idle) => Some(Reason::Idle),
             _ => Some(Reason::Protocol),
         }
     }
@@ -720,21 +688,6 @@ impl Session {
 /// Whether both understand a version; there is one.
 fn speaks(hello: &Hello) -> bool {
     hello.versions.0 <= VERSIONS.1 && hello.versions.1 >= VERSIONS.0
-}
-
-/// Whether `a` is after `b`.
-fn is_later(a: u32, b: u32) -> bool {
-    let ahead = a.wrapping_sub(b);
-    ahead != 0 && ahead < 1 << 31
-}
-
-/// The later of both.
-fn later(a: u32, b: u32) -> u32 {
-    if is_later(a, b) {
-        a
-    } else {
-        b
-    }
 }
 
 #[cfg(test)]

@@ -25,7 +25,8 @@ use super::flow::Amount;
 use super::order::Order;
 use super::peer::{Action, Event, Payload};
 use super::rng::Rng;
-use super::session::{Accept, LinkId, State};
+use super::session::past::Past;
+use super::session::{Accept, End, LinkId, State};
 use super::violation::Violation;
 use super::wire::hello::{Hello, MAX};
 use super::wire::{crc, Header, Kind, Malformed, Reason, SIZE};
@@ -80,6 +81,10 @@ struct Scenario {
     restart: u64,
     /// How often a side says goodbye, and begins again.
     close: u64,
+    /// At most how long a side that has something to post waits until it does.
+    pause: u64,
+    /// How often a side asks for the end of a session that nobody uses, or forgets one that is over; 0: never.
+    rest: u64,
     /// A world that is not over by then is stuck.
     limit: u64,
     /// One in how many posts cancels something.
@@ -114,6 +119,8 @@ impl Scenario {
         half_open: 0,
         restart: 0,
         close: 0,
+        pause: 100 * US,
+        rest: 0,
         limit: 20_000 * MS,
         cancel: 20,
         both_dial: true,
@@ -159,6 +166,9 @@ enum Happens {
     Close {
         node: usize,
     },
+    Rest {
+        node: usize,
+    },
 }
 
 struct Frame {
@@ -202,6 +212,8 @@ struct World {
     frames: u64,
     lost: u64,
     violations: u64,
+    rested: u64,
+    forgotten: u64,
 }
 
 /// What a world saw.
@@ -211,6 +223,10 @@ struct Seen {
     frames: u64,
     lost: u64,
     violations: u64,
+    /// Sessions that ended since nobody used them, as each side saw it.
+    rested: u64,
+    /// Of which nothing was left but what is to be remembered.
+    forgotten: u64,
     time: u64,
 }
 
@@ -218,7 +234,7 @@ impl World {
     fn new(scenario: &Scenario, seed: u64) -> World {
         let mut rng = Rng::new(seed);
         let nodes = (0..2 * scenario.pairs)
-            .map(|at| Node::new(at, scenario, rng.next_u64(), scenario.quota))
+            .map(|at| Node::new(at, scenario, Past::new(rng.next_u64()), scenario.quota))
             .collect();
         let mut world = World {
             scenario: scenario.clone(),
@@ -232,6 +248,8 @@ impl World {
             frames: 0,
             lost: 0,
             violations: 0,
+            rested: 0,
+            forgotten: 0,
         };
         world.ledger.disruptive = scenario.restart > 0 || scenario.close > 0;
         for node in 0..2 * scenario.pairs {
@@ -249,6 +267,10 @@ impl World {
             if scenario.close > 0 {
                 let at = world.rng.below(2 * scenario.close);
                 world.at(at, Happens::Close { node });
+            }
+            if scenario.rest > 0 {
+                let at = world.rng.below(2 * scenario.rest);
+                world.at(at, Happens::Rest { node });
             }
         }
         if scenario.disconnect > 0 {
@@ -292,6 +314,8 @@ impl World {
             frames: self.frames,
             lost: self.lost,
             violations: self.violations,
+            rested: self.rested,
+            forgotten: self.forgotten,
             time: self.now,
         }
     }
@@ -353,7 +377,7 @@ impl World {
                 }
                 self.settle(node);
                 if !self.nodes[node].is_done() {
-                    let at = self.now + 1 + self.rng.below(100 * US);
+                    let at = self.now + 1 + self.rng.below(self.scenario.pause);
                     self.at(at, Happens::Work { node });
                 }
             }
@@ -388,6 +412,19 @@ impl World {
                 let at = self.now + 1 + self.rng.below(2 * self.scenario.close);
                 self.at(at, Happens::Close { node });
             }
+            Happens::Rest { node } => {
+                let one = &mut self.nodes[node];
+                let is_over = matches!(one.peer.state(), State::Closed(_));
+                if is_over && one.peer.link().is_none() && one.peer.is_quiet() {
+                    one.forget(&self.scenario);
+                    self.forgotten += 1;
+                } else {
+                    one.peer.rest(self.now);
+                }
+                self.settle(node);
+                let at = self.now + 1 + self.rng.below(2 * self.scenario.rest);
+                self.at(at, Happens::Rest { node });
+            }
         }
     }
 
@@ -406,8 +443,8 @@ impl World {
         }
         self.nodes[node].die(&mut self.ledger);
         let quota = self.nodes[node].quota;
-        let incarnation = self.rng.next_u64();
-        self.nodes[node] = Node::new(node, &self.scenario, incarnation, quota);
+        let past = Past::new(self.rng.next_u64());
+        self.nodes[node] = Node::new(node, &self.scenario, past, quota);
     }
 
     /// The links of a pair are lost.
@@ -550,7 +587,7 @@ impl World {
                     self.nodes[node].ended(op, verdict, &mut self.ledger);
                 }
                 Event::Released(token) => self.nodes[node].released(token),
-                Event::Over(_) => (),
+                Event::Over(end) => self.rested += u64::from(end == End::Idle),
             }
         }
     }

@@ -28,7 +28,7 @@ pub use verdict::{Errno, Failure, Level, Outcome};
 /// Bytes of a header.
 pub const SIZE: usize = 64;
 /// The version that is sent and understood. 2: a goodbye says what was done.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 /// The longest payload of [`Kind::Announce`].
 pub const MAX_ANNOUNCEMENT: u32 = 256;
 
@@ -281,6 +281,7 @@ pub(super) mod tests {
             Kind::Ack
             | Kind::Ping
             | Kind::Pong
+            | Kind::Idle
             | Kind::Cancel
             | Kind::Parked
             | Kind::Cts
@@ -322,7 +323,7 @@ pub(super) mod tests {
         header.data = 0;
         let bytes = header.emit(false);
         let mut expected = [0; SIZE];
-        expected[..4].copy_from_slice(&[2, 19, 1, 0]);
+        expected[..4].copy_from_slice(&[3, 19, 1, 0]);
         expected[4] = 8;
         expected[8] = 7;
         expected[12] = 3;

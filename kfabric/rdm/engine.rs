@@ -5,6 +5,10 @@
 //! It knows who is meant by a post, and has a worker for each peer ([`super::peer`]). What an
 //! endpoint posts to itself it carries out alone.
 //!
+//! | file | noun |
+//! |---|---|
+//! | `crowd` | peers that are too many |
+//!
 //! Locks: `table` is taken before the inbox of a peer, interrupts disabled; nothing else but the work
 //! queue's own under it.
 
@@ -17,28 +21,33 @@ use crate::av::Name;
 use crate::cm::Message;
 use crate::info::{Info, Order};
 use crate::op::{Chain, Failure, Kind, Op, OpId, Operation};
+use crate::proto::session::past::Past;
 use crate::proto::violation::Violation;
 use crate::proto::wire::{Hello, Reason};
 use crate::provider::work::{self, WorkQueue};
 use crate::provider::{self, Cancelled, Match, Port, Rejected};
-use crate::stats::TargetStats;
-use crate::sys::reclaim;
+use crate::stats::{PeerStats, TargetStats};
+use crate::sys::work::cancel_delayed;
+use crate::sys::{random, reclaim};
 use kernel::prelude::*;
-use kernel::rbtree::{RBTree, RBTreeNode};
+use kernel::rbtree::{RBTree, RBTreeNode, RBTreeNodeReservation};
+use kernel::sync::atomic::Atomic;
 use kernel::sync::rcu::{self, Guard};
 use kernel::sync::{new_spinlock_irq, Arc, SpinLockIrq};
 use kernel::time::delay::fsleep;
 use kernel::time::Delta;
-use kernel::workqueue::{impl_has_work, new_work, Work, WorkItem};
+use kernel::workqueue::{
+    impl_has_delayed_work, impl_has_work, new_delayed_work, new_work, DelayedWork, Work, WorkItem,
+};
 
+mod crowd;
 #[cfg(CONFIG_KUNIT = "y")]
 mod tests;
 
-/// How many peers an endpoint may have: strangers can make it hold half a megabyte for each.
-const PEERS: usize = 512;
+pub(super) use crowd::Open;
 
-/// How many it knows before it forgets those without a session.
-const KEPT: usize = 32;
+/// The number of the work that looks again whether there are too many peers.
+const LATE: u64 = 1;
 
 /// How many connection messages may wait for their peers to be made.
 const LETTERS: usize = 8;
@@ -56,14 +65,26 @@ pub(super) struct Shared {
     #[pin]
     table: SpinLockIrq<Table>,
     outstanding: Outstanding,
+    /// How many links there are.
+    open: Atomic<i32>,
     #[pin]
     work: Work<Shared>,
+    #[pin]
+    late: DelayedWork<Shared, LATE>,
 }
 
 struct Table {
     peers: RBTree<Name, Arc<Peer>>,
     /// How many they are.
     known: usize,
+    /// What is remembered of others.
+    past: RBTree<Name, Past>,
+    /// How many those are.
+    remembered: usize,
+    /// Whether some of the peers may have become idle.
+    has_idle: bool,
+    /// Since when somebody waits for a session, and none has ended.
+    waits_since: Option<u64>,
     /// Operations for whom there is no peer yet.
     strangers: Chain,
     /// Operations for this endpoint.
@@ -80,10 +101,15 @@ impl_has_work! {
     impl HasWork<Self> for Shared { self.work }
 }
 
+impl_has_delayed_work! {
+    impl HasDelayedWork<Self, 1> for Shared { self.late }
+}
+
 impl WorkItem for Shared {
     type Pointer = Arc<Shared>;
 
     fn run(this: Arc<Shared>) {
+        let mut is_full = false;
         loop {
             let mut table = this.table.lock();
             let pair = table.own_pairs.pop().zip(table.own_pairs.pop());
@@ -92,6 +118,7 @@ impl WorkItem for Shared {
                 None => table.own.pop(),
             };
             let name = match table.letters.first() {
+                _ if is_full => None,
                 Some((name, _)) => Some(*name),
                 None => table.strangers.iter().next().map(|op| *op.peer()),
             };
@@ -99,10 +126,11 @@ impl WorkItem for Shared {
             match (pair, own, name) {
                 (Some((arrival, receive)), ..) => Match::from_parts(arrival, receive).execute(),
                 (_, Some(op), _) => this.execute(op),
-                (_, None, Some(name)) => reclaim::without_io(|| this.meet(&name)),
-                (None, None, None) => return,
+                (_, None, Some(name)) => is_full = !reclaim::without_io(|| this.meet(&name)),
+                (None, None, None) => break,
             }
         }
+        reclaim::without_io(|| this.tidy());
     }
 }
 
@@ -118,6 +146,33 @@ impl Table {
         self.letters.retain(|(to, _)| to != name);
         (ops, letters)
     }
+
+    /// Remembers that of a peer, in `room`. If there are as many as may be, the next one by its name is not
+    /// remembered any more: most likely it is of the same host.
+    fn remember(
+        &mut self,
+        room: RBTreeNodeReservation<Name, Past>,
+        name: &Name,
+        past: Past,
+        most: usize,
+    ) {
+        if self.remembered >= most {
+            let next = match self.past.cursor_lower_bound(name) {
+                Some(at) => Some(*at.current().0),
+                None => self.past.cursor_front().map(|at| *at.current().0),
+            };
+            if let Some(next) = next {
+                self.recall_past(&next);
+            }
+        }
+        let before = self.past.insert(room.into_node(*name, past));
+        self.remembered += usize::from(before.is_none());
+    }
+
+    /// Remembers no more what it did of a peer.
+    fn recall_past(&mut self, name: &Name) {
+        self.remembered -= usize::from(self.past.remove(name).is_some());
+    }
 }
 
 impl Engine {
@@ -127,6 +182,10 @@ impl Engine {
         let table = Table {
             peers: RBTree::new(),
             known: 0,
+            past: RBTree::new(),
+            remembered: 0,
+            has_idle: false,
+            waits_since: None,
             strangers: Chain::new(),
             own: Chain::new(),
             own_pairs: Chain::new(),
@@ -141,7 +200,9 @@ impl Engine {
                 order: info.order,
                 table <- new_spinlock_irq!(table, "kfi_peers"),
                 outstanding: Outstanding::new(info.limits.tx_size)?,
+                open: Atomic::new(0),
                 work <- new_work!("kfi_engine"),
+                late <- new_delayed_work!("kfi_engine_late"),
             }? Error),
             GFP_KERNEL,
         )?;
@@ -201,6 +262,11 @@ impl Shared {
     /// What is counted of its domain.
     pub(super) fn stats(&self) -> &TargetStats {
         self.port.domain().target_stats()
+    }
+
+    /// What is counted of the peers of its domain.
+    pub(super) fn peer_stats(&self) -> &PeerStats {
+        self.port.domain().peer_stats()
     }
 
     /// Which of its operations are here.
@@ -289,10 +355,15 @@ impl Shared {
         self.hub.workers().enqueue(self.clone());
     }
 
-    /// Makes a peer for what waits for it. Sleeps.
-    fn meet(self: &Arc<Self>, name: &Name) {
-        let Err(error) = self.peer(name) else {
-            return;
+    /// Makes a peer for what waits for it; `false`: it waits on, since there are as many as may be. Sleeps.
+    fn meet(self: &Arc<Self>, name: &Name) -> bool {
+        let error = match self.peer(name) {
+            Ok(_) => return true,
+            Err(EAGAIN) => {
+                self.wait_for_room();
+                return false;
+            }
+            Err(error) => error,
         };
         let (mut ops, letters) = self.table.lock().waiting_for(name);
         self.end_all(&mut ops, error);
@@ -301,6 +372,7 @@ impl Shared {
             self.port.unheard(letter, error);
         }
         drop(section);
+        true
     }
 
     /// Takes a connection message. Any context but hardirq.
@@ -325,7 +397,7 @@ impl Shared {
     ///
     /// # Errors
     /// - `EHOSTUNREACH`: it is no name of another endpoint.
-    /// - `ENOBUFS`: there are as many peers as may be.
+    /// - `EAGAIN`: as many peers have a session as may.
     /// - `ECANCELED`: the endpoint is closed.
     /// - `ENOMEM`.
     fn peer(self: &Arc<Self>, name: &Name) -> Result<Arc<Peer>> {
@@ -333,70 +405,68 @@ impl Shared {
         if *name == self.name {
             return Err(EHOSTUNREACH);
         }
-        let table = self.table.lock();
-        if let Some(peer) = table.peers.get(name) {
-            return Ok(peer.clone());
-        }
-        let known = table.known;
-        drop(table);
-        if known >= KEPT {
-            self.forget_idle();
-        }
-        if self.table.lock().known >= PEERS {
-            return Err(ENOBUFS);
-        }
-        let peer = Peer::new(self, name)?;
-        let node = RBTreeNode::new(*name, peer.clone(), GFP_KERNEL)?;
-        let mut table = self.table.lock();
-        if let Some(error) = table.closed {
-            return Err(error);
-        }
-        if let Some(other) = table.peers.get(name) {
-            return Ok(other.clone());
-        }
-        table.peers.insert(node);
-        table.known += 1;
-        // With the table's lock held, so that nothing that is posted later overtakes it.
-        let (ops, letters) = table.waiting_for(name);
-        for letter in letters.iter().flatten() {
-            // It has just been made, and has room for as many.
-            let _ = peer.tell(letter);
-        }
-        peer.post(ops);
-        // What has waited for it waits no more, whatever it says that follows.
-        peer.queue();
-        Ok(peer)
-    }
-
-    /// Forgets the peers without a session, of which nothing is under way. Sleeps.
-    fn forget_idle(&self) {
-        self.each_peer(|peer| {
-            let mut table = self.table.lock();
-            // Not one that a close, or somebody else who forgets, has taken meanwhile.
-            let is_there = table.peers.get(peer.name()).is_some();
-            let node = match is_there && peer.let_go() {
-                true => table.peers.remove_node(peer.name()),
-                false => None,
-            };
-            table.known -= usize::from(node.is_some());
-            drop(table);
-            if node.is_some() {
-                peer.forget();
+        loop {
+            let table = self.table.lock();
+            if let Some(peer) = table.peers.get(name) {
+                return Ok(peer.clone());
             }
-            None::<()>
-        });
+            if table.known >= self.hub.bounds().sessions {
+                return Err(EAGAIN);
+            }
+            let past = table.past.get(name).copied();
+            drop(table);
+            let peer = Peer::new(self, name, past.unwrap_or(Past::new(random::u64())))?;
+            let node = RBTreeNode::new(*name, peer.clone(), GFP_KERNEL)?;
+            let mut table = self.table.lock();
+            if let Some(error) = table.closed {
+                return Err(error);
+            }
+            if let Some(other) = table.peers.get(name) {
+                return Ok(other.clone());
+            }
+            if table.past.get(name).copied() != past {
+                // It was here meanwhile, and has gone again.
+                continue;
+            }
+            table.recall_past(name);
+            table.peers.insert(node);
+            table.known += 1;
+            // With the table's lock held, so that nothing that is posted later overtakes it.
+            let (ops, letters) = table.waiting_for(name);
+            for letter in letters.iter().flatten() {
+                // It has just been made, and has room for as many.
+                let _ = peer.tell(letter);
+            }
+            peer.post(ops);
+            // What has waited for it waits no more, whatever it says that follows.
+            peer.queue();
+            drop(table);
+            self.peer_stats().made.add(1);
+            return Ok(peer);
+        }
     }
 
     /// Takes a link that a peer has made. Sleeps.
     pub(super) fn greet(self: &Arc<Self>, link: Arc<dyn Link>, hello: Hello) {
         let name = Name::new(hello.from.as_bytes());
-        match name.and_then(|name| self.peer(&name)) {
-            Ok(peer) => peer.greet(link, hello),
-            Err(ENOBUFS) => {
-                super::peer::part(&*link, Reason::Busy);
-                link.close(true);
+        let mut link = link;
+        loop {
+            let peer = match name.and_then(|name| self.peer(&name)) {
+                Ok(peer) => peer,
+                // Who finds the link closed comes again soon.
+                Err(EAGAIN) if self.ask_to_rest(1) => return link.close(false),
+                Err(EAGAIN) => {
+                    self.peer_stats().refused.add(1);
+                    super::peer::part(&*link, Reason::Busy);
+                    return link.close(true);
+                }
+                Err(_) => return link.close(false),
+            };
+            match peer.greet(link, hello) {
+                Ok(()) => return,
+                // It was forgotten just now.
+                Err(back) => link = back,
             }
-            Err(_) => link.close(false),
         }
     }
 
@@ -448,6 +518,7 @@ impl Shared {
         while let Some((arrival, receive)) = pairs.pop().zip(pairs.pop()) {
             Match::from_parts(arrival, receive).fail(error, self.port.lost());
         }
+        cancel_delayed::<_, LATE>(self);
         work::flush(&self.work);
         for peer in peers.values() {
             peer.begin_close(error);

@@ -7,6 +7,7 @@
 //!
 //! Locks: `engines`, `strangers` and `alarm` are mutexes, taken in this order.
 
+use super::bounds::Bounds;
 use super::engine::{self, Engine};
 use super::link::{numbered, source_of, Link, Links, Wake, SERVICE};
 use super::timeouts::Timeouts;
@@ -16,6 +17,7 @@ use crate::proto::violation::Violation;
 use crate::proto::wire::{self, hello, Header, Hello, Malformed, Reason};
 use crate::provider::work::{self, WorkQueue};
 use crate::provider::{self, Port};
+use crate::stats::{Count, PeerStats};
 use crate::sys::crc;
 use crate::sys::{random, reclaim};
 use kernel::impl_has_hr_timer;
@@ -44,6 +46,7 @@ pub(super) struct Hub {
     links: Arc<dyn Links>,
     workers: Arc<WorkQueue>,
     timeouts: Timeouts,
+    bounds: Bounds,
     begin: Instant<Monotonic>,
     closed: Atomic<bool>,
     #[pin]
@@ -127,20 +130,22 @@ impl Wake for Waker {
 impl Domain {
     /// A domain over `links`, whose work is done by `workers`. Sleeps. `ENOMEM`.
     pub fn new(links: Arc<dyn Links>, workers: Arc<WorkQueue>) -> Result<Arc<Self>> {
-        Self::with_timeouts(links, workers, Timeouts::DEFAULT)
+        Self::with(links, workers, Timeouts::DEFAULT, Bounds::configured())
     }
 
-    /// As [`Domain::new`], with other timeouts.
-    pub(super) fn with_timeouts(
+    /// As [`Domain::new`], with other timeouts and bounds.
+    pub(super) fn with(
         links: Arc<dyn Links>,
         workers: Arc<WorkQueue>,
         timeouts: Timeouts,
+        bounds: Bounds,
     ) -> Result<Arc<Self>> {
         let hub = Arc::pin_init(
             pin_init!(Hub {
                 links,
                 workers,
                 timeouts,
+                bounds,
                 begin: Instant::now(),
                 closed: Atomic::new(false),
                 engines <- new_mutex!(KVec::new(), "kfi_engines"),
@@ -205,6 +210,11 @@ impl Hub {
         &self.timeouts
     }
 
+    /// How much its endpoints keep of their peers.
+    pub(super) fn bounds(&self) -> &Bounds {
+        &self.bounds
+    }
+
     /// Whether frames are to carry checksums.
     pub(super) fn has_sums(&self) -> bool {
         self.links.has_sums()
@@ -265,11 +275,16 @@ impl Hub {
 
     /// Hears a stranger out, if there is room. One that is sent away may come again.
     fn invite(self: &Arc<Self>, link: Arc<dyn Link>) {
+        let engines = self.engines.lock();
         let mut strangers = self.strangers.lock();
+        if strangers.len() >= STRANGERS {
+            self.make_room(&engines, &mut strangers);
+        }
         let waker = Arc::new(Waker(self.clone()), GFP_KERNEL);
         let room = strangers.reserve(1, GFP_KERNEL);
         let (Ok(waker), Ok(()), true) = (waker, room, strangers.len() < STRANGERS) else {
             drop(strangers);
+            count(&engines, |stats| &stats.strangers);
             // Without a word: that would be the end for who has come to stay.
             return link.close(false);
         };
@@ -282,6 +297,22 @@ impl Hub {
         };
         // There is room.
         let _ = strangers.push_within_capacity(stranger);
+    }
+
+    /// Sends away who has been silent for longest, if that is long for somebody who has come to stay: so those
+    /// who say nothing do not keep out the others.
+    fn make_room(&self, engines: &[Arc<engine::Shared>], strangers: &mut KVec<Stranger>) {
+        let (mut oldest, now) = (None, self.now());
+        for (at, stranger) in strangers.iter().enumerate() {
+            let is_slow = now - stranger.since >= self.timeouts.hurry;
+            if is_slow && oldest.is_none_or(|(_, since)| stranger.since < since) {
+                oldest = Some((at, stranger.since));
+            }
+        }
+        if let Some(Ok(stranger)) = oldest.map(|(at, _)| strangers.remove(at)) {
+            count(engines, |stats| &stats.hurried);
+            stranger.link.close(false);
+        }
     }
 
     /// Hears what the strangers say.
@@ -346,10 +377,18 @@ impl Hub {
         match engine {
             Some(engine) => engine.greet(link, hello),
             None => {
+                count(engines, |stats| &stats.nobodys);
                 super::peer::part(&*link, Reason::NoEndpoint);
                 link.close(true);
             }
         }
+    }
+}
+
+/// Counts what becomes of a stranger, where the endpoints count what becomes of peers.
+fn count(engines: &[Arc<engine::Shared>], what: impl FnOnce(&PeerStats) -> &Count) {
+    if let Some(engine) = engines.first() {
+        what(engine.peer_stats()).add(1);
     }
 }
 

@@ -24,11 +24,13 @@ use super::link::{self, Link, Wake};
 use crate::av::Name;
 use crate::cm::Message;
 use crate::op::{Chain, OpId, Operation};
+use crate::proto::session::past::Past;
 use crate::proto::wire::Hello;
 use crate::provider::Match;
 use crate::sys::{reclaim, work};
 use kernel::impl_has_hr_timer;
 use kernel::prelude::*;
+use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::{new_mutex, new_spinlock_irq, Arc, ArcBorrow, Mutex, SpinLockIrq};
 use kernel::time::hrtimer::{
     HrTimer, HrTimerCallback, HrTimerCallbackContext, HrTimerRestart, RelativeSoftMode,
@@ -68,6 +70,8 @@ pub(super) struct Peer {
     name: Name,
     /// Its number, by its name: that of the operations which stand for its own.
     number: u64,
+    /// A [`Usage`], for those who look for peers that are idle.
+    usage: Atomic<u64>,
     #[pin]
     inbox: SpinLockIrq<Inbox>,
     #[pin]
@@ -93,10 +97,44 @@ struct Inbox {
     link: Option<(Arc<dyn Link>, Hello)>,
     /// Whether a consumer cancels something that is under way.
     cancels: bool,
-    /// Whether there is no session, and the worker knows of nothing that is under way.
-    idle: bool,
+    /// Whether the session is to end, if nobody uses it.
+    rests: bool,
+    /// There is no session, and the worker knows of nothing that is under way: what is to be remembered.
+    idle: Option<Past>,
     /// Why nothing is taken any more.
     closed: Option<Error>,
+}
+
+/// How much a peer's session is used.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Usage {
+    /// Something is under way; or there is none.
+    Busy,
+    /// The peer was asked for its end.
+    Rests,
+    /// Nobody has, since then.
+    Idle(u64),
+}
+
+impl Usage {
+    const BUSY: u64 = u64::MAX;
+    const RESTS: u64 = u64::MAX - 1;
+
+    fn as_word(self) -> u64 {
+        match self {
+            Usage::Busy => Self::BUSY,
+            Usage::Rests => Self::RESTS,
+            Usage::Idle(since) => since.min(Self::RESTS - 1),
+        }
+    }
+
+    fn of_word(word: u64) -> Self {
+        match word {
+            Self::BUSY => Usage::Busy,
+            Self::RESTS => Usage::Rests,
+            since => Usage::Idle(since),
+        }
+    }
 }
 
 impl_has_work! {
@@ -152,12 +190,12 @@ impl Wake for Waker {
 }
 
 impl Peer {
-    /// A peer that nothing has been said to. Sleeps. `ENOMEM`.
-    pub(super) fn new(engine: &Arc<engine::Shared>, name: &Name) -> Result<Arc<Self>> {
+    /// A peer that nothing has been said to since what is remembered. Sleeps. `ENOMEM`.
+    pub(super) fn new(engine: &Arc<engine::Shared>, name: &Name, past: Past) -> Result<Arc<Self>> {
         link::parts(name).ok_or(EHOSTUNREACH)?;
         // Of the whole name: services of several domains have the same number there.
         let number = name.hash().max(1);
-        let talk = Talk::new(engine, name, number)?;
+        let talk = Talk::new(engine, name, number, past)?;
         let inbox = Inbox {
             posts: Chain::new(),
             together: 0,
@@ -165,7 +203,8 @@ impl Peer {
             pairs: Chain::new(),
             link: None,
             cancels: false,
-            idle: false,
+            rests: false,
+            idle: None,
             closed: None,
         };
         Arc::pin_init(
@@ -173,6 +212,7 @@ impl Peer {
                 engine: engine.clone(),
                 name: *name,
                 number,
+                usage: Atomic::new(Usage::BUSY),
                 inbox <- new_spinlock_irq!(inbox, "kfi_peer"),
                 talk <- new_mutex!(talk, "kfi_talk"),
                 timer <- HrTimer::new(),
@@ -256,21 +296,23 @@ impl Peer {
         self.engine.workers().enqueue(self.clone());
     }
 
-    /// Takes a link that the peer has made. Sleeps.
-    pub(super) fn greet(self: &Arc<Self>, link: Arc<dyn Link>, hello: Hello) {
+    /// Takes a link that the peer has made; gives it back if this is closed. Sleeps.
+    pub(super) fn greet(
+        self: &Arc<Self>,
+        link: Arc<dyn Link>,
+        hello: Hello,
+    ) -> Result<(), Arc<dyn Link>> {
         let mut inbox = self.inbox.lock();
-        let late = match inbox.closed {
-            Some(_) => Some(link),
-            None => {
-                let before = inbox.link.replace((link, hello));
-                self.engine.workers().enqueue(self.clone());
-                before.map(|(link, _)| link)
-            }
-        };
+        if inbox.closed.is_some() {
+            return Err(link);
+        }
+        let before = inbox.link.replace((link, hello));
+        self.engine.workers().enqueue(self.clone());
         drop(inbox);
-        if let Some(link) = late {
+        if let Some((link, _)) = before {
             link.close(false);
         }
+        Ok(())
     }
 
     /// Takes an operation out again that the worker has not seen. Any context but hardirq.
@@ -287,22 +329,39 @@ impl Peer {
         }
     }
 
+    /// How much its session is used.
+    pub(super) fn usage(&self) -> Usage {
+        Usage::of_word(self.usage.load(Relaxed))
+    }
+
+    /// Has the worker end the session, if nobody uses it. Any context but hardirq.
+    pub(super) fn rest(self: &Arc<Self>) {
+        let mut inbox = self.inbox.lock();
+        if inbox.closed.is_none() {
+            inbox.rests = true;
+            self.engine.workers().enqueue(self.clone());
+        }
+    }
+
+    /// Whether there is no session, and the worker knows of nothing that is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.inbox.lock().idle.is_some()
+    }
+
     /// Marks it as closed, if there is no session and nothing is under way: then whoever wants the peer
-    /// again makes another one. Any context but hardirq.
+    /// again makes another one, of what is to be remembered. Any context but hardirq.
     ///
     /// What follows is [`Peer::forget`].
-    pub(super) fn let_go(&self) -> bool {
+    pub(super) fn let_go(&self) -> Option<Past> {
         let mut inbox = self.inbox.lock();
-        let is_idle = inbox.idle
-            && inbox.closed.is_none()
+        let is_unused = inbox.closed.is_none()
             && inbox.posts.is_empty()
             && inbox.pairs.is_empty()
             && inbox.letters.is_empty()
             && inbox.link.is_none();
-        if is_idle {
-            inbox.closed = Some(ECANCELED);
-        }
-        is_idle
+        let past = inbox.idle.filter(|_| is_unused)?;
+        inbox.closed = Some(ECANCELED);
+        Some(past)
     }
 
     /// Ends what is left of a peer that was let go: its worker and its timer. Sleeps.

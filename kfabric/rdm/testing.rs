@@ -68,6 +68,7 @@ pub(super) const SOON: Timeouts = Timeouts {
     resume: 60_000 * MS,
     backoff: (MS, 20 * MS),
     stranger: 60_000 * MS,
+    hurry: 60_000 * MS,
     settle: 2000 * MS,
 };
 
@@ -79,6 +80,7 @@ pub(super) const SHORT: Timeouts = Timeouts {
     resume: 2000 * MS,
     backoff: (MS, 20 * MS),
     stranger: 500 * MS,
+    hurry: 500 * MS,
     settle: 500 * MS,
 };
 

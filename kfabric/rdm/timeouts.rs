@@ -19,6 +19,8 @@ pub(super) struct Timeouts {
     pub(super) backoff: (u64, u64),
     /// How long a stranger has to say who it is.
     pub(super) stranger: u64,
+    /// How long one has who keeps others out meanwhile.
+    pub(super) hurry: u64,
     /// How long a close waits for the peers to say what became of what is under way: for all of them.
     pub(super) settle: u64,
 }
@@ -32,6 +34,7 @@ impl Timeouts {
         resume: 4000 * MS,
         backoff: (10 * MS, 500 * MS),
         stranger: 3000 * MS,
+        hurry: 500 * MS,
         settle: 1000 * MS,
     };
 }

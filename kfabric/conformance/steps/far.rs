@@ -14,6 +14,12 @@
 //! | `read REGION COUNT LEN SEED` | reads the last that were written so, and compares |
 //! | `add COUNT` | adds 1 to a word of the peer, by atomics, many at once |
 //! | `found` | tells what the peer has done here |
+//! | `crowd COUNT` | opens so many more endpoints, which receive nothing; the name of the first |
+//! | `use` | each of those sends a message |
+//! | `disperse` | closes those |
+//! | `pester NAME COUNT LEN` | posts messages to somebody, and does not wait for them |
+//! | `give_up` | cancels those |
+//! | `pestered` | waits until they have ended |
 //! | `close` | closes all of it |
 //!
 //! `REGION` is `volatile` or `lasting`. Those that post answer with how many operations went `ok`,
@@ -32,6 +38,10 @@ use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::{new_mutex, Arc, Mutex};
 use kfabric::prelude::*;
 
+mod crowd;
+
+use crowd::Crowd;
+
 /// How many operations are in flight at most, in each direction.
 const DEPTH: usize = 64;
 /// The longest message, and what is read or written at once.
@@ -43,6 +53,8 @@ const MESSAGES: usize = 1 << 20;
 /// How long one wait for a message lasts, in milliseconds; it is repeated.
 const WAIT: u32 = 50;
 const WORD: usize = size_of::<u64>();
+/// The context of messages to somebody else.
+const PESTERS: u64 = u64::MAX;
 const ADD: AtomicAction = AtomicAction::update(AtomicOp::Sum, Datatype::U64);
 
 /// What a script has of one host.
@@ -52,6 +64,10 @@ pub(super) struct Far {
     peer: Option<Peer>,
     /// The number of the next message.
     next: u64,
+    crowd: Option<Crowd>,
+    /// Messages to somebody else.
+    pestering: KVec<OpId>,
+    info: Info,
 }
 
 /// The end that is here.
@@ -70,6 +86,9 @@ struct Near {
     stop: Atomic<bool>,
     #[pin]
     found: Mutex<Found>,
+    /// How messages to somebody else have ended.
+    #[pin]
+    pestered: Mutex<Ends>,
 }
 
 /// What has come.
@@ -140,6 +159,18 @@ impl Far {
             ("read", Some(far)) => far.read(&Range::parse(words)?),
             ("add", Some(far)) => far.add(number(&mut words)?),
             ("found", Some(far)) => far.near.tell(),
+            ("crowd", Some(far)) if far.crowd.is_none() => far.crowd(number(&mut words)? as usize),
+            ("use", Some(far)) => far.use_crowd(),
+            ("disperse", Some(far)) => {
+                let crowd = far.crowd.take().ok_or(EINVAL)?;
+                crowd.close().and_then(|()| nothing())
+            }
+            ("pester", Some(far)) => {
+                let to = name(words.next().ok_or(EINVAL)?)?;
+                far.pester(&to, number(&mut words)?, number(&mut words)? as usize)
+            }
+            ("give_up", Some(far)) => far.give_up(),
+            ("pestered", Some(far)) => far.pestered(),
             ("close", Some(_)) => far
                 .take()
                 .map_or(Ok(()), Far::close)
@@ -160,13 +191,15 @@ impl Far {
             near,
             peer: None,
             next: 0,
+            crowd: None,
+            pestering: KVec::new(),
+            info: *info,
         };
         Ok(KBox::new(far, GFP_KERNEL)?)
     }
 
     fn meet<'a>(&mut self, mut words: impl Iterator<Item = &'a str>) -> Result {
-        let (name, len) = bytes(words.next().ok_or(EINVAL)?)?;
-        let name = Name::new(name.get(..len).ok_or(EINVAL)?)?;
+        let name = name(words.next().ok_or(EINVAL)?)?;
         let mut region = || -> Result<Option<RemoteRegion>> {
             match words.next().ok_or(EINVAL)? {
                 "-" => Ok(None),
@@ -261,8 +294,64 @@ impl Far {
     }
 
     #[inline(never)]
+    fn crowd(&mut self, count: usize) -> Result<CString> {
+        let crowd = Crowd::new(&self.near, &self.info, count)?;
+        let name = crowd.name()?;
+        self.crowd = Some(crowd);
+        Ok(name)
+    }
+
+    #[inline(never)]
+    fn use_crowd(&mut self) -> Result<CString> {
+        let peer = self.peer.ok_or(ENOTCONN)?;
+        let ends = self.crowd.as_ref().ok_or(EINVAL)?.send(&peer, self.next)?;
+        self.next += ends.all();
+        ends.tell()
+    }
+
+    /// Leaves at least half of what may be in flight to others.
+    fn pester(&mut self, to: &Name, count: u64, len: usize) -> Result<CString> {
+        if !self.pestering.is_empty() || count > DEPTH as u64 / 2 {
+            return Err(EINVAL);
+        }
+        let (at, ep) = (self.near.av.insert(to)?, &self.near.ep);
+        *self.near.pestered.lock() = Ends::default();
+        for n in 0..count {
+            let id = ep.send(pattern(len, n)?, at, data(n), PESTERS);
+            let id = id.map_err(|refused| refused.error)?;
+            self.pestering.push(id, GFP_KERNEL)?;
+        }
+        nothing()
+    }
+
+    fn give_up(&mut self) -> Result<CString> {
+        for id in &self.pestering {
+            // One that has ended is none any more.
+            match self.near.ep.cancel(*id) {
+                Ok(()) | Err(ENOENT) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.pestered()
+    }
+
+    fn pestered(&mut self) -> Result<CString> {
+        let count = self.pestering.len() as u64;
+        while self.near.pestered.lock().all() < count {
+            let done = self.near.tx.read_wait(timeout())?;
+            self.near.pestered.lock().count(&done);
+        }
+        self.pestering.clear();
+        let ends = self.near.pestered.lock();
+        ends.tell()
+    }
+
+    #[inline(never)]
     fn close(far: KBox<Self>) -> Result {
         let far = KBox::into_inner(far);
+        if let Some(crowd) = far.crowd {
+            crowd.close()?;
+        }
         far.near.stop.store(true, Relaxed);
         // Its reference goes with the thread; the last one closes everything, in order.
         far.receiver.join()?;
@@ -311,6 +400,7 @@ impl Near {
                 fabric,
                 stop: Atomic::new(false),
                 found <- new_mutex!(found),
+                pestered <- new_mutex!(Ends::default()),
             }),
             GFP_KERNEL,
         )
@@ -389,14 +479,25 @@ impl Near {
         while posted < count && ends.is_well() {
             match post(posted) {
                 Ok(()) => posted += 1,
-                Err(EAGAIN) => ends.count_next(&self.tx)?,
+                Err(EAGAIN) => self.count_next(&mut ends)?,
                 Err(error) => return Err(error),
             }
         }
         while ends.all() < posted {
-            ends.count_next(&self.tx)?;
+            self.count_next(&mut ends)?;
         }
         Ok(ends)
+    }
+
+    /// Counts the next that has ended, and changes its bytes: nobody reads them any more.
+    fn count_next(&self, ends: &mut Ends) -> Result {
+        let done = self.tx.read_wait(timeout())?;
+        match done.context {
+            PESTERS => self.pestered.lock().count(&done),
+            _ => ends.count(&done),
+        }
+        drop(spoilt(done.buffer)?);
+        Ok(())
     }
 }
 
@@ -427,14 +528,6 @@ impl Ends {
                 self.errno = -failure.error.to_errno();
             }
         }
-    }
-
-    /// Counts the next that ends, and changes its bytes: nobody reads them any more.
-    fn count_next(&mut self, cq: &CompletionQueue<u64>) -> Result {
-        let done = cq.read_wait(timeout())?;
-        self.count(&done);
-        drop(spoilt(done.buffer)?);
-        Ok(())
     }
 
     fn tell(&self) -> Result<CString> {
@@ -513,6 +606,12 @@ impl fmt::Display for Hex<'_> {
         }
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
+}
+
+/// The name in a word.
+fn name(word: &str) -> Result<Name> {
+    let (name, len) = bytes(word)?;
+    Name::new(name.get(..len).ok_or(EINVAL)?)
 }
 
 /// The bytes of a word of a card, and how many there are.

@@ -97,7 +97,7 @@ fn compose(seed: u64) -> Vec<u8> {
             script.extend(rest);
             continue;
         }
-        let mut header = Header::new(Kind::ALL[rng.below(22) as usize]);
+        let mut header = Header::new(Kind::ALL[rng.below(Kind::ALL.len() as u64) as usize]);
         let words = [0, 8, 16, 64, 512, 513, 1024, 4096, u64::MAX];
         let word = |rng: &mut Rng| words[rng.below(9) as usize];
         header.op = rng.below(18) as u32 | ((rng.below(3) as u32) << 16);

@@ -5,6 +5,7 @@
 //! Nothing panics, no link is named twice, what is said can be read, and time that has come asks for
 //! nothing more.
 
+use super::super::session::past::Past;
 use super::super::session::{Accept, End, LinkId, Session, State};
 use super::super::wire::hello::{Hello, Limits, CAP_CRC, MAX, VERSIONS};
 use super::super::wire::Reason;
@@ -31,7 +32,7 @@ pub(super) fn run(script: &[u8]) {
     let (&first, rest) = script.split_first().unwrap_or((&0, &[]));
     let (own, peer) = if first & 1 == 0 { (1, 2) } else { (2, 1) };
     let mut run = Run {
-        session: Session::new(settings(name(own), name(peer), CAP_CRC), 77),
+        session: Session::new(settings(name(own), name(peer), CAP_CRC), Past::new(77)),
         script: Script(&[]),
         now: 0,
         links: Vec::new(),
@@ -132,7 +133,7 @@ impl Run<'_> {
         };
         let what = self.script.byte();
         Hello {
-            versions: (VERSIONS.0 + u16::from(what & 0xc0 == 0xc0), 3),
+            versions: (VERSIONS.0 + u16::from(what & 0xc0 == 0xc0), VERSIONS.1 + 1),
             caps: u32::from(what & 1),
             incarnation,
             expects,

@@ -14,6 +14,7 @@ use super::super::peer::incoming::{Incoming, Token};
 use super::super::peer::outgoing::Outgoing;
 use super::super::peer::{Action, Event, Executed, Parts, Payload, Peer, Settings, Storage};
 use super::super::session::acks::Policy;
+use super::super::session::past::Past;
 use super::super::session::ring::Sent;
 use super::super::session::{self, Accept, LinkId, State};
 use super::super::violation::Violation;
@@ -74,7 +75,7 @@ fn machine() -> Peer<Heap> {
         grants: vec![Grant::default(); 2],
         credits: vec![Credit::default(); 2],
     };
-    Peer::new(settings, 77, parts).unwrap()
+    Peer::new(settings, Past::new(77), parts).unwrap()
 }
 
 /// Bytes of a step of a script: what is done, a header, and what goes with it. So a change of one
@@ -302,6 +303,7 @@ impl Run<'_> {
             0 => self.peer.close(self.now, Reason::Idle),
             1 => self.peer.fail_source(self.now),
             2 | 3 => self.answer(),
+            4 => drop(self.peer.rest(self.now)),
             what => {
                 if let Some(link) = self.link.take() {
                     self.peer.link_lost(self.now, link);

@@ -241,6 +241,7 @@ impl<S: Storage> Peer<S> {
             self.session.acks().owe(now, h.len);
             return Ok(discard(h));
         }
+        self.wake();
         if !h.kind.is_reply() {
             self.acknowledge(now, h.ack)?;
         }
@@ -275,6 +276,10 @@ impl<S: Storage> Peer<S> {
                 self.session.pinged();
                 Ok(())
             }
+            Kind::Idle => {
+                self.asked_to_rest();
+                Ok(())
+            }
             Kind::Grant => {
                 let contexts = self.session.limits().map_or(0, |limits| limits.contexts);
                 if h.context >= contexts {
@@ -282,6 +287,10 @@ impl<S: Storage> Peer<S> {
                 }
                 let granted = Amount::new(h.data as u32, h.total);
                 self.credits.grant(h.context, granted)
+            }
+            Kind::Bye if self.rests() && h.code == Reason::Idle as u16 => {
+                self.rested(now);
+                Ok(())
             }
             Kind::Bye => {
                 // In place of an answer it is about no session.

@@ -8,6 +8,7 @@ use super::command::Target;
 use super::*;
 
 mod parting;
+mod rest;
 mod slow;
 
 const MS: u64 = 1_000_000;
@@ -56,7 +57,7 @@ fn machine(name: &[u8], peer: &[u8], incarnation: u64, order: Order) -> Peer<Hea
         grants: vec![Grant::default(); 2],
         credits: vec![Credit::default(); 2],
     };
-    Peer::new(settings, incarnation, parts).unwrap()
+    Peer::new(settings, Past::new(incarnation), parts).unwrap()
 }
 
 /// Two machines and the link between them.
@@ -938,7 +939,7 @@ fn storage_that_does_not_fit_the_limits_is_refused() {
             grants: vec![Grant::default(); grants],
             credits: Vec::new(),
         };
-        Peer::<Heap>::new(settings, 1, parts).is_some()
+        Peer::<Heap>::new(settings, Past::new(1), parts).is_some()
     };
     assert!(fits(16, 34, 2));
     assert!(!fits(15, 34, 2) && !fits(16, 33, 2) && !fits(16, 34, 1) && !fits(16, 34, 3));
@@ -1184,7 +1185,7 @@ fn wide(name: &[u8], peer: &[u8], order: Order) -> Peer<Heap> {
         grants: vec![Grant::default(); 2],
         credits: vec![Credit::default(); 2],
     };
-    Peer::new(settings, 7 + u64::from(name[0]), parts).unwrap()
+    Peer::new(settings, Past::new(7 + u64::from(name[0])), parts).unwrap()
 }
 
 #[test]

@@ -129,6 +129,7 @@ impl<S: Storage> Peer<S> {
     /// The next frame for the link in use, which must be sent before the next is asked for, or the
     /// link be lost.
     pub fn poll_transmit(&mut self, now: u64) -> Option<Transmit> {
+        self.settle_rest(now);
         if let Some(reason) = self.session.take_bye(now) {
             let mut header = Header::new(Kind::Bye);
             let farewell = core::mem::take(&mut self.farewell);
@@ -176,6 +177,9 @@ impl<S: Storage> Peer<S> {
             (header.total, header.data) = (granted.bytes, granted.messages.into());
             return Some(bare(header));
         }
+        if self.take_rest() {
+            return Some(bare(self.unsequenced(Kind::Idle)));
+        }
         if self.session.take_pong() {
             return Some(bare(self.unsequenced(Kind::Pong)));
         }
@@ -217,6 +221,7 @@ impl<S: Storage> Peer<S> {
         if self.ring.is_empty() {
             self.waits = now;
         }
+        self.stir();
         let limit = reply.flatten();
         let ack = limit.unwrap_or(self.session.executed());
         let seq = self.ring.push(frame, ack, reply.is_some())?;

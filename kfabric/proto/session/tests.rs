@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
+use super::past::Past;
 use super::*;
 
 const MS: u64 = 1_000_000;
@@ -31,8 +32,8 @@ fn settings(name: &[u8], peer: &[u8]) -> Settings {
 
 /// The side with the smaller name, and the other.
 fn pair() -> (Session, Session) {
-    let a = Session::new(settings(b"a", b"b"), 100);
-    let b = Session::new(settings(b"b", b"a"), 200);
+    let a = Session::new(settings(b"a", b"b"), Past::new(100));
+    let b = Session::new(settings(b"b", b"a"), Past::new(200));
     (a, b)
 }
 
@@ -143,7 +144,7 @@ fn restarted_peer_ends_the_session() {
     let (mut a, mut b) = pair();
     connect(&mut a, &mut b, 0);
     a.execute(0, 0, false);
-    let mut b = Session::new(settings(b"b", b"a"), 999);
+    let mut b = Session::new(settings(b"b", b"a"), Past::new(999));
     // It dials, though a believes that its own link is open.
     let (at_b, at_a) = connect(&mut b, &mut a, 5);
     assert_eq!(at_b.1, FRESH);
@@ -179,7 +180,7 @@ fn hello_of_an_incarnation_before_is_refused() {
     b.abandon(1);
     let id = dial(&mut b, 1 + 10 * MS);
     let late = greet(&mut b, id);
-    let mut b = Session::new(settings(b"b", b"a"), 999);
+    let mut b = Session::new(settings(b"b", b"a"), Past::new(999));
     connect(&mut b, &mut a, 2);
     assert_eq!(a.accept(3, &late), Ok(Accept::Refuse(None)));
     assert!(a.is_open());
@@ -356,8 +357,8 @@ fn answer_of_somebody_else_is_no_answer() {
     let table: [fn(&mut Hello); 5] = [
         |h| h.from = Name::new(b"c").unwrap(),
         |h| h.to = Name::new(b"c").unwrap(),
-        |h| h.versions = (3, 3),
-        |h| h.versions = (1, 1),
+        |h| h.versions = (4, 4),
+        |h| h.versions = (2, 2),
         |h| h.generation = 0,
     ];
     for (at, change) in table.into_iter().enumerate() {
@@ -393,7 +394,7 @@ fn hello_of_an_incarnation_before_is_refused_though_its_session_was_forgotten() 
     let id = dial(&mut b, 1 + 10 * MS);
     let late = greet(&mut b, id);
     a.end(2, End::Timeout { never: false });
-    let mut b = Session::new(settings(b"b", b"a"), 999);
+    let mut b = Session::new(settings(b"b", b"a"), Past::new(999));
     a.reopen(2);
     connect(&mut b, &mut a, 2);
     assert_eq!(a.accept(3, &late), Ok(Accept::Refuse(None)));
@@ -417,7 +418,7 @@ fn hello_of_an_incarnation_that_was_given_up_before_it_came_is_refused() {
         b.reopen(1);
     }
     // Another endpoint of that name has one of its own.
-    let mut b = Session::new(settings(b"b", b"a"), u64::MAX / 2);
+    let mut b = Session::new(settings(b"b", b"a"), Past::new(u64::MAX / 2));
     connect(&mut b, &mut a, 2);
 }
 
@@ -501,4 +502,59 @@ fn open_link_has_no_deadline_but_its_own() {
     a.hear(2000 * MS);
     assert_eq!(a.deadline(None), Some(2100 * MS));
     assert_eq!(a.handle_timeout(2000 * MS, None), None);
+}
+
+/// A session that has ended since nobody used it: with its peer, and a dial of that which is late.
+fn rested() -> (Session, Session, Hello) {
+    let (mut a, mut b) = pair();
+    // The link of the smaller name stays, and what the larger has said there is late.
+    let id = dial(&mut b, 0);
+    let late = greet(&mut b, id);
+    connect(&mut a, &mut b, 0);
+    for session in [&mut a, &mut b] {
+        session.end(1, End::Idle);
+    }
+    assert_eq!(b.take_bye(1), Some(Reason::Idle));
+    a.abandon(1);
+    (a, b, late)
+}
+
+#[test]
+fn dial_that_is_late_begins_no_session_after_the_end_of_its_own() {
+    let (mut a, mut b, late) = rested();
+    assert_eq!(a.accept(2, &late), Ok(Accept::Refuse(None)));
+    b.reopen(2);
+    let (at_b, at_a) = connect(&mut b, &mut a, 2);
+    assert_eq!((at_b.1, at_a.1), (FRESH, FRESH));
+    assert_eq!(a.accept(3, &late), Ok(Accept::Refuse(None)));
+}
+
+#[test]
+fn what_is_remembered_stands_for_the_session() {
+    let (a, b, late) = rested();
+    let mut forgotten = Session::new(*a.settings(), *a.past());
+    assert!(a.past().is_known() && !Past::new(1).is_known());
+    assert_eq!(forgotten.accept(2, &late), Ok(Accept::Refuse(None)));
+    // Without it, it would be taken for a new one.
+    let mut other = Session::new(*a.settings(), Past::new(77));
+    taken(other.accept(2, &late));
+    // Both have forgotten, and go on under incarnations that they never had.
+    let before = [a.past(), b.past()].map(|past| past.incarnation());
+    let mut peer = Session::new(*b.settings(), *b.past());
+    let (at_a, at_b) = connect(&mut forgotten, &mut peer, 2);
+    assert_eq!((at_a.1, at_b.1), (FRESH, FRESH));
+    assert_eq!(before, [101, 201]);
+}
+
+#[test]
+fn peer_that_has_not_heard_of_the_end_comes_again() {
+    let (mut a, mut b) = pair();
+    let ((id, _), _) = connect(&mut b, &mut a, 0);
+    a.end(1, End::Idle);
+    // The goodbye is lost with the link.
+    a.abandon(1);
+    b.link_lost(1, id);
+    let (at_b, at_a) = connect(&mut b, &mut a, 1 + 10 * MS);
+    assert_eq!(at_a.1, FRESH);
+    assert!(at_b.1.fresh && at_b.1.ended);
 }

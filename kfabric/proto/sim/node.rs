@@ -12,6 +12,7 @@ use super::super::peer::outgoing::Outgoing;
 use super::super::peer::{Action, Cancelled, Executed, Parts, Peer, Settings, Storage};
 use super::super::rng::Rng;
 use super::super::session::acks::Policy;
+use super::super::session::past::Past;
 use super::super::session::ring::Sent;
 use super::super::session::{self, LinkId, State};
 use super::super::wire::hello::{Limits, Name, CAP_CRC};
@@ -62,7 +63,8 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(at: usize, scenario: &Scenario, incarnation: u64, quota: u64) -> Node {
+    /// A machine without a session, after what was before.
+    fn machine(at: usize, scenario: &Scenario, past: Past) -> Peer<Heap> {
         let name = |at: usize| Name::new(&(at as u32).to_be_bytes()).unwrap();
         let limits = Limits {
             frame: scenario.frame,
@@ -99,11 +101,16 @@ impl Node {
             grants: vec![Grant::default(); 2],
             credits: vec![Credit::default(); 2],
         };
-        let mut peer = Peer::new(settings, incarnation, parts).unwrap();
+        let mut peer = Peer::new(settings, past, parts).unwrap();
         peer.start_at(scenario.start);
+        peer
+    }
+
+    pub(super) fn new(at: usize, scenario: &Scenario, past: Past, quota: u64) -> Node {
+        let ops = usize::from(scenario.ops);
         Node {
             at,
-            peer,
+            peer: Self::machine(at, scenario, past),
             links: Vec::new(),
             timer: u64::MAX,
             quota,
@@ -124,6 +131,12 @@ impl Node {
     /// Whether it has nothing more to do.
     pub(super) fn is_done(&self) -> bool {
         self.quota == 0 && self.posted.iter().all(Option::is_none)
+    }
+
+    /// Keeps of a session that is over what is to be remembered, and nothing else.
+    pub(super) fn forget(&mut self, scenario: &Scenario) {
+        let past = *self.peer.past();
+        self.peer = Self::machine(self.at, scenario, past);
     }
 
     /// The process ends: nobody is told about what it posted.

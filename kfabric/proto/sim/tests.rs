@@ -75,6 +75,25 @@ const CLOSES: Scenario = Scenario {
     ..Scenario::CALM
 };
 
+/// Sessions end that nobody uses just then, and begin again, while links are lost or not.
+const IDLES: Scenario = Scenario {
+    name: "idles",
+    pairs: 8,
+    quota: 500,
+    depth: 2,
+    pause: 4 * MS,
+    rest: MS,
+    latency: 100 * US,
+    ..Scenario::CALM
+};
+
+const LOST_IDLES: Scenario = Scenario {
+    name: "lost idles",
+    disconnect: 6 * MS,
+    half_open: 8,
+    ..IDLES
+};
+
 /// Nothing is withdrawn, so that nothing that is stuck is freed by that.
 const PATIENT: Scenario = Scenario {
     name: "patient",
@@ -117,7 +136,7 @@ const THOUSANDS: Scenario = Scenario {
 };
 
 /// Each kind of world, and how many of it.
-const WORLDS: [(Scenario, u64); 12] = [
+const WORLDS: [(Scenario, u64); 14] = [
     (Scenario::CALM, 20),
     (LOSSY, 20),
     (ROUGH, 45),
@@ -130,6 +149,8 @@ const WORLDS: [(Scenario, u64); 12] = [
     (PIECES, 30),
     (TRICKLE, 2),
     (CLOSES, 20),
+    (IDLES, 8),
+    (LOST_IDLES, 8),
 ];
 
 fn ops(scenario: &Scenario) -> u64 {
@@ -152,6 +173,8 @@ fn run(scenario: &Scenario, count: u64) -> Seen {
         all.frames += seen.frames;
         all.lost += seen.lost;
         all.violations += seen.violations;
+        all.rested += seen.rested;
+        all.forgotten += seen.forgotten;
         all.time += seen.time;
     }
     println!("{}: {all:?}", scenario.name);
@@ -232,6 +255,21 @@ fn goodbyes_tell_what_was_done() {
     let seen = run_all(11);
     // No more is lost of a goodbye than its link: a checksum that is not there would be a fault.
     assert_eq!(seen.violations, 0, "{seen:?}");
+}
+
+#[test]
+fn sessions_that_end_for_being_idle_lose_nothing() {
+    let seen = run_all(12);
+    assert_eq!((seen.lost, seen.violations), (0, 0));
+    // Each is seen by both sides.
+    assert!(seen.rested > 2000 && seen.forgotten > 500, "{seen:?}");
+}
+
+#[test]
+fn sessions_that_end_for_being_idle_lose_nothing_over_links_that_do() {
+    let seen = run_all(13);
+    assert_eq!(seen.violations, 0, "{seen:?}");
+    assert!(seen.rested > 2000 && seen.lost > 500, "{seen:?}");
 }
 
 #[test]

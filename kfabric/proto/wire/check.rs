@@ -38,7 +38,7 @@ const fn fields(kind: Kind, flags: Flags) -> Fields {
             payload: true,
             ..NONE
         },
-        Kind::Ack | Kind::Ping | Kind::Pong => NONE,
+        Kind::Ack | Kind::Ping | Kind::Pong | Kind::Idle => NONE,
         Kind::Grant => Fields {
             context: true,
             total: true,

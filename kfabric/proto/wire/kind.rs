@@ -20,6 +20,8 @@ pub enum Kind {
     Grant = 5,
     /// The session is over.
     Bye = 6,
+    /// Asks for the end of a session that nobody uses.
+    Idle = 7,
     /// A message.
     Send = 16,
     /// A message is announced.
@@ -56,13 +58,14 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 22] = [
+    pub const ALL: [Kind; 23] = [
         Kind::Hello,
         Kind::Ack,
         Kind::Ping,
         Kind::Pong,
         Kind::Grant,
         Kind::Bye,
+        Kind::Idle,
         Kind::Send,
         Kind::Rts,
         Kind::Data,
@@ -233,7 +236,7 @@ mod tests {
         for kind in Kind::ALL {
             assert_eq!(Kind::from_byte(kind as u8), Some(kind));
         }
-        for byte in [0, 7, 15, 26, 31, 38, 255] {
+        for byte in [0, 8, 15, 26, 31, 38, 255] {
             assert_eq!(Kind::from_byte(byte), None, "{byte}");
         }
     }
@@ -241,7 +244,7 @@ mod tests {
     #[test]
     fn kinds_are_in_three_groups() {
         let count = |which: fn(Kind) -> bool| Kind::ALL.into_iter().filter(|&k| which(k)).count();
-        assert_eq!(count(|kind| !kind.is_sequenced()), 6);
+        assert_eq!(count(|kind| !kind.is_sequenced()), 7);
         assert_eq!(count(Kind::is_reply), 6);
         assert_eq!(count(Kind::is_about_an_op), 15);
     }

@@ -114,6 +114,7 @@ mod hub {
         let (bye, _) = stranger.hear()?;
         check(bye.kind == Frame::Bye && bye.code == Reason::NoEndpoint as u16)?;
         stranger.hears_the_end()?;
+        check(a.peers().nobodys.value() == 1)?;
         // So is an endpoint.
         let nobody = b.av.insert(&name(A, 1)?)?;
         b.ep.send(pattern(8, 1)?, nobody, Options::NONE, 1)?;
@@ -148,6 +149,31 @@ mod hub {
             stranger.hears_the_end()?;
         }
         drop((late, strangers, a, b));
+        bench.close()
+    }
+
+    #[test]
+    fn silent_strangers_do_not_keep_others_out() -> Result {
+        let bench = Bench::new(Timeouts {
+            hurry: 100_000_000,
+            ..SOON
+        })?;
+        let (a, b) = (bench.side()?, bench.side()?);
+        let mut strangers = KVec::new();
+        for _ in 0..STRANGERS {
+            strangers.push(stranger(&bench, &a)?, GFP_KERNEL)?;
+        }
+        pause(150);
+        // They have a minute, but not if somebody else comes.
+        check(bench.net.between(X, A)?.len() == STRANGERS)?;
+        let to_a = b.av.insert(&a.ep.name())?;
+        b.reaches(&a, to_a)?;
+        check(bench.net.between(X, A)?.len() == STRANGERS - 1)?;
+        check(a.peers().hurried.value() == 1 && a.violations() == 0)?;
+        if let Ok(first) = strangers.remove(0) {
+            first.hears_the_end()?;
+        }
+        drop((strangers, a, b));
         bench.close()
     }
 

@@ -8,7 +8,7 @@ use super::super::verdict;
 use super::guest::{let_go, tokened, Guest, Held, Proxies, State};
 use super::receive::Reception;
 use super::send::Transmission;
-use super::{Peer, Waker};
+use super::{Peer, Usage, Waker};
 use crate::av::Name;
 use crate::cm::Message;
 use crate::op::{Chain, Failure, Kind, Level, Op, Operation, Success};
@@ -18,14 +18,15 @@ use crate::proto::peer::incoming::{Incoming, Token};
 use crate::proto::peer::outgoing::Outgoing;
 use crate::proto::peer::{self, Cancelled, Event, Parts, Refused, Settings, Storage};
 use crate::proto::session::acks::Policy;
+use crate::proto::session::past::Past;
 use crate::proto::session::ring::Sent;
 use crate::proto::session::{self, Accept, End, LinkId};
 use crate::proto::wire::hello::{self, Limits, CAP_CRC, MIN_OPS};
 use crate::proto::wire::verdict::Verdict;
 use crate::proto::wire::{self, Hello, Reason};
 use crate::provider::Match;
-use crate::sys::random;
 use kernel::prelude::*;
+use kernel::sync::atomic::Relaxed;
 use kernel::sync::{rcu, Arc};
 use kernel::time::hrtimer::{ArcHrTimerHandle, HrTimerPointer};
 use kernel::time::Delta;
@@ -76,6 +77,7 @@ pub(super) struct Current {
     pub(super) link: Arc<dyn Link>,
     /// Whether it is made.
     pub(super) up: bool,
+    _open: engine::Open,
 }
 
 /// What was posted, and the machine knows of.
@@ -109,6 +111,8 @@ pub(super) struct Talk {
     pub(super) reception: Reception,
     pub(super) transmission: Transmission,
     timer: Option<(u64, ArcHrTimerHandle<Peer>)>,
+    /// When the session was used last, and how far it was then.
+    used: (u64, (u32, u32)),
     /// The session is over; another may begin once the goodbye was said, or something is posted.
     over: bool,
     /// What its end is called, once that has begun.
@@ -125,7 +129,12 @@ fn filled<T>(len: usize, mut make: impl FnMut() -> T) -> Result<KVVec<T>> {
 }
 
 impl Talk {
-    pub(super) fn new(engine: &engine::Shared, name: &Name, number: u64) -> Result<Self> {
+    pub(super) fn new(
+        engine: &engine::Shared,
+        name: &Name,
+        number: u64,
+        past: Past,
+    ) -> Result<Self> {
         let wire = |name: &Name| hello::Name::new(name.as_bytes()).ok_or(EINVAL);
         let timeouts = engine.timeouts();
         let settings = Settings {
@@ -161,7 +170,7 @@ impl Talk {
             credits: filled(contexts, Credit::default)?,
         };
         Ok(Talk {
-            machine: Machine::new(settings, random::u64(), parts).ok_or(EINVAL)?,
+            machine: Machine::new(settings, past, parts).ok_or(EINVAL)?,
             link: None,
             queued: Chain::new(),
             messages: Chain::new(),
@@ -173,6 +182,7 @@ impl Talk {
             reception: Reception::new()?,
             transmission: Transmission::new()?,
             timer: None,
+            used: (0, (0, 0)),
             over: false,
             closing: None,
         })
@@ -184,7 +194,7 @@ impl Talk {
             return false;
         }
         let now = peer.engine.now();
-        self.take_inbox(peer, now);
+        let rests = self.take_inbox(peer, now);
         self.take_ended();
         self.look_up(now);
         self.events(peer, now);
@@ -195,31 +205,66 @@ impl Talk {
         self.events(peer, now);
         self.submit(peer, now);
         self.events(peer, now);
+        if rests && !self.has_queued() {
+            // Not if it is used after all.
+            self.machine.rest(now);
+        }
         let goes_on = self.transmit(peer, now, BUDGET);
         self.events(peer, now);
         self.arm(peer, now);
-        if self.is_idle() {
-            peer.inbox.lock().idle = true;
-        }
+        let has_letters = self.note_usage(peer, now);
         // What waits finds room, or begins another session, and nothing else would wake it.
         let waits = (self.over && self.has_queued())
+            || (has_letters && !self.machine.rests())
             || (self.machine.has_room() && self.next_is_message().is_some());
         more || goes_on || waits
     }
 
-    /// Takes what others have left.
-    fn take_inbox(&mut self, peer: &Arc<Peer>, now: u64) {
+    /// Tells those who look for idle peers whether this is one; whether there are connection messages for it.
+    fn note_usage(&mut self, peer: &Arc<Peer>, now: u64) -> bool {
+        let how_far = self.machine.how_far();
+        let is_quiet = self.machine.is_quiet() && !self.has_queued();
+        if how_far != self.used.1 || !is_quiet {
+            self.used = (now, how_far);
+        }
+        let usage = match self.machine.state() {
+            _ if self.machine.rests() => Usage::Rests,
+            session::State::Open if is_quiet => Usage::Idle(self.used.0),
+            _ => Usage::Busy,
+        };
+        peer.usage.store(usage.as_word(), Relaxed);
+        let idle = self.is_idle().then(|| *self.machine.past());
+        let mut inbox = peer.inbox.lock();
+        inbox.idle = idle;
+        let has_letters = !inbox.letters.is_empty();
+        drop(inbox);
+        if idle.is_some() {
+            peer.engine.tidy_soon(true);
+        }
+        has_letters
+    }
+
+    /// Takes what others have left; whether the session is to end if nobody uses it.
+    fn take_inbox(&mut self, peer: &Arc<Peer>, now: u64) -> bool {
+        if self.machine.link().is_none() {
+            // What is there may begin another session.
+            self.begin_anew(peer, now);
+        }
         let mut inbox = peer.inbox.lock();
         let (mut posts, mut pairs) = (inbox.posts.take(), inbox.pairs.take());
         let link = inbox.link.take();
         let cancels = core::mem::take(&mut inbox.cancels);
-        inbox.idle = false;
+        let rests = core::mem::take(&mut inbox.rests);
+        inbox.idle = None;
         inbox.together = 0;
         let mut letters = [const { None::<Message> }; super::LETTERS];
-        for (to, letter) in letters.iter_mut().zip(inbox.letters.iter()) {
-            *to = Some(*letter);
+        // They wait there for the answer, as what was posted does.
+        if !self.machine.rests() {
+            for (to, letter) in letters.iter_mut().zip(inbox.letters.iter()) {
+                *to = Some(*letter);
+            }
+            inbox.letters.clear();
         }
-        inbox.letters.clear();
         drop(inbox);
         if let Some((link, hello)) = link {
             self.greeted(peer, now, link, &hello);
@@ -240,6 +285,7 @@ impl Talk {
         while let Some((arrival, receive)) = pairs.pop().zip(pairs.pop()) {
             self.met(peer, Match::from_parts(arrival, receive));
         }
+        rests
     }
 
     /// A peer has made a link and said who it is.
@@ -255,7 +301,12 @@ impl Talk {
                     self.machine.link_lost(now, id);
                     return link.close(false);
                 }
-                self.link = Some(Current { id, link, up: true });
+                self.link = Some(Current {
+                    id,
+                    link,
+                    up: true,
+                    _open: engine::Open::new(&peer.engine),
+                });
                 self.reception.reset();
                 self.transmission.reset();
             }
@@ -316,7 +367,10 @@ impl Talk {
                 Event::Dial(id) if self.closing.is_some() => self.machine.link_lost(now, id),
                 Event::Dial(id) => self.dial(peer, now, id),
                 Event::CloseLink(id) => self.close_link(peer, id),
-                Event::Opened { .. } => {}
+                Event::Opened { .. } => {
+                    self.used.0 = now;
+                    peer.engine.peer_stats().links.add(1);
+                }
                 Event::Ended {
                     op,
                     command,
@@ -331,9 +385,14 @@ impl Talk {
                         peer.engine.end_all(&mut self.queued, error);
                         peer.engine.end_all(&mut self.messages, error);
                     }
-                    let section = rcu::read_lock();
-                    peer.engine.port().peer_is_gone(peer.number);
-                    drop(section);
+                    // Who has nothing to say is not gone.
+                    if end == End::Idle {
+                        peer.engine.peer_stats().idle.add(1);
+                    } else {
+                        let section = rcu::read_lock();
+                        peer.engine.port().peer_is_gone(peer.number);
+                        drop(section);
+                    }
                 }
             }
         }
@@ -353,6 +412,7 @@ impl Talk {
                     id,
                     link,
                     up: false,
+                    _open: engine::Open::new(&peer.engine),
                 });
                 // It may have been made before the waker was there.
                 self.look_up(now);
@@ -390,10 +450,8 @@ impl Talk {
 
     /// Hands operations to the machine, as long as it takes them.
     fn submit(&mut self, peer: &Arc<Peer>, now: u64) {
-        if self.over && (self.machine.link().is_none() || self.has_queued()) {
-            self.over = false;
-            self.machine.reopen(now);
-            self.events(peer, now);
+        if self.machine.link().is_none() || self.has_queued() {
+            self.begin_anew(peer, now);
         }
         while self.machine.has_room() {
             let Some(op) = self.next_post() else { break };
@@ -421,6 +479,14 @@ impl Talk {
         }
         // It may have a link to make at once.
         self.machine.handle_timeout(now);
+    }
+
+    /// After the end of a session, has another begin with what is submitted.
+    fn begin_anew(&mut self, peer: &Arc<Peer>, now: u64) {
+        if core::mem::take(&mut self.over) {
+            self.machine.reopen(now);
+            self.events(peer, now);
+        }
     }
 
     /// Whether there is no session and no link, and nothing under way, of either side.

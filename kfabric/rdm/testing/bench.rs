@@ -2,6 +2,7 @@
 
 //! A provider that has a net in memory, and what stands on it.
 
+use super::super::bounds::Bounds;
 use super::super::hub::Domain;
 use super::super::link::{address_of, source_of};
 use super::super::timeouts::Timeouts;
@@ -22,11 +23,19 @@ use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::Arc;
 
+/// No test but those of the bounds has so many.
+const ROOMY: Bounds = Bounds {
+    links: 256,
+    sessions: 512,
+    past: 1024,
+};
+
 /// The provider.
 struct Wires {
     net: Arc<Net>,
     workers: Arc<WorkQueue>,
     timeouts: Timeouts,
+    bounds: Bounds,
     order: Order,
     /// How many domains were opened.
     opened: Atomic<i32>,
@@ -72,7 +81,7 @@ impl Provider for Wires {
 
     fn open(&self, _info: &Info, _plug: Plug) -> Result<Arc<Domain>> {
         let host = self.net.host(A + self.opened.fetch_add(1, Relaxed) as u8)?;
-        Domain::with_timeouts(host, self.workers.clone(), self.timeouts)
+        Domain::with(host, self.workers.clone(), self.timeouts, self.bounds)
     }
 }
 
@@ -92,12 +101,22 @@ impl Bench {
     }
 
     pub(crate) fn with_order(timeouts: Timeouts, order: Order) -> Result<Self> {
+        Self::with(timeouts, order, ROOMY)
+    }
+
+    /// Whose endpoints keep little of their peers.
+    pub(crate) fn with_bounds(timeouts: Timeouts, bounds: Bounds) -> Result<Self> {
+        Self::with(timeouts, Order::NONE, bounds)
+    }
+
+    fn with(timeouts: Timeouts, order: Order, bounds: Bounds) -> Result<Self> {
         let net = Net::new()?;
         let workers = Arc::new(WorkQueue::unlisted(c"kfi_kunit_links")?, GFP_KERNEL)?;
         let wires = Wires {
             net: net.clone(),
             workers: workers.clone(),
             timeouts,
+            bounds,
             order,
             opened: Atomic::new(0),
         };

@@ -10,6 +10,7 @@ use crate::endpoint::Endpoint;
 use crate::memory::Memory;
 use crate::mr::{Access, MemoryRegion, RemoteRegion};
 use crate::op::{Buffer, Kind, Options, Status};
+use crate::stats::PeerStats;
 use kernel::prelude::*;
 
 /// An endpoint, and what it stands on.
@@ -95,6 +96,11 @@ impl Side {
         let region = region.map_err(|(error, _)| error)?;
         let remote = RemoteRegion::parse(&region.descriptor()?)?;
         Ok((region, remote))
+    }
+
+    /// What is counted of its peers.
+    pub(crate) fn peers(&self) -> &PeerStats {
+        self.domain.peer_stats()
     }
 
     /// How often peers, and strangers, have broken a rule.

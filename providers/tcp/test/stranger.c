@@ -3,6 +3,8 @@
  * stranger ADDRESS PORT SECONDS SEED NAME [WHAT]: makes links to a host that listens
  * there, and says what it may not: everything of the list below, one after another, or
  * only WHAT. Bounded: so many links at once, so long; SIGTERM says that it is enough.
+ * With never_reads it is a peer that takes messages, says so, and reads nothing; its
+ * name is 040009c00002c87777777777777777.
  *
  * NAME is that of an endpoint there, in hexadecimal digits. Prints how many links it
  * made, and how many of them the other side ended. Fails if that took longer than it
@@ -23,6 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#define VERSION		3	/* of the protocol */
 #define HEADER		64
 #define FIXED		96
 #define MAX_NAME	64
@@ -35,6 +38,7 @@ static unsigned char name[MAX_NAME];
 static size_t name_len;
 static __u64 state;
 static unsigned long made, refused, ended;
+static int numb;	/* it is the peer that never reads, and has a name that is known */
 
 /* SIGTERM is blocked, so that it interrupts no wait. */
 static int enough(void)
@@ -90,7 +94,7 @@ static long now_ms(void)
 static void header(unsigned char *p, int kind, __u32 len, __u32 payload_crc)
 {
 	memset(p, 0, HEADER);
-	p[0] = 1;
+	p[0] = VERSION;
 	p[1] = kind;
 	put(p + 4, len, 4);
 	put(p + 56, payload_crc, 4);
@@ -105,20 +109,23 @@ static size_t hello(unsigned char *out, const unsigned char *to, size_t to_len)
 
 	memset(p, 0, len);
 	memcpy(p, "kfabric", 8);
-	put(p + 8, 1, 2);
-	put(p + 10, 1, 2);
+	put(p + 8, VERSION, 2);
+	put(p + 10, VERSION, 2);
 	put(p + 16, rnd() | 1, 8);
 	put(p + 36, 1, 4);
 	put(p + 40, 96 << 10, 4);
 	put(p + 44, 8 << 10, 4);
 	put(p + 48, 1 << 30, 8);
 	put(p + 56, 128, 4);
-	put(p + 60, 1, 2);
+	put(p + 60, 2, 2);
 	p[62] = 15;
 	p[63] = to_len;
 	/* The discard port of an address that is nobody's. */
 	memcpy(p + FIXED, "\4\0\11\300\0\2\310", 7);
-	fill(p + FIXED + 7, 8);
+	if (numb)
+		memset(p + FIXED + 7, 0x77, 8);
+	else
+		fill(p + FIXED + 7, 8);
 	memcpy(p + FIXED + 15, to, to_len);
 	header(out, 1, len, crc32c(p, len));
 	return HEADER + len;
@@ -219,6 +226,37 @@ static size_t wrong_door(unsigned char *p)
 	return hello(p, other, name_len);
 }
 
+/* Is let in, takes messages, says so, and never reads what comes. */
+static int never_read(long ms)
+{
+	unsigned char bytes[HEADER + FIXED + 2 * MAX_NAME + HEADER];
+	int fd, small = 4096;
+	size_t len;
+	long until = now_ms() + ms;
+	struct pollfd poller = { .events = POLLRDHUP };
+
+	fd = make_link();
+	if (fd < 0)
+		return 1;
+	setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+	len = hello(bytes, name, name_len);
+	/* Credit of the context of messages. */
+	header(bytes + len, 5, 0, 0);
+	put(bytes + len + 20, 1, 2);
+	put(bytes + len + 40, 1 << 30, 8);
+	put(bytes + len + 48, 1 << 20, 8);
+	put(bytes + len + 60, 0, 4);
+	say(fd, bytes, len + HEADER);
+	printf("stranger: here\n");
+	fflush(stdout);
+	poller.fd = fd;
+	while (now_ms() < until && !enough() && poll(&poller, 1, 100) == 0)
+		;
+	ended += !!poller.revents;
+	close(fd);
+	return 0;
+}
+
 /* Is let in, and talks nonsense then. */
 static size_t guest(unsigned char *p)
 {
@@ -276,6 +314,13 @@ int main(int argc, char **argv)
 	}
 	only = argc > 6 ? argv[6] : NULL;
 
+	numb = only && !strcmp(only, "never_reads");
+	if (numb) {
+		int status = never_read(atol(argv[3]) * 1000);
+
+		printf("stranger: links %lu refused %lu ended %lu\n", made, refused, ended);
+		return status;
+	}
 	for (int i = 0; i < SILENT; i++)
 		silent[i] = only && strcmp(only, "silence") ? -1 : make_link();
 	for (unsigned long n = 0; now_ms() < until; n++) {
