@@ -29,7 +29,7 @@
 use crate::check;
 use crate::crew::{Crew, Job};
 use crate::ops::{data, level, pmem};
-use crate::rig::{check_buffer, register, timeout, with_sizes};
+use crate::rig::{check_buffer, pattern, register, timeout, with_sizes};
 use crate::source::{patterned, spoilt, Source};
 use kernel::fmt;
 use kernel::prelude::*;
