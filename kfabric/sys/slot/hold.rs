@@ -29,11 +29,13 @@ unsafe fn holds<'a>(header: NonNull<Header>) -> &'a Atomic<i32> {
 /// Keeps an operation from completing, and so its memory from being given back.
 ///
 /// Dropped in any context but hardirq: it may complete the operation, as [`Operation::complete`] does.
+///
+/// # Invariants
+///
+/// `header` is that of a taken cell, which counts this hold: until it is dropped, the operation does not complete, and
+/// so the cell stays taken.
 #[must_use = "what is not held may be given back"]
 pub struct Hold {
-    /// # Invariants
-    ///
-    /// Of a taken cell, which counts this hold: until it is dropped, [`Operation::complete`] leaves the operation.
     header: NonNull<Header>,
 }
 
