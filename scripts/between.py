@@ -142,11 +142,16 @@ def times(script, plan):
     return samples(text, asked), len(re.findall("^bench: again: ", text, re.M))
 
 
+def alone(asked):
+    """The script of a guest that has both ends, and asks all of that."""
+    # Who serves ends by a signal, and with it the last who may still write.
+    return f"modprobe {MODULE} || exit 1\n{SERVE}\nserved=$!\ntrap 'kill $served' EXIT\n{asking('127.0.0.1', asked)}\nexit 0"
+
+
 def counting(plan):
-    """The script of a guest whose time is the number of its instructions, with both ends in it; and what is asked."""
+    """The script of a guest whose time is the number of its instructions; and what it asks."""
     asked = rounds(plan.between_counted, COUNTED_ROUNDS, False)
-    # So that the guest's own command ends, whatever goes on beside it.
-    return f"modprobe {MODULE} || exit 1\n{SERVE}\n{asking('127.0.0.1', asked)}\n: >/run/served\nexit 0", asked
+    return alone(asked), asked
 
 
 # --- what follows from them ------------------------------------------------------------------
