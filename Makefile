@@ -21,8 +21,8 @@ export TURN
 demo:
 	@scripts/demo
 
-## test     the tests, of the longest those whose turn it is; TURN=all for every
-##          one there is; SUITES='a b' runs the named ones
+## test     the tests, of the longest those whose turn it is; TURN=all for all
+##          suites; SUITES='a b' runs the named ones
 .PHONY: test
 test:
 	@scripts/test $(SUITES)

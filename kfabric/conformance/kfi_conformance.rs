@@ -76,6 +76,10 @@ module! {
             default: 1_000_000,
             description: "The number of the last case that is run",
         },
+        every: usize {
+            default: 1,
+            description: "Runs one of so many cases only, from the first on",
+        },
         large: bool {
             default: true,
             description: "Runs the case that needs a gibibyte of memory, too",

@@ -125,7 +125,11 @@ pub(crate) fn run(cases: &[&[Case]], seed: u64) -> Result {
         module_parameters::first.value(),
         module_parameters::last.value(),
     );
-    run_chosen(cases, seed, |number, _, _| (first..=last).contains(&number)).map(|_| ())
+    let every = module_parameters::every.value().max(1);
+    let is_chosen = |number, _: &str, _: &str| {
+        (first..=last).contains(&number) && (number - first) % every == 0
+    };
+    run_chosen(cases, seed, is_chosen).map(|_| ())
 }
 
 /// Runs the case of that name, as it stands in a report. `ENOENT`: there is none; `EIO`: it failed.

@@ -25,7 +25,7 @@ struct kfi_tcp_address {
 /* Called when there is something to look at, in any context but hardirq. */
 typedef void (*kfi_tcp_wake_t)(void *context);
 
-/* Called when the pages are not used any more that were sent with it, in any context but hardirq. */
+/* Called when the pages that were sent with it are used no more, in any context but hardirq. */
 typedef void (*kfi_tcp_drop_t)(void *hold);
 
 /* Declared once more in door.rs, which calls them. */
