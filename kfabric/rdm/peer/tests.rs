@@ -483,6 +483,8 @@ mod peer {
             for place in [Place::Header, Place::Payload] {
                 // Behind the hello.
                 for frame in 1..5 {
+                    // It may happen at once.
+                    let hits = bench.net.hits();
                     bench.net.plan(Fault {
                         from,
                         frame,
@@ -490,7 +492,6 @@ mod peer {
                         act: Act::Flip,
                     });
                     bench.net.cut();
-                    let hits = bench.net.hits();
                     // As many rounds as it takes to have such a frame.
                     while bench.net.hits() == hits {
                         a.post(&b, round)?;
