@@ -190,6 +190,8 @@ pub(crate) fn info(endpoint_type: EndpointType) -> Result<Info> {
             max_msg_size: 100,
             tx_size: 2,
             rx_size: 2,
+            tx_contexts: 1,
+            rx_contexts: 1,
             inject_size: 16,
         },
         source: None,

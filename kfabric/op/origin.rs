@@ -14,10 +14,27 @@ use kernel::fmt;
 use kernel::prelude::*;
 use kernel::sync::{Arc, SetOnce};
 
-/// Where the operations of one direction of an endpoint come from and return to.
-pub(crate) struct Origin {
-    /// Which endpoint.
+/// Who posts: one of an endpoint's contexts, of those that transmit or of those that receive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Poster {
     pub(crate) endpoint: u64,
+    pub(crate) context: u16,
+}
+
+impl Poster {
+    /// The first context of an endpoint, which each has.
+    pub(crate) const fn first(endpoint: u64) -> Self {
+        Poster {
+            endpoint,
+            context: 0,
+        }
+    }
+}
+
+/// Where the operations of one context of an endpoint come from and return to.
+pub(crate) struct Origin {
+    /// Whose they are.
+    pub(crate) poster: Poster,
     /// By which name its peers know it; before it has one, nothing is posted.
     name: SetOnce<Name>,
     /// Which domain the endpoint is of; those of a peer have none here.
@@ -38,7 +55,7 @@ pub(crate) struct Origin {
 
 impl Origin {
     pub(crate) fn new(
-        endpoint: u64,
+        poster: Poster,
         queue: Arc<Queue>,
         stats: Arc<Stats>,
         counters: Option<Arc<Counters>>,
@@ -48,7 +65,7 @@ impl Origin {
     ) -> Result<Arc<Self>> {
         Ok(Arc::new(
             Origin {
-                endpoint,
+                poster,
                 name: SetOnce::new(),
                 domain: SetOnce::new(),
                 queue,

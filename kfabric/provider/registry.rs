@@ -14,7 +14,7 @@ use super::{AnyProvider, Provider};
 use crate::av::Name;
 use crate::debugfs::{self, Shown, Unplugs};
 use crate::domain::Life;
-use crate::info::{EndpointType, Info, Label};
+use crate::info::{Caps, EndpointType, Info, Label};
 use crate::sys::work::WorkQueue;
 use crate::sys::{global, module};
 use kernel::fmt;
@@ -94,7 +94,8 @@ impl Entry {
             if self.provider.connects() {
                 offer(&Info {
                     endpoint_type: EndpointType::Msg,
-                    ..info
+                    caps: info.caps.without(Caps::NAMED_RX_CTX),
+                    ..info.with_contexts(1, 1)
                 })?;
             }
             Ok(())
