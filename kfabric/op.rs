@@ -105,7 +105,7 @@ impl Op {
             kind: Kind::Send,
             options: Options::default(),
             index,
-            use_count: 0,
+            use_count: origin.first_use(),
             peer: Name::NONE,
             peer_context: 0,
             remote: None,

@@ -31,6 +31,7 @@ mod order;
 mod place;
 mod remote_data;
 mod rma;
+mod scalable;
 mod silent;
 mod tagged;
 mod unplug;
@@ -48,6 +49,9 @@ pub(crate) const ALL: &[&[Case]] = &[
     tagged::CASES,
     directed::CASES,
     multi::CASES,
+    scalable::life::CASES,
+    scalable::named::CASES,
+    scalable::apart::CASES,
     rma::CASES,
     mr::CASES,
     keys::CASES,

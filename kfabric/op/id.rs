@@ -52,6 +52,10 @@ mod tests {
         let mut siblings = first;
         siblings.poster.context = 1;
         assert!(siblings != first && siblings.context() == 1);
+        // Of the same slot of the same context, opened again.
+        let again = Bench::<u64>::new(2, None)?;
+        let (later, _op) = again.post(Kind::Recv, Buffer::empty(), 1)?;
+        assert!(later != first && later.index == first.index);
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ use crate::rdm::fence::Fence;
 use crate::stats::Stats;
 use kernel::fmt;
 use kernel::prelude::*;
+use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::{Arc, SetOnce};
 
 /// Who posts: one of an endpoint's contexts, of those that transmit or of those that receive.
@@ -51,7 +52,15 @@ pub(crate) struct Origin {
     shares: Option<Arc<Shares>>,
     /// How many slots there are.
     size: usize,
+    /// From what on the uses of a slot are counted: no other origin has the same, so that a number of an operation
+    /// does not name one of a context that was closed and opened again.
+    first_use: u64,
 }
+
+/// How many uses of a slot an origin may count, as a power of two.
+const USES: u32 = 32;
+
+static NEXT: Atomic<u64> = Atomic::new(0);
 
 impl Origin {
     pub(crate) fn new(
@@ -74,6 +83,7 @@ impl Origin {
                 fence,
                 shares,
                 size,
+                first_use: NEXT.fetch_add(1, Relaxed) << USES,
             },
             GFP_KERNEL,
         )?)
@@ -94,6 +104,11 @@ impl Origin {
         self.domain
             .as_ref()
             .is_some_and(|life| life.explains_loss())
+    }
+
+    /// From what on the uses of a slot are counted.
+    pub(super) fn first_use(&self) -> u64 {
+        self.first_use
     }
 
     /// By which name its peers know the endpoint.

@@ -85,9 +85,14 @@ impl Entry {
     fn offers(&self, offer: &mut dyn FnMut(&Info) -> Result) -> Result {
         let implemented = self.provider.caps();
         self.provider.offers(&mut |info| {
+            let mut caps = info.caps & implemented;
+            if info.limits.rx_contexts < 2 {
+                // There is none to be named.
+                caps = caps.without(Caps::NAMED_RX_CTX);
+            }
             let info = Info {
                 provider: self.label,
-                caps: info.caps & implemented,
+                caps,
                 ..*info
             };
             offer(&info)?;
