@@ -225,7 +225,7 @@ impl Shared {
     /// Whether a session with the endpoint of that name is for this lane, of who says that it is `who`.
     pub(super) fn takes(&self, wanted: &Name, who: &Name) -> bool {
         let lane = link::lane_of(who).map_or(0, |(lane, _)| lane);
-        *wanted == self.name && lane % self.lanes == self.lane
+        *wanted == self.name && lane.checked_rem(self.lanes) == Some(self.lane)
     }
 
     /// What is not to be overtaken.

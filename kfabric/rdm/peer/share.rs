@@ -37,7 +37,7 @@ pub(super) struct Places {
 impl Places {
     /// How many are kept for each context: with fewer than two of them for each, one.
     fn own(self) -> usize {
-        (self.all / (2 * self.contexts.max(1))).max(1)
+        (self.all / 2 / self.contexts.max(1)).max(1)
     }
 
     /// How many are for whoever comes.
@@ -93,13 +93,11 @@ impl Share {
         let used = self.contexts.get(..self.used)?;
         let taken: usize = used.iter().map(beyond).sum();
         let may = |context: &Context| context.placed < places.own() || taken < places.common();
-        let count = used.len();
-        (self.turn..self.turn + count)
-            .map(|at| at % count)
-            .find(|at| {
-                let context = used.get(*at);
-                context.is_some_and(|context| !context.waiting.is_empty() && may(context))
-            })
+        let turn = self.turn.min(used.len());
+        Iterator::chain(turn..used.len(), 0..turn).find(|at| {
+            let context = used.get(*at);
+            context.is_some_and(|context| !context.waiting.is_empty() && may(context))
+        })
     }
 
     /// Whether one may go.

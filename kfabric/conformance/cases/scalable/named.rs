@@ -125,11 +125,11 @@ fn data_of_a_write_arrive_at_the_context_that_is_named(info: &Info, seed: u64) -
     let pair = Pair::new(info)?;
     let region = register(&pair.b.domain, Memory::zeroed(20_000)?, Access::WRITE)?;
     let remote = RemoteRegion::parse(&region.descriptor()?)?;
-    for len in [0, 100, 20_000] {
+    for len in [1, 100, 20_000] {
         let slice = remote.slice(0, len as u64)?;
         for rx in [1, 2, 0] {
             for context in &pair.b.rx {
-                context.recv(Buffer::empty(), 3)?;
+                context.recv(Memory::zeroed(0)?, 3)?;
             }
             pair.a.tx[rx].write(pattern(len, seed)?, pair.to(rx)?, slice, data(seed), 4)?;
             let done = pair.b.rx_cq[rx].read_wait(timeout())?;
