@@ -31,7 +31,7 @@
 use crate::av::Name;
 use crate::cntr::Chosen;
 use crate::domain::Domain;
-use crate::info::{Caps, Info, Limits};
+use crate::info::{Info, Limits};
 use crate::op::{Failure, OpId};
 use crate::provider::Cancelled;
 use core::marker::PhantomData;
@@ -81,9 +81,6 @@ pub(crate) fn next_id() -> u64 {
 pub struct Endpoint<C: Send + 'static, S: Side = Both<C>> {
     side: S,
     live: Arc<Live>,
-    limits: Limits,
-    /// What it was enabled for.
-    caps: Caps,
     // Last: it holds the provider's module.
     whole: Arc<Whole>,
     _contexts: PhantomData<fn(C) -> C>,
@@ -111,8 +108,6 @@ impl<C: Send + 'static, S: Side> Endpoint<C, S> {
         Endpoint {
             side,
             live: whole.live.clone(),
-            limits: whole.base.limits,
-            caps: whole.base.caps,
             whole: whole.clone(),
             _contexts: PhantomData,
         }
@@ -125,7 +120,7 @@ impl<C: Send + 'static, S: Side> Endpoint<C, S> {
 
     /// The limits that it was enabled with.
     pub fn limits(&self) -> Limits {
-        self.limits
+        self.whole.base.limits
     }
 
     /// Cancels an operation that has not met its peer yet.

@@ -131,8 +131,8 @@ pub trait Domain: Send + Sync + 'static {
     /// Its endpoints.
     type Endpoint: Endpoint;
 
-    /// Makes an endpoint, ready for operations, with as many transmit contexts as the info's limits say, and as
-    /// many receive contexts ([`Port::rx_contexts`]). What it does for one of them should take no lock that it
+    /// Makes an endpoint, ready for operations, with as many contexts as the port has
+    /// ([`Port::tx_contexts`], [`Port::rx_contexts`]). What it does for one of them should take no lock that it
     /// takes for another. Process context, may sleep; the domain does not end
     /// meanwhile, and no other endpoint of it is made.
     fn endpoint(&self, port: Arc<Port>, info: &Info) -> Result<Arc<Self::Endpoint>>;
@@ -281,22 +281,24 @@ pub struct Port {
     domain: Arc<domain::Core>,
     counters: Option<Arc<Counters>>,
     role: Role,
+    tx_contexts: usize,
     /// By receive context.
     matchings: KVec<Arc<Matching>>,
 }
 
 impl Port {
-    /// Of an endpoint with so many receive contexts, that posts so many receives at most by each. Sleeps. `ENOMEM`.
+    /// Of an endpoint with so many transmit and receive contexts, that posts so many receives at most by each of
+    /// the latter. Sleeps. `ENOMEM`.
     pub(crate) fn new(
         id: u64,
         domain: Arc<domain::Core>,
         counters: Option<Arc<Counters>>,
         role: Role,
         receives: usize,
-        contexts: usize,
+        (tx_contexts, rx_contexts): (usize, usize),
     ) -> Result<Arc<Self>> {
-        let mut matchings = KVec::with_capacity(contexts, GFP_KERNEL)?;
-        for _ in 0..contexts {
+        let mut matchings = KVec::with_capacity(rx_contexts, GFP_KERNEL)?;
+        for _ in 0..rx_contexts {
             let matching = Arc::pin_init(Matching::new(receives)?, GFP_KERNEL)?;
             matchings.push(matching, GFP_KERNEL)?;
         }
@@ -305,6 +307,7 @@ impl Port {
             domain,
             counters,
             role,
+            tx_contexts,
             matchings,
         };
         Ok(Arc::new(port, GFP_KERNEL)?)
@@ -356,6 +359,11 @@ impl Port {
         self.domain.target_stats().strangers.add(1);
         trace::refuse(self.id, op, EHOSTUNREACH);
         Err(EHOSTUNREACH)
+    }
+
+    /// How many transmit contexts its endpoint has.
+    pub fn tx_contexts(&self) -> usize {
+        self.tx_contexts
     }
 
     /// How many receive contexts it has.

@@ -76,7 +76,7 @@ impl<C: Send + 'static, S: Transmits<C>> Endpoint<C, S> {
         if !whole || options.data.is_some() {
             return Err(EINVAL);
         }
-        if len > self.limits.max_msg_size {
+        if len > self.whole.base.limits.max_msg_size {
             return Err(EMSGSIZE);
         }
         if options.level == Level::Committed && !remote.is_persistent() {

@@ -99,13 +99,13 @@ impl<'a, C: Send + 'static> Builder<'a, C> {
             return Err(EINVAL);
         };
         // One context of each, however many there could be.
-        let info = self.info.with_contexts(1, 1);
-        let base = Base::new(self.domain, &info, self.av, self.eq, &self.counters)?;
+        let (contexts, counters) = ((1, 1), &self.counters);
+        let base = Base::new(self.domain, self.info, contexts, self.av, self.eq, counters)?;
         let side = Both {
             tx: Tx::new(&base, 0, tx, Own::default())?,
             rx: Rx::new(&base, 0, rx, self.min_multi_recv, Own::default())?,
         };
-        let whole = Whole::open(self.domain, &info, base, &|whole| side.attach(whole))?;
+        let whole = Whole::open(self.domain, self.info, base, &|whole| side.attach(whole))?;
         Ok(Endpoint::of(side, &whole))
     }
 }

@@ -74,7 +74,7 @@ impl<C: Send + 'static, S: Transmits<C>> Endpoint<C, S> {
     /// Whether a message of so many bytes may be sent.
     #[inline(always)]
     pub(super) fn check_message(&self, len: usize) -> Result {
-        match len > self.limits.max_msg_size {
+        match len > self.whole.base.limits.max_msg_size {
             true => Err(EMSGSIZE),
             false => Ok(()),
         }

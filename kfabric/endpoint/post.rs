@@ -169,7 +169,7 @@ impl<C: Send + 'static, S: Side> Endpoint<C, S> {
         if buffer.memory().is_some_and(Exposed::is_device) {
             needs |= Caps::HMEM;
         }
-        match self.caps.contains(needs) {
+        match self.whole.base.caps.contains(needs) {
             true => Ok(()),
             false => Err(EOPNOTSUPP),
         }
@@ -184,7 +184,7 @@ impl<C: Send + 'static, S: Side> Endpoint<C, S> {
     fn source(&self, from: Address) -> Result<Name> {
         match from {
             Address::UNSPECIFIED => Ok(Name::NONE),
-            _ if !self.caps.contains(Caps::DIRECTED_RECV) => Err(EOPNOTSUPP),
+            _ if !self.whole.base.caps.contains(Caps::DIRECTED_RECV) => Err(EOPNOTSUPP),
             from => self.peer(from),
         }
     }
@@ -239,7 +239,7 @@ impl<C: Send + 'static, S: Transmits<C>> Endpoint<C, S> {
             Err(error) => return refuse(error, buffer, context),
         };
         let peer_context = wanted.to.context();
-        if peer_context != 0 && !self.caps.contains(Caps::NAMED_RX_CTX) {
+        if peer_context != 0 && !self.whole.base.caps.contains(Caps::NAMED_RX_CTX) {
             return refuse(EOPNOTSUPP, buffer, context);
         }
         let request = Request {
@@ -259,7 +259,12 @@ impl<C: Send + 'static, S: Transmits<C>> Endpoint<C, S> {
 
     /// The most bytes that a post takes a copy of.
     pub(super) fn inject_size(&self) -> usize {
-        let most = self.limits.inject_size.min(self.limits.max_msg_size);
+        let most = self
+            .whole
+            .base
+            .limits
+            .inject_size
+            .min(self.whole.base.limits.max_msg_size);
         most.min(INJECT_SIZE)
     }
 }
@@ -359,11 +364,11 @@ impl<C: Send + 'static, S: Receives<C>> Endpoint<C, S> {
     where
         C: Clone,
     {
-        if !(1..=self.limits.rx_size).contains(&messages) || buffer.slice().is_none() {
+        if !(1..=self.whole.base.limits.rx_size).contains(&messages) || buffer.slice().is_none() {
             return Err(EINVAL);
         }
         self.allows(Kind::Recv, &Options::NONE, false, buffer)?;
-        if !self.caps.contains(Caps::MULTI_RECV) {
+        if !self.whole.base.caps.contains(Caps::MULTI_RECV) {
             return Err(EOPNOTSUPP);
         }
         let rx = self.side.rx();

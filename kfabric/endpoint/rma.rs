@@ -156,7 +156,7 @@ impl<C: Send + 'static, S: Transmits<C>> Endpoint<C, S> {
         if remote.len() != len as u64 {
             return Err(EINVAL);
         }
-        if len > self.limits.max_msg_size {
+        if len > self.whole.base.limits.max_msg_size {
             return Err(EMSGSIZE);
         }
         Ok(())

@@ -96,7 +96,15 @@ impl<'a> ScalableBuilder<'a> {
         {
             return Err(EINVAL);
         }
-        let base = Base::new(self.domain, self.info, self.av, None, &self.counters)?;
+        let contexts = (limits.tx_contexts, limits.rx_contexts);
+        let base = Base::new(
+            self.domain,
+            self.info,
+            contexts,
+            self.av,
+            None,
+            &self.counters,
+        )?;
         let whole = Whole::open(self.domain, self.info, base, &|_| ())?;
         Ok(ScalableEndpoint(whole))
     }

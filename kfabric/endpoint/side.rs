@@ -51,8 +51,7 @@ pub struct Tx<C: Send + 'static> {
     pub(super) direction: Direction<C>,
     pub(super) fence: Option<Arc<Fence>>,
     index: u16,
-    _counters: Option<cntr::Bound>,
-    _taken: Option<Taken>,
+    _own: Option<KBox<Own>>,
 }
 
 /// A receive context.
@@ -62,8 +61,7 @@ pub struct Rx<C: Send + 'static> {
     pub(super) matching: Arc<Matching>,
     pub(super) min_multi_recv: usize,
     index: u16,
-    _counters: Option<cntr::Bound>,
-    _taken: Option<Taken>,
+    _own: Option<KBox<Own>>,
 }
 
 /// One of each: an endpoint that is not scalable.
@@ -80,6 +78,14 @@ pub(super) struct Own {
 }
 
 impl Own {
+    /// For as long as the context is open.
+    fn kept(self) -> Result<Option<KBox<Self>>> {
+        match self.taken {
+            Some(_) => Ok(Some(KBox::new(self, GFP_KERNEL)?)),
+            None => Ok(None),
+        }
+    }
+
     /// Who counts, and what the context is called.
     fn parts(
         &self,
@@ -114,14 +120,14 @@ impl<C: Send + 'static> Tx<C> {
             direction,
             fence,
             index,
-            _counters: own.counters,
-            _taken: own.taken,
+            _own: own.kept()?,
         })
     }
 }
 
 impl<C: Send + 'static> Rx<C> {
     /// As [`Tx::new`].
+    #[inline(never)]
     pub(super) fn new(
         base: &Base,
         index: u16,
@@ -144,8 +150,7 @@ impl<C: Send + 'static> Rx<C> {
             matching: base.port.matching(index.into()).ok_or(EINVAL)?.clone(),
             min_multi_recv,
             index,
-            _counters: own.counters,
-            _taken: own.taken,
+            _own: own.kept()?,
         })
     }
 }

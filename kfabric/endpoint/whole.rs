@@ -56,15 +56,22 @@ pub(super) struct Taken {
 }
 
 impl Base {
-    /// Checks what was given, and makes what an endpoint of `info` needs, with as many contexts as that says.
+    /// Checks what was given, and makes what an endpoint of `info` with so many contexts needs.
+    // Not generic, and not inlined: the stack is short.
+    #[inline(never)]
     pub(super) fn new(
         domain: &Domain,
         info: &Info,
+        (tx_contexts, rx_contexts): (usize, usize),
         av: Option<&AddressVector>,
         eq: Option<&EventQueue>,
         counters: &Chosen<'_>,
     ) -> Result<Self> {
-        let limits = info.limits;
+        let limits = Limits {
+            tx_contexts,
+            rx_contexts,
+            ..info.limits
+        };
         if [
             limits.tx_size,
             limits.rx_size,
@@ -94,7 +101,7 @@ impl Base {
                 counters.as_ref().map(|bound| bound.counters().clone()),
                 reach.role(),
                 limits.rx_size,
-                limits.rx_contexts,
+                (tx_contexts, rx_contexts),
             )?,
             fences,
             reach,

@@ -134,7 +134,7 @@ impl Engine {
     /// An endpoint of a domain. Sleeps. `EADDRINUSE`: it is to be a service that is there; `ENOMEM`.
     pub(super) fn new(hub: &Arc<Hub>, port: Arc<Port>, info: &Info) -> Result<Arc<Self>> {
         let name = hub.new_name(&port, info)?;
-        let count = info.limits.tx_contexts;
+        let count = port.tx_contexts();
         let mut lanes = KVec::with_capacity(count, GFP_KERNEL)?;
         for lane in 0..count {
             let lane = Shared::new(hub, &port, info, name, (lane, count))?;

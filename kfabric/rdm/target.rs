@@ -259,7 +259,7 @@ mod tests {
                     None,
                     Role::Datagrams,
                     1,
-                    1,
+                    (1, 1),
                 )?,
                 bench: Bench::new(1, None)?,
                 _domain: domain,

@@ -40,7 +40,7 @@ impl Endpoint {
     pub(crate) fn new(domain: &Domain, port: Arc<Port>, info: &Info) -> Result<Arc<Self>> {
         let order = info.order;
         let (directory, faults) = (&domain.directory, &domain.faults);
-        let contexts = info.limits.tx_contexts.max(port.rx_contexts());
+        let contexts = port.tx_contexts().max(port.rx_contexts());
         let mut workers = KVec::with_capacity(contexts, GFP_KERNEL)?;
         for _ in 0..contexts {
             let worker = Worker::new(directory.clone(), port.clone(), faults.clone(), order)?;
