@@ -85,8 +85,9 @@ impl fmt::Display for Name {
 
 /// A peer's number in an address vector.
 ///
-/// Its upper 8 bits are zero. The number of a removed entry stays invalid when the entry is used
-/// again, until it has been used 2^24 times. Source: fi_addr_t.
+/// Its upper 8 bits are zero, but for the address of one receive context of the peer, see
+/// [`Address::rx_context`]. The number of a removed entry stays invalid when the entry is used again, until it has
+/// been used 2^24 times. Source: fi_addr_t.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Address(u64);
 
@@ -101,6 +102,36 @@ impl Address {
     const INDEX_BITS: u32 = 32;
     const GENERATION_MASK: u32 = (1 << 24) - 1;
 
+    /// Where the number of a receive context begins: above the bit of [`Address::PEER`].
+    const CONTEXT_SHIFT: u32 = 64 - Self::CONTEXT_BITS;
+
+    /// How many bits name a receive context. Source: rx_ctx_bits of fi_av(3).
+    pub const CONTEXT_BITS: u32 = 7;
+
+    /// The address of the receive context of this index, of the peer that has this address.
+    ///
+    /// Whether the peer has such a context shows when something is posted to it. That of the peer itself names
+    /// the first. Any context.
+    ///
+    /// # Errors
+    /// `EINVAL`: the index has more than [`Address::CONTEXT_BITS`] bits; this is no address of an address
+    /// vector's.
+    ///
+    /// Source: fi_rx_addr() in fi_av(3).
+    pub const fn rx_context(self, index: usize) -> Result<Self> {
+        let peer = self.0 & ((1 << Self::CONTEXT_SHIFT) - 1);
+        if index >> Self::CONTEXT_BITS != 0 || peer >= Self::PEER.0 {
+            return Err(EINVAL);
+        }
+        Ok(Address((index as u64) << Self::CONTEXT_SHIFT | peer))
+    }
+
+    /// Which receive context of the peer is meant.
+    #[inline]
+    pub(crate) fn context(self) -> u16 {
+        (self.0 >> Self::CONTEXT_SHIFT) as u16
+    }
+
     fn new(index: u32, generation: u32) -> Self {
         let generation = u64::from(generation & Self::GENERATION_MASK);
         Address(generation << Self::INDEX_BITS | u64::from(index))
@@ -111,9 +142,10 @@ impl Address {
         self.0 as u32
     }
 
+    /// With the bit of [`Address::PEER`], which no entry has.
     #[inline]
     fn generation(self) -> u32 {
-        (self.0 >> Self::INDEX_BITS) as u32
+        (self.0 >> Self::INDEX_BITS) as u32 & (Self::GENERATION_MASK << 1 | 1)
     }
 
     /// As a number, for those that must store it.
@@ -433,6 +465,29 @@ mod tests {
         // All are in use.
         assert_eq!(table.place(&name), Err(room as u32));
         assert_eq!(table.numbers.lock().used as usize, room);
+        Ok(())
+    }
+
+    #[test]
+    fn address_of_a_receive_context_is_that_of_its_peer_too() -> Result {
+        let table = table()?;
+        let name = Name::new(&[1])?;
+        let peer = place(&table, &name)?;
+        assert_eq!((peer.context(), peer.rx_context(0)), (0, Ok(peer)));
+        for index in [1, 127] {
+            let address = peer.rx_context(index)?;
+            assert!(address != peer && usize::from(address.context()) == index);
+            assert!(table.name(address) == Some(name));
+            assert_eq!(address.rx_context(0), Ok(peer));
+        }
+        assert_eq!(peer.rx_context(128), Err(EINVAL));
+        for none in [Address::PEER, Address::UNSPECIFIED] {
+            assert_eq!(none.rx_context(1), Err(EINVAL));
+            assert!(table.name(none).is_none());
+        }
+        let third = peer.rx_context(3)?;
+        table.forget(third)?;
+        assert!(table.name(third).is_none() && table.name(peer).is_none());
         Ok(())
     }
 

@@ -143,6 +143,8 @@ impl Core {
             || wanted.max_msg_size > most.max_msg_size
             || wanted.tx_size > most.tx_size
             || wanted.rx_size > most.rx_size
+            || wanted.tx_contexts > most.tx_contexts
+            || wanted.rx_contexts > most.rx_contexts
             || wanted.inject_size > most.inject_size
             || !self.offer.order.contains(info.order)
         {
@@ -458,6 +460,7 @@ mod tests {
                 tx_size,
                 rx_size,
                 inject_size,
+                ..info.limits
             };
             opened.domain.core().check(&Info { limits, ..info })
         };
@@ -471,6 +474,17 @@ mod tests {
             (usize::MAX, 1, 1, 0, Err(EINVAL)),
         ] {
             assert_eq!(check(msg, tx, rx, inject), expected);
+        }
+        for (tx_contexts, rx_contexts, expected) in
+            [(4, 4, Ok(())), (5, 4, Err(EINVAL)), (4, 5, Err(EINVAL))]
+        {
+            let limits = Limits {
+                tx_contexts,
+                rx_contexts,
+                ..info.limits
+            };
+            let checked = opened.domain.core().check(&Info { limits, ..info });
+            assert_eq!(checked, expected);
         }
         for (caps, expected) in [
             (Caps::NONE, Ok(())),

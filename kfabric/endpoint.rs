@@ -5,9 +5,12 @@
 //! | file | noun |
 //! |---|---|
 //! | `builder` | what an endpoint is made from |
+//! | `scalable` | endpoints with several contexts |
+//! | `side` | what it is posted to by: a transmit context, a receive context, or both |
+//! | `whole` | what its contexts share |
 //! | `live` | the part of it that its domain's end reaches |
 //! | `reach` | whom it can reach |
-//! | `direction` | its slots in one direction, and where they complete |
+//! | `direction` | the slots of a context, and where they complete |
 //! | `post` | the way of a post |
 //! | `msg` | messages |
 //! | `tagged` | messages with tags |
@@ -26,19 +29,19 @@
 //! Source: fi_endpoint(3).
 
 use crate::av::Name;
-use crate::cntr::{self, Chosen};
-use crate::debugfs;
-use crate::domain::{Child, Domain};
-use crate::info::{Caps, Info, Limits};
+use crate::cntr::Chosen;
+use crate::domain::Domain;
+use crate::info::{Info, Limits};
 use crate::op::{Failure, OpId};
 use crate::provider::Cancelled;
-use direction::Direction;
+use core::marker::PhantomData;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::{rcu, Arc};
 use kernel::time::delay::fsleep;
 use kernel::time::{Delta, Instant, Monotonic};
-use reach::Reach;
+use side::{Both, Side};
+use whole::Whole;
 
 mod atomic;
 mod builder;
@@ -50,11 +53,15 @@ mod multi;
 mod post;
 mod reach;
 mod rma;
+mod scalable;
+mod side;
 mod tagged;
+mod whole;
 
 pub use builder::Builder;
 pub(crate) use live::Live;
 pub use multi::MIN_MULTI_RECV;
+pub use scalable::{ContextBuilder, RxContext, ScalableBuilder, ScalableEndpoint, TxContext};
 
 /// How long a close waits for operations that a provider holds, in milliseconds.
 pub const CLOSE_TIMEOUT_MS: u32 = 10_000;
@@ -66,23 +73,17 @@ pub(crate) fn next_id() -> u64 {
     NEXT_ID.fetch_add(1, Relaxed)
 }
 
-/// An enabled endpoint; its operations carry contexts of type `C`.
+/// An enabled endpoint, or one context of a scalable one ([`TxContext`], [`RxContext`]); its operations carry
+/// contexts of type `C`.
 ///
 /// Posts may be made from several CPUs at once. Dropping it closes it, as [`Endpoint::close`]
 /// does: process context, sleeps.
-pub struct Endpoint<C: Send + 'static> {
-    _files: [debugfs::File; 2],
+pub struct Endpoint<C: Send + 'static, S: Side = Both<C>> {
+    side: S,
     live: Arc<Live>,
-    tx: Direction<C>,
-    rx: Direction<C>,
-    reach: Reach,
-    limits: Limits,
-    min_multi_recv: usize,
-    /// What it was enabled for.
-    caps: Caps,
-    _counters: Option<cntr::Bound>,
     // Last: it holds the provider's module.
-    domain: Child,
+    whole: Arc<Whole>,
+    _contexts: PhantomData<fn(C) -> C>,
 }
 
 impl<C: Send + 'static> Endpoint<C> {
@@ -99,15 +100,27 @@ impl<C: Send + 'static> Endpoint<C> {
             min_multi_recv: MIN_MULTI_RECV,
         }
     }
+}
 
-    /// The name by which peers reach it. Source: fi_getname(3).
+impl<C: Send + 'static, S: Side> Endpoint<C, S> {
+    /// What is posted to by that side.
+    fn of(side: S, whole: &Arc<Whole>) -> Self {
+        Endpoint {
+            side,
+            live: whole.live.clone(),
+            whole: whole.clone(),
+            _contexts: PhantomData,
+        }
+    }
+
+    /// The name by which peers reach it: of a context, that of its endpoint. Source: fi_getname(3).
     pub fn name(&self) -> Name {
         self.live.transport.name()
     }
 
     /// The limits that it was enabled with.
     pub fn limits(&self) -> Limits {
-        self.limits
+        self.whole.base.limits
     }
 
     /// Cancels an operation that has not met its peer yet.
@@ -115,27 +128,18 @@ impl<C: Send + 'static> Endpoint<C> {
     /// Never sleeps; any context but hardirq. Takes as many steps as operations wait beside it.
     ///
     /// # Errors
-    /// - `ENOENT`: it is under way, has ended, or never was; it completes, or has completed, as
-    ///   it would have.
+    /// - `ENOENT`: it is under way, has ended, never was, or is of another context; it completes, or has
+    ///   completed, as it would have.
     ///
     /// `Ok` means that its completion, with `ECANCELED`, is in the queue, or will be when the peer,
     /// which may have to be asked, has let go of it; if it has not, it completes as it would have.
     /// Source: fi_cancel(3).
     pub fn cancel(&self, id: OpId) -> Result {
-        if id.endpoint != self.live.port.id() {
+        if id.poster.endpoint != self.live.port.id() {
             return Err(ENOENT);
         }
         let posts = rcu::read_lock();
-        let op = if id.receive {
-            self.live.port.matching().cancel(id).into()
-        } else {
-            let fence = self.live.fence.as_ref();
-            match fence.and_then(|fence| fence.cancel(id)) {
-                Some(op) => Cancelled::Back(op),
-                None => self.live.transport.cancel(id),
-            }
-        };
-        let ended = match op {
+        let ended = match self.side.recall(&self.whole, id) {
             Cancelled::Back(op) => {
                 op.complete(Err(Failure::not_executed(ECANCELED)));
                 Ok(())
@@ -155,14 +159,13 @@ impl<C: Send + 'static> Endpoint<C> {
 
     /// How many operations are in flight.
     fn in_flight(&self) -> u64 {
-        self.tx.origin.in_flight() + self.rx.origin.in_flight()
+        let (tx, rx) = self.side.in_flight();
+        tx + rx
     }
 
     /// Ends it; `false` if operations are left after so many milliseconds.
     fn end(&self, timeout: u32) -> bool {
-        self.live.shutdown(ECANCELED);
-        self.domain.life().delist(&self.live);
-        self.reach.close(&self.live);
+        self.side.stop(&self.whole);
         let begin = Instant::<Monotonic>::now();
         loop {
             if self.in_flight() == 0 {
@@ -176,16 +179,19 @@ impl<C: Send + 'static> Endpoint<C> {
         pr_err!(
             "{}: endpoint {}: the provider still holds {} sends, writes, reads or commits and {} \
              receives, {} ms after its end\n",
-            self.domain.entry().label,
+            self.whole.base.domain.entry().label,
             self.live.port.id(),
-            self.tx.origin.in_flight(),
-            self.rx.origin.in_flight(),
+            self.side.in_flight().0,
+            self.side.in_flight().1,
             timeout
         );
         false
     }
 
     /// Closes the endpoint: what is in flight completes with `ECANCELED`.
+    ///
+    /// Of a transmit context that has not met its peer; what has completes as it would have. Of a receive context
+    /// that is posted, and what waits for it fails at its sender; a receive whose message is coming in completes.
     ///
     /// When it returns, each operation's completion is in its queue. Sleeps; process context: as
     /// long as the provider takes for what it is executing, a commit for example, and at most
@@ -204,7 +210,7 @@ impl<C: Send + 'static> Endpoint<C> {
     }
 }
 
-impl<C: Send + 'static> Drop for Endpoint<C> {
+impl<C: Send + 'static, S: Side> Drop for Endpoint<C, S> {
     fn drop(&mut self) {
         // Without a bound: an operation that a provider keeps refers to the consumer's code, which
         // may go when this returns. Each round says what it waits for.

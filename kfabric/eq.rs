@@ -15,7 +15,7 @@ use crate::cm::{ConnectionRequest, PrivateData};
 use crate::cq::{self, Bound, Notify, Queue};
 use crate::debugfs::{self, Shown};
 use crate::domain::{Child, Class, Domain};
-use crate::op::{Buffer, Kind, Op, Options, Origin, Request};
+use crate::op::{Buffer, Kind, Op, Options, Origin, Poster, Request};
 use crate::stats::Stats;
 use crate::sys::slot::Pool;
 use kernel::prelude::*;
@@ -202,7 +202,15 @@ impl Source {
     fn of(queue: &Arc<Queue>, id: u64, events: usize) -> Result<Arc<Self>> {
         let bound = Bound::new(queue, events)?;
         let stats = Arc::new(Stats::default(), GFP_KERNEL)?;
-        let origin = Origin::new(id, queue.clone(), stats, None, None, None, events)?;
+        let origin = Origin::new(
+            Poster::first(id),
+            queue.clone(),
+            stats,
+            None,
+            None,
+            None,
+            events,
+        )?;
         let pool = Pool::new(events, |index| Op::idle(&origin, index))?;
         Ok(Arc::new(Source { id, pool, bound }, GFP_KERNEL)?)
     }
@@ -219,6 +227,7 @@ impl Source {
             kind: Kind::Recv,
             options: Options::default(),
             peer: Name::NONE,
+            peer_context: 0,
             remote: None,
             atomic: None,
             buffer: Buffer::empty(),

@@ -62,12 +62,15 @@ impl Caps {
     /// Nodes and services as text, in place of names ([`Place::Service`]). Source: fi_av_insertsvc()
     /// in fi_av(3).
     pub const SERVICE: Caps = Caps(1 << 12);
+    /// Messages to one receive context of a peer that has several
+    /// ([`Address::rx_context`](crate::av::Address::rx_context)). Source: FI_NAMED_RX_CTX.
+    pub const NAMED_RX_CTX: Caps = Caps(1 << 13);
 
     /// What an info has only if it is asked for, since it costs something. Source: secondary
     /// capabilities of fi_getinfo(3).
     const ON_REQUEST: Caps = Caps::FENCE;
 
-    const NAMES: [(Caps, &'static str); 13] = [
+    const NAMES: [(Caps, &'static str); 14] = [
         (Caps::MSG, "msg"),
         (Caps::READ, "read"),
         (Caps::WRITE, "write"),
@@ -81,6 +84,7 @@ impl Caps {
         (Caps::DIRECTED_RECV, "directed_recv"),
         (Caps::MULTI_RECV, "multi_recv"),
         (Caps::SERVICE, "service"),
+        (Caps::NAMED_RX_CTX, "named_rx_ctx"),
     ];
 
     /// Whether each capability of `needed` is in the set.
@@ -200,15 +204,23 @@ pub enum EndpointType {
     Msg,
 }
 
+/// The most contexts that an endpoint may have, of each kind.
+pub const MAX_CONTEXTS: usize = 64;
+
 /// What a domain's endpoints can do at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The longest message, write or read, in bytes.
     pub max_msg_size: usize,
-    /// The most sends, reads, writes and commits in flight on an endpoint.
+    /// The most sends, reads, writes and commits in flight on an endpoint, or on a transmit context.
     pub tx_size: usize,
-    /// The most posted receives of an endpoint.
+    /// The most posted receives of an endpoint, or of a receive context.
     pub rx_size: usize,
+    /// The transmit contexts of a scalable endpoint: at most [`MAX_CONTEXTS`]. Source: max_ep_tx_ctx of
+    /// fi_domain(3), tx_ctx_cnt of fi_endpoint(3).
+    pub tx_contexts: usize,
+    /// Its receive contexts, likewise.
+    pub rx_contexts: usize,
     /// The most bytes that an operation takes a copy of at its post
     /// ([`Endpoint::inject`](crate::endpoint::Endpoint::inject)); at most
     /// [`INJECT_SIZE`](crate::op::INJECT_SIZE).
@@ -256,6 +268,16 @@ pub struct Info {
 }
 
 impl Info {
+    /// The same with so many contexts.
+    pub(crate) fn with_contexts(&self, tx_contexts: usize, rx_contexts: usize) -> Self {
+        let limits = Limits {
+            tx_contexts,
+            rx_contexts,
+            ..self.limits
+        };
+        Info { limits, ..*self }
+    }
+
     /// Whether both are infos of one domain.
     pub(crate) fn is_same_domain(&self, other: &Info) -> bool {
         self.provider == other.provider

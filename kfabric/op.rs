@@ -55,7 +55,7 @@ pub use kind::Kind;
 use multi::Multi;
 pub use multi::Part;
 pub use options::Options;
-pub(crate) use origin::Origin;
+pub(crate) use origin::{Origin, Poster};
 pub use refused::Refused;
 pub(crate) use request::Request;
 pub(crate) use shares::Shares;
@@ -74,6 +74,7 @@ pub struct Op {
     index: u32,
     use_count: u64,
     peer: Name,
+    peer_context: u16,
     remote: Option<RemoteSlice>,
     atomic: Option<AtomicAction>,
     /// Of a message its tag, of a receive those that it takes.
@@ -104,8 +105,9 @@ impl Op {
             kind: Kind::Send,
             options: Options::default(),
             index,
-            use_count: 0,
+            use_count: origin.first_use(),
             peer: Name::NONE,
+            peer_context: 0,
             remote: None,
             atomic: None,
             tags: None,
@@ -127,6 +129,7 @@ impl Op {
         self.kind = request.kind;
         self.options = request.options;
         self.peer = request.peer;
+        self.peer_context = request.peer_context;
         self.remote = request.remote;
         self.atomic = request.atomic;
         self.tags = request.tags;
@@ -208,7 +211,7 @@ impl Op {
     /// Its number.
     pub fn id(&self) -> OpId {
         OpId {
-            endpoint: self.origin.endpoint,
+            poster: self.origin.poster,
             receive: self.kind == Kind::Recv,
             index: self.index,
             use_count: self.use_count,
@@ -218,7 +221,27 @@ impl Op {
     /// The endpoint that posted it.
     #[inline]
     pub fn endpoint(&self) -> u64 {
-        self.origin.endpoint
+        self.origin.poster.endpoint
+    }
+
+    /// Who has posted it.
+    #[inline]
+    pub(crate) fn poster(&self) -> Poster {
+        self.origin.poster
+    }
+
+    /// Which of its endpoint's contexts has posted it: of a receive, which receive context; of all else, which
+    /// transmit context. Of an endpoint that is not scalable, 0.
+    #[inline]
+    pub fn own_context(&self) -> usize {
+        self.origin.poster.context.into()
+    }
+
+    /// The receive context of the peer that a message, or the remote CQ data of a write, is for. A provider
+    /// brings it to the peer's port, with the rest.
+    #[inline]
+    pub fn peer_context(&self) -> usize {
+        self.peer_context.into()
     }
 
     /// The peer's name. Of a receive: whose messages it takes; [`Name::NONE`] if it takes everybody's.
@@ -283,9 +306,16 @@ impl Op {
         self.options.data
     }
 
-    /// Sets the remote CQ data, of an operation that stands for a peer's.
-    pub(crate) fn set_data(&mut self, data: u64) {
+    /// Sets the remote CQ data, and the receive context that they are for, of an operation that stands for a
+    /// peer's.
+    pub(crate) fn set_data(&mut self, context: u16, data: u64) {
         self.options.data = Some(data);
+        self.peer_context = context;
+    }
+
+    /// Counts that its peer has no such receive context.
+    pub(crate) fn count_stray(&self) {
+        self.origin.stats.no_context();
     }
 
     /// The local side.

@@ -7,12 +7,15 @@ pub use crate::cm::{ConnectionRequest, PassiveEndpoint, PrivateData};
 pub use crate::cntr::{Counter, Counts, Reading, Threshold};
 pub use crate::cq::{Callback, Completion, CompletionQueue, Reader};
 pub use crate::domain::Domain;
-pub use crate::endpoint::{Builder, Endpoint, MIN_MULTI_RECV};
+pub use crate::endpoint::{
+    Builder, ContextBuilder, Endpoint, RxContext, ScalableBuilder, ScalableEndpoint, TxContext,
+    MIN_MULTI_RECV,
+};
 pub use crate::eq::{Callback as EventCallback, Event, EventQueue, Reader as EventReader};
 pub use crate::fabric::Fabric;
 pub use crate::info::{
     getinfo, AtomicAgent, Caps, Effect, EndpointType, Hints, Info, Label, Limits, Namespace, Order,
-    Place,
+    Place, MAX_CONTEXTS,
 };
 pub use crate::memory::{BioVec, Memory, ScatterList};
 pub use crate::mr::{

@@ -14,7 +14,7 @@ use crate::cm::Role;
 use crate::cntr::Counters;
 use crate::domain;
 use crate::info::{Caps, Info, Namespace};
-use crate::op::{Kind, Op, OpId, Operation};
+use crate::op::{Chain, Kind, Op, OpId, Operation};
 use crate::rdm::matching::Matching;
 use crate::sys::around;
 use crate::trace;
@@ -132,7 +132,9 @@ pub trait Domain: Send + Sync + 'static {
     /// Its endpoints.
     type Endpoint: Endpoint;
 
-    /// Makes an endpoint, ready for operations. Process context, may sleep; the domain does not end
+    /// Makes an endpoint, ready for operations, with as many contexts as the port has
+    /// ([`Port::tx_contexts`], [`Port::rx_contexts`]). What it does for one of them should take no lock that it
+    /// takes for another. Process context, may sleep; the domain does not end
     /// meanwhile, and no other endpoint of it is made.
     fn endpoint(&self, port: Arc<Port>, info: &Info) -> Result<Arc<Self::Endpoint>>;
 
@@ -197,7 +199,8 @@ pub trait Endpoint: Send + Sync + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Gives back an operation that has not begun, or sees to it that it ends.
+    /// Gives back an operation that has not begun, or sees to it that it ends. Which of the endpoint's transmit
+    /// contexts has posted it, [`OpId::context`] tells.
     fn cancel(&self, id: OpId) -> Cancelled {
         let _ = id;
         Cancelled::No
@@ -219,6 +222,14 @@ pub trait Endpoint: Send + Sync + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
+    /// Ends what one transmit context ([`Op::own_context`]) has posted, which posts no more, as far as it has not
+    /// met its peer: it completes with `ECANCELED`. The rest completes as it would have, soon.
+    ///
+    /// Process context, may sleep. Where it is missing, everything completes as it would have.
+    fn quit(&self, context: usize) {
+        let _ = context;
+    }
+
     /// Ends the endpoint: completes all that it holds with `error`, and takes nothing more.
     ///
     /// Process context, may sleep, once. No post is under way when it is called. Afterwards peers
@@ -233,6 +244,7 @@ pub fn caps<E: Endpoint>() -> Caps {
     if E::HAS_SEND {
         // What a receive takes is the core's, see rdm/matching.rs.
         caps |= Caps::MSG | Caps::TAGGED | Caps::DIRECTED_RECV | Caps::MULTI_RECV;
+        caps |= Caps::NAMED_RX_CTX;
     }
     if E::HAS_READ {
         caps |= Caps::READ;
@@ -264,37 +276,42 @@ pub fn caps<E: Endpoint>() -> Caps {
 }
 
 /// The core's side of an endpoint, for its provider.
-#[pin_data]
 pub struct Port {
     id: u64,
     // What peers' operations act upon.
     domain: Arc<domain::Core>,
     counters: Option<Arc<Counters>>,
     role: Role,
-    #[pin]
-    matching: Matching,
+    tx_contexts: usize,
+    /// By receive context.
+    matchings: KVec<Arc<Matching>>,
 }
 
 impl Port {
-    /// Of an endpoint that posts so many receives at most. Sleeps. `ENOMEM`.
+    /// Of an endpoint with so many transmit and receive contexts, that posts so many receives at most by each of
+    /// the latter. Sleeps. `ENOMEM`.
     pub(crate) fn new(
         id: u64,
         domain: Arc<domain::Core>,
         counters: Option<Arc<Counters>>,
         role: Role,
         receives: usize,
+        (tx_contexts, rx_contexts): (usize, usize),
     ) -> Result<Arc<Self>> {
-        let matching = Matching::new(receives)?;
-        Arc::pin_init(
-            pin_init!(Port {
-                id,
-                domain,
-                counters,
-                role,
-                matching <- matching,
-            }),
-            GFP_KERNEL,
-        )
+        let mut matchings = KVec::with_capacity(rx_contexts, GFP_KERNEL)?;
+        for _ in 0..rx_contexts {
+            let matching = Arc::pin_init(Matching::new(receives)?, GFP_KERNEL)?;
+            matchings.push(matching, GFP_KERNEL)?;
+        }
+        let port = Port {
+            id,
+            domain,
+            counters,
+            role,
+            tx_contexts,
+            matchings,
+        };
+        Ok(Arc::new(port, GFP_KERNEL)?)
     }
 
     /// The endpoint's number: that of [`Op::endpoint`] in its operations.
@@ -345,34 +362,80 @@ impl Port {
         Err(EHOSTUNREACH)
     }
 
-    pub(crate) fn matching(&self) -> &Matching {
-        &self.matching
+    /// How many transmit contexts its endpoint has.
+    pub fn tx_contexts(&self) -> usize {
+        self.tx_contexts
     }
 
-    /// Offers a peer's message, or the notice of its write, to the posted receives.
+    /// How many receive contexts it has.
+    pub fn rx_contexts(&self) -> usize {
+        self.matchings.len()
+    }
+
+    /// The receives of a context, and what waits for them.
+    #[inline]
+    pub(crate) fn matching(&self, context: usize) -> Option<&Arc<Matching>> {
+        self.matchings.get(context)
+    }
+
+    /// Those of all contexts.
+    pub(crate) fn matchings(&self) -> impl Iterator<Item = &Arc<Matching>> {
+        self.matchings.iter()
+    }
+
+    /// Whether there is the receive context that a peer's operation is for. `EINVAL`: there is not; that is
+    /// counted.
+    #[inline]
+    pub(crate) fn check_context(&self, op: &Op) -> Result<&Arc<Matching>> {
+        match self.matching(op.peer_context()) {
+            Some(matching) => Ok(matching),
+            None => Err(self.stray(op)),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn stray(&self, op: &Op) -> Error {
+        op.count_stray();
+        trace::refuse(self.id, op, EINVAL);
+        EINVAL
+    }
+
+    /// Offers a peer's message, or the notice of its write, to the posted receives of the context that it is for.
     ///
     /// Gives the pair if one was posted; else it waits here, and [`Endpoint::matched`] gets the
     /// pair later. Never sleeps; any context but hardirq.
     pub fn offer(&self, arrival: Operation) -> Option<Match> {
-        if let Err(error) = self.check_sender(&arrival) {
-            arrival.give_up(error);
-            return None;
+        let admitted = self.check_sender(&arrival);
+        match admitted.and_then(|()| self.check_context(&arrival)) {
+            Ok(matching) => matching.offer(arrival),
+            Err(error) => {
+                arrival.give_up(error);
+                None
+            }
         }
-        self.matching.offer(arrival)
     }
 
     /// Takes the first such arrival out again that waits here for a receive.
     ///
     /// For senders that cancel. Never sleeps; steps: the arrivals that wait before it.
-    pub fn recall(&self, which: impl FnMut(&Op) -> bool) -> Option<Operation> {
-        self.matching.recall(which)
+    pub fn recall(&self, mut which: impl FnMut(&Op) -> bool) -> Option<Operation> {
+        self.matchings()
+            .find_map(|matching| matching.recall(&mut which))
     }
 
     /// Takes arrivals out again that wait here for a receive.
     ///
     /// For senders that close. Never sleeps; steps: the arrivals that wait.
-    pub fn withdraw(&self, which: impl FnMut(&Op) -> bool) -> crate::op::Chain {
-        self.matching.withdraw(which)
+    pub fn withdraw(&self, mut which: impl FnMut(&Op) -> bool) -> Chain {
+        let mut all = Chain::new();
+        for matching in self.matchings() {
+            let mut some = matching.withdraw(&mut which);
+            while let Some(op) = some.pop() {
+                all.push(op);
+            }
+        }
+        all
     }
 }
 
@@ -394,7 +457,12 @@ mod tests {
         // It sends, and nothing else; fences are the core's.
         assert_eq!(
             caps::<Keeper>(),
-            Caps::MSG | Caps::TAGGED | Caps::DIRECTED_RECV | Caps::MULTI_RECV | Caps::FENCE
+            Caps::MSG
+                | Caps::TAGGED
+                | Caps::DIRECTED_RECV
+                | Caps::MULTI_RECV
+                | Caps::NAMED_RX_CTX
+                | Caps::FENCE
         );
     }
 

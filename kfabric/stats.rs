@@ -58,6 +58,8 @@ pub(crate) struct Stats {
     handed_back: Count,
     /// Refused before they had a slot.
     refused: Count,
+    /// Of those that failed: for a receive context that the peer does not have.
+    no_context: Count,
 }
 
 impl Stats {
@@ -85,6 +87,10 @@ impl Stats {
         self.refused.add(n);
     }
 
+    pub(crate) fn no_context(&self) {
+        self.no_context.add(1);
+    }
+
     /// How many operations were posted and have not ended; never too few.
     pub(crate) fn in_flight(&self) -> u64 {
         // What ended is read first: it was posted before.
@@ -99,6 +105,7 @@ impl Stats {
             ("refused", self.refused.value() + self.handed_back.value()),
             ("succeeded", self.succeeded.value()),
             ("failed", self.failed.value()),
+            ("no_context", self.no_context.value()),
         ];
         debugfs::rows(f, &rows)
     }
@@ -262,7 +269,8 @@ mod tests {
         assert_eq!(stats.in_flight(), 1);
         stats.handed_back();
         assert_eq!(stats.in_flight(), 0);
-        let expected = c"posted 3\nbytes 101\nrefused 5\nsucceeded 1\nfailed 1\n";
+        stats.no_context();
+        let expected = c"posted 3\nbytes 101\nrefused 5\nsucceeded 1\nfailed 1\nno_context 1\n";
         assert!(*text(|f| stats.show(f))? == *expected);
         Ok(())
     }

@@ -60,9 +60,10 @@ impl PassiveEndpoint {
             None,
             Role::Listener(listener.clone()),
             0,
+            (1, 1),
         )?;
         let opening = domain.opening()?;
-        let live = Live::open(&opening, port, None, info)?;
+        let live = Live::open(&opening, port, KVec::new(), info)?;
         let passive = PassiveEndpoint {
             _file: file,
             live,

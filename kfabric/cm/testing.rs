@@ -180,8 +180,8 @@ pub(crate) fn info(endpoint_type: EndpointType) -> Result<Info> {
         provider: Label::new(Crier::NAME)?,
         fabric: Label::new("fabric")?,
         domain: Label::new("domain")?,
-        // Fences were not asked for.
-        caps: caps::<Crier>().without(Caps::FENCE),
+        // Fences were not asked for, and there is one receive context.
+        caps: caps::<Crier>().without(Caps::FENCE.union(Caps::NAMED_RX_CTX)),
         endpoint_type,
         net: Namespace::initial(),
         order: Order::NONE,
@@ -190,6 +190,8 @@ pub(crate) fn info(endpoint_type: EndpointType) -> Result<Info> {
             max_msg_size: 100,
             tx_size: 2,
             rx_size: 2,
+            tx_contexts: 1,
+            rx_contexts: 1,
             inject_size: 16,
         },
         source: None,

@@ -32,6 +32,7 @@ mod place;
 mod remote_data;
 mod reuse;
 mod rma;
+mod scalable;
 mod silent;
 mod tagged;
 mod unplug;
@@ -49,6 +50,9 @@ pub(crate) const ALL: &[&[Case]] = &[
     tagged::CASES,
     directed::CASES,
     multi::CASES,
+    scalable::life::CASES,
+    scalable::named::CASES,
+    scalable::apart::CASES,
     rma::CASES,
     reuse::CASES,
     mr::CASES,

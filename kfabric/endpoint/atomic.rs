@@ -3,13 +3,14 @@
 //! Atomics on peers' regions. Source: fi_atomic(3).
 
 use super::post::Wanted;
+use super::side::Transmits;
 use super::Endpoint;
 use crate::av::Address;
 use crate::mr::{Access, RemoteSlice};
 use crate::op::{AtomicAction, Buffer, Kind, Level, OpId, Options, Refused};
 use kernel::prelude::*;
 
-impl<C: Send + 'static> Endpoint<C> {
+impl<C: Send + 'static, S: Transmits<C>> Endpoint<C, S> {
     /// Changes each word of `remote` as `atomic` says, each at once; a vector of them is not.
     ///
     /// `local` holds one after another a vector of operands, then, to compare, one of comparands,
@@ -75,7 +76,7 @@ impl<C: Send + 'static> Endpoint<C> {
         if !whole || options.data.is_some() {
             return Err(EINVAL);
         }
-        if len > self.limits.max_msg_size {
+        if len > self.whole.base.limits.max_msg_size {
             return Err(EMSGSIZE);
         }
         if options.level == Level::Committed && !remote.is_persistent() {

@@ -2,20 +2,15 @@
 
 //! What an endpoint is made from.
 
-use super::direction::Direction;
-use super::live::Live;
-use super::reach::Reach;
-use super::{next_id, Endpoint};
+use super::side::{Both, Own, Rx, Side, Tx};
+use super::whole::{Base, Whole};
+use super::Endpoint;
 use crate::av::AddressVector;
-use crate::cntr::{self, Chosen, Counter, Counts};
+use crate::cntr::{Chosen, Counter, Counts};
 use crate::cq::CompletionQueue;
-use crate::debugfs::{self, Shown};
-use crate::domain::{Class, Domain};
+use crate::domain::Domain;
 use crate::eq::EventQueue;
-use crate::info::{Caps, Info};
-use crate::op::Shares;
-use crate::provider::Port;
-use crate::rdm::fence::Fence;
+use crate::info::Info;
 use kernel::prelude::*;
 
 /// What an endpoint is made from.
@@ -81,7 +76,8 @@ impl<'a, C: Send + 'static> Builder<'a, C> {
         self
     }
 
-    /// Opens the endpoint and reserves its slots: `tx_size` and `rx_size` of the info's limits.
+    /// Opens the endpoint and reserves its slots: `tx_size` and `rx_size` of the info's limits. It has one transmit
+    /// and one receive context, however many those allow.
     ///
     /// It does what the info has the capabilities for, and refuses all other posts.
     ///
@@ -102,79 +98,22 @@ impl<'a, C: Send + 'static> Builder<'a, C> {
         let (Some(tx), Some(rx)) = (self.tx, self.rx) else {
             return Err(EINVAL);
         };
-        let limits = self.info.limits;
-        if limits.tx_size == 0 || limits.rx_size == 0 {
-            return Err(EINVAL);
-        }
-        let domain = self.domain.child(Class::Endpoint)?;
-        domain.check(self.info)?;
-        if !(domain.is_beside(tx.domain()) && domain.is_beside(rx.domain())) {
-            return Err(EINVAL);
-        }
-        let bound = cntr::Bound::new(&self.counters, domain.core())?;
-        let counters = bound.as_ref().map(|bound| bound.counters().clone());
-        let id = next_id();
-        let reach = Reach::new(&domain, self.info, id, self.av, self.eq)?;
-        let fence = match self.info.caps.contains(Caps::FENCE) {
-            true => Some(Fence::new(limits.tx_size)?),
-            false => None,
+        // One context of each, however many there could be.
+        let (contexts, counters) = ((1, 1), &self.counters);
+        let base = Base::new(self.domain, self.info, contexts, self.av, self.eq, counters)?;
+        let side = Both {
+            tx: Tx::new(&base, 0, tx, Own::default())?,
+            rx: Rx::new(&base, 0, rx, self.min_multi_recv, Own::default())?,
         };
-        let shares = match self.info.caps.contains(Caps::MULTI_RECV) {
-            true => Some(Shares::new(limits.rx_size)?),
-            false => None,
-        };
-        let tx = Direction::new(
-            id,
-            tx,
-            counters.clone(),
-            fence.clone(),
-            None,
-            limits.tx_size,
-        )?;
-        let rx = Direction::new(id, rx, counters.clone(), None, shares, limits.rx_size)?;
-        let dir = debugfs::dir(self.domain.dir(), fmt!("endpoint-{id}"))?;
-        let files = [
-            debugfs::file(&dir, fmt!("tx"), Shown::Direction(tx.origin.clone()))?,
-            debugfs::file(&dir, fmt!("rx"), Shown::Direction(rx.origin.clone()))?,
-        ];
-        let port = Port::new(
-            id,
-            domain.core().clone(),
-            counters,
-            reach.role(),
-            limits.rx_size,
-        )?;
-        let opening = self.domain.opening()?;
-        let live = Live::open(&opening, port, fence.clone(), self.info)?;
-        let name = live.transport.name();
-        for origin in [&tx.origin, &rx.origin] {
-            origin.set_name(&name);
-            origin.set_domain(domain.life());
-        }
-        let endpoint = Endpoint {
-            _files: files,
-            live,
-            tx,
-            rx,
-            reach,
-            limits,
-            min_multi_recv: self.min_multi_recv,
-            caps: self.info.caps,
-            _counters: bound,
-            domain,
-        };
-        if let Some(fence) = &fence {
-            fence.open(&endpoint.live);
-        }
-        endpoint.reach.open(&endpoint.live)?;
-        opening.enlist(&endpoint.live)?;
-        Ok(endpoint)
+        let whole = Whole::open(self.domain, self.info, base, &|whole| side.attach(whole))?;
+        Ok(Endpoint::of(side, &whole))
     }
 }
 
 #[kunit_tests(kfabric_endpoint_builder)]
 mod tests {
     use super::*;
+    use crate::info::Caps;
     use crate::provider::testing::{Bench, Desk};
     use kernel::sync::atomic::Relaxed;
 
@@ -184,7 +123,7 @@ mod tests {
         let mut info = Desk::info()?;
         assert_eq!(
             info.caps,
-            Caps::MSG | Caps::TAGGED | Caps::DIRECTED_RECV | Caps::MULTI_RECV
+            Caps::MSG | Caps::TAGGED | Caps::DIRECTED_RECV | Caps::MULTI_RECV | Caps::NAMED_RX_CTX
         );
         let cq = CompletionQueue::<u64>::new(&bench.opened.domain, 8, None)?;
         let enable = |info: &Info| {

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One direction of an endpoint.
+//! The slots of a context.
 
 use crate::cntr::Counters;
 use crate::cq::{Bound, CompletionQueue};
-use crate::op::{Op, Origin, Shares};
+use crate::op::{Op, Origin, Poster, Shares};
 use crate::rdm::fence::Fence;
 use crate::stats::Stats;
 use crate::sys::slot::Pool;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-/// One direction of an endpoint: its slots, and where they complete.
+/// The slots of a context, and where they complete.
 pub(super) struct Direction<C: Send + 'static> {
     pub(super) pool: Pool<C>,
     pub(super) origin: Arc<Origin>,
@@ -20,7 +20,7 @@ pub(super) struct Direction<C: Send + 'static> {
 
 impl<C: Send + 'static> Direction<C> {
     pub(super) fn new(
-        endpoint: u64,
+        poster: Poster,
         cq: &CompletionQueue<C>,
         counters: Option<Arc<Counters>>,
         fence: Option<Arc<Fence>>,
@@ -30,7 +30,7 @@ impl<C: Send + 'static> Direction<C> {
         let bound = Bound::new(cq.queue(), slots)?;
         let stats = Arc::new(Stats::default(), GFP_KERNEL)?;
         let queue = cq.queue().clone();
-        let origin = Origin::new(endpoint, queue, stats, counters, fence, shares, slots)?;
+        let origin = Origin::new(poster, queue, stats, counters, fence, shares, slots)?;
         Ok(Direction {
             pool: Pool::new(slots, |index| Op::idle(&origin, index))?,
             origin,

@@ -24,8 +24,8 @@ use kernel::workqueue::{self, impl_has_work, new_work, Work, WorkItem};
 pub(crate) struct Live {
     pub(super) port: Arc<Port>,
     pub(super) transport: Arc<dyn AnyEndpoint>,
-    /// Where posts may have fences.
-    pub(super) fence: Option<Arc<Fence>>,
+    /// Where posts may have fences, by transmit context.
+    fences: KVec<Arc<Fence>>,
     /// 0, or the errno that posts are refused with.
     closed: Atomic<i32>,
     /// Whether the shutdown is through.
@@ -55,7 +55,7 @@ impl Live {
     pub(crate) fn open(
         opening: &Opening<'_>,
         port: Arc<Port>,
-        fence: Option<Arc<Fence>>,
+        fences: KVec<Arc<Fence>>,
         info: &Info,
     ) -> Result<Arc<Self>> {
         // Before the transport, which only a `Live` can end.
@@ -64,7 +64,7 @@ impl Live {
         let live = room.pin_init_with(pin_init!(Live {
             port,
             transport,
-            fence,
+            fences,
             closed: Atomic::new(0),
             shut <- new_mutex!(false, "kfi_shut"),
             work <- new_work!("kfi_hang_up"),
@@ -75,10 +75,15 @@ impl Live {
         }
     }
 
-    /// Hands a post to the provider, or has it wait for those before it.
+    /// Hands a post to the provider, or, where there are fences, has it wait for those before it.
     #[inline]
-    pub(super) fn submit(&self, op: Operation, section: &Guard) -> Result<(), Rejected> {
-        match &self.fence {
+    pub(super) fn submit(
+        &self,
+        op: Operation,
+        fence: &Option<Arc<Fence>>,
+        section: &Guard,
+    ) -> Result<(), Rejected> {
+        match fence {
             None => self.execute(op, section),
             Some(fence) => match fence.admit(op) {
                 Some(op) => self.execute(op, section),
@@ -91,11 +96,6 @@ impl Live {
     #[inline]
     pub(crate) fn execute(&self, op: Operation, section: &Guard) -> Result<(), Rejected> {
         self.transport.post(op, section)
-    }
-
-    /// The core's side.
-    pub(super) fn port(&self) -> &Port {
-        &self.port
     }
 
     /// The provider's side.
@@ -205,10 +205,12 @@ impl Live {
         rcu::synchronize_rcu();
         // First, so that a peer knows why what it sends goes nowhere.
         ending.tell(&self.port, &*self.transport);
-        if let Some(fence) = &self.fence {
+        for fence in &self.fences {
             fence.close(error);
         }
-        self.port.matching().close(error, self.port.lost());
+        for matching in self.port.matchings() {
+            matching.close(error, self.port.lost());
+        }
         self.transport.shutdown(error);
         ending.finish(error);
         *shut = true;

@@ -3,12 +3,13 @@
 //! Messages. Source: fi_msg(3).
 
 use super::post::Wanted;
+use super::side::{Receives, Transmits};
 use super::Endpoint;
 use crate::av::Address;
 use crate::op::{Buffer, Kind, Level, OpId, Options, Refused};
 use kernel::prelude::*;
 
-impl<C: Send + 'static> Endpoint<C> {
+impl<C: Send + 'static, S: Transmits<C>> Endpoint<C, S> {
     /// Sends a copy of `bytes`, which are the caller's again at once.
     ///
     /// As [`Endpoint::send`] but for that; no memory is needed or allocated, and the completion
@@ -40,13 +41,14 @@ impl<C: Send + 'static> Endpoint<C> {
     /// - `EAGAIN`: no free slot; read the queue, then try again.
     /// - `EMSGSIZE`: too many bytes.
     /// - `EHOSTUNREACH`: `to` is not in the address vector.
-    /// - `EOPNOTSUPP`: no messages here; level committed, which a message never reaches; a fence or
-    ///   a device's own memory, and the endpoint was not enabled for it.
+    /// - `EOPNOTSUPP`: no messages here; level committed, which a message never reaches; a fence,
+    ///   a device's own memory, or a receive context of the peer but the first, and the endpoint was not enabled
+    ///   for it.
     /// - `EINVAL`: the buffer is of a region of another domain; or silent, with owned memory.
     /// - `ECANCELED`, `ENODEV`: the endpoint is closed; the domain has ended.
     ///
     /// Those of the completion: `EHOSTUNREACH`: no such peer, or it closed. `EMSGSIZE`: longer
-    /// than the peer's buffer; nothing was moved.
+    /// than the peer's buffer; nothing was moved. `EINVAL`: the peer has no receive context of that index.
     #[inline]
     pub fn send(
         &self,
@@ -72,7 +74,7 @@ impl<C: Send + 'static> Endpoint<C> {
     /// Whether a message of so many bytes may be sent.
     #[inline(always)]
     pub(super) fn check_message(&self, len: usize) -> Result {
-        match len > self.limits.max_msg_size {
+        match len > self.whole.base.limits.max_msg_size {
             true => Err(EMSGSIZE),
             false => Ok(()),
         }
@@ -102,7 +104,9 @@ impl<C: Send + 'static> Endpoint<C> {
         };
         self.transmit(checked, wanted, buffer, bytes, context)
     }
+}
 
+impl<C: Send + 'static, S: Receives<C>> Endpoint<C, S> {
     /// Receives a message without a tag into `buffer`, or the remote CQ data of a write.
     ///
     /// Messages meet receives in the order of both. A write's data leaves the buffer untouched,

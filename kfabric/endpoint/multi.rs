@@ -2,6 +2,7 @@
 
 //! Receives of several messages. Source: FI_MULTI_RECV of fi_msg(3).
 
+use super::side::Receives;
 use super::Endpoint;
 use crate::av::Address;
 use crate::op::{Buffer, OpId, Refused};
@@ -11,7 +12,7 @@ use kernel::prelude::*;
 /// [`Builder::min_multi_recv`](super::Builder::min_multi_recv) says otherwise: in bytes.
 pub const MIN_MULTI_RECV: usize = 4096;
 
-impl<C: Clone + Send + 'static> Endpoint<C> {
+impl<C: Clone + Send + 'static, S: Receives<C>> Endpoint<C, S> {
     /// Receives messages without tags into `buffer`, one behind another, until less space is left than
     /// [`Builder::min_multi_recv`](super::Builder::min_multi_recv), or so many have come.
     ///

@@ -5,6 +5,7 @@
 use super::direction::Direction;
 use super::live::Live;
 use super::reach::Reach;
+use super::side::{Receives, Side, Transmits};
 use super::Endpoint;
 use crate::av::{Address, Name};
 use crate::info::Caps;
@@ -63,7 +64,7 @@ fn needs(kind: Kind, options: &Options, tagged: bool) -> Caps {
     needs
 }
 
-impl<C: Send + 'static> Endpoint<C> {
+impl<C: Send + 'static, S: Side> Endpoint<C, S> {
     /// Begins a post: the closed and the full endpoint refuse it.
     #[inline(always)]
     fn begin(&self, direction: &Direction<C>) -> Result<Posting<C>> {
@@ -75,164 +76,6 @@ impl<C: Send + 'static> Endpoint<C> {
             slot: direction.pool.take().ok_or(EAGAIN)?,
             section,
         })
-    }
-
-    /// Posts an operation for a peer, or refuses it: for what was `checked` already, or here.
-    ///
-    /// `bytes` are those of an injected buffer, of which the slot takes a copy.
-    // Inlined into each kind of post, for which much of it is known.
-    #[inline(always)]
-    pub(super) fn transmit(
-        &self,
-        checked: Result,
-        wanted: Wanted,
-        buffer: Buffer,
-        bytes: &[u8],
-        context: C,
-    ) -> Result<OpId, Refused<C>> {
-        // Step by step, without a value that holds what several of them give: it would be copied.
-        let refuse = |error, buffer: Buffer, context| {
-            Self::refuse(&self.tx, error, buffer.returned(), context)
-        };
-        if let Err(error) = checked {
-            return refuse(error, buffer, context);
-        }
-        if let Err(error) = self.allows(wanted.kind, &wanted.options, wanted.tag.is_some(), &buffer)
-        {
-            return refuse(error, buffer, context);
-        }
-        let posting = match self.begin(&self.tx) {
-            Ok(posting) => posting,
-            Err(error) => return refuse(error, buffer, context),
-        };
-        // After the slot was taken: so the name goes there straight.
-        let peer = match self.peer(wanted.to) {
-            Ok(peer) => peer,
-            Err(error) => return refuse(error, buffer, context),
-        };
-        let request = Request {
-            kind: wanted.kind,
-            options: wanted.options,
-            peer,
-            remote: wanted.remote,
-            atomic: wanted.atomic,
-            tags: wanted.tag.map(Tags::one),
-            buffer,
-        };
-        self.post(posting, request, bytes, context, |live, op, section| {
-            live.submit(op, section)
-        })
-    }
-
-    /// Posts a receive of messages of a peer, or of everybody, with these tags or untagged, or refuses it.
-    #[inline(always)]
-    pub(super) fn receive(
-        &self,
-        buffer: Buffer,
-        from: Address,
-        tags: Option<Tags>,
-        context: C,
-    ) -> Result<OpId, Refused<C>> {
-        let begun = self
-            .allows(Kind::Recv, &Options::NONE, tags.is_some(), &buffer)
-            .and_then(|()| self.begin(&self.rx));
-        let posting = match begun {
-            Ok(posting) => posting,
-            Err(error) => return Self::refuse(&self.rx, error, buffer, context),
-        };
-        let peer = match self.source(from) {
-            Ok(peer) => peer,
-            Err(error) => return Self::refuse(&self.rx, error, buffer, context),
-        };
-        let request = Request {
-            kind: Kind::Recv,
-            options: Options::NONE,
-            peer,
-            remote: None,
-            atomic: None,
-            tags,
-            buffer,
-        };
-        self.post(posting, request, &[], context, |live, op, _| {
-            if let Some(pair) = live.port().matching().post(op) {
-                live.transport().matched(pair);
-            }
-            Ok(())
-        })
-    }
-
-    /// Posts a receive of at most so many messages of a peer, or of everybody, or refuses it.
-    pub(super) fn receive_several(
-        &self,
-        buffer: Buffer,
-        from: Address,
-        messages: usize,
-        context: C,
-    ) -> Result<OpId, Refused<C>>
-    where
-        C: Clone,
-    {
-        let begun = self.begin_several(&buffer, from, messages, &context);
-        let (Posting { mut slot, section }, peer, spares) = match begun {
-            Ok(begun) => begun,
-            Err(error) => return Self::refuse(&self.rx, error, buffer, context),
-        };
-        let (index, use_count) = slot.op().fill(Request {
-            kind: Kind::Recv,
-            options: Options::NONE,
-            peer,
-            remote: None,
-            atomic: None,
-            tags: None,
-            buffer,
-        });
-        slot.op().take_several(spares, self.min_multi_recv);
-        let op = slot.arm(context);
-        trace::post(&op);
-        let mut pairs = self.live.port().matching().post_multi(op);
-        while let Some((arrival, receive)) = pairs.pop().zip(pairs.pop()) {
-            let pair = Match::from_parts(arrival, receive);
-            self.live.transport().matched(pair);
-        }
-        drop(section);
-        Ok(OpId {
-            endpoint: self.rx.origin.endpoint,
-            receive: true,
-            index,
-            use_count,
-        })
-    }
-
-    /// What a receive of several messages needs: a slot for each, and whose they are.
-    fn begin_several(
-        &self,
-        buffer: &Buffer,
-        from: Address,
-        messages: usize,
-        context: &C,
-    ) -> Result<(Posting<C>, Name, Chain)>
-    where
-        C: Clone,
-    {
-        if !(1..=self.limits.rx_size).contains(&messages) || buffer.slice().is_none() {
-            return Err(EINVAL);
-        }
-        self.allows(Kind::Recv, &Options::NONE, false, buffer)?;
-        if !self.caps.contains(Caps::MULTI_RECV) {
-            return Err(EOPNOTSUPP);
-        }
-        let posting = self.begin(&self.rx)?;
-        let peer = self.source(from)?;
-        let mut spares = Chain::new();
-        for _ in 1..messages {
-            let Some(mut slot) = self.rx.pool.take() else {
-                dissolve(&mut spares);
-                return Err(EAGAIN);
-            };
-            slot.op().reserve();
-            spares.push(slot.arm(context.clone()));
-        }
-        Ok((posting, peer, spares))
     }
 
     /// Posts a request to the provider, or a receive to the port.
@@ -247,19 +90,16 @@ impl<C: Send + 'static> Endpoint<C> {
         execute: impl FnOnce(&Live, Operation, &Guard) -> Result<(), Rejected>,
     ) -> Result<OpId, Refused<C>> {
         let Posting { mut slot, section } = posting;
-        let origin = match request.kind {
-            Kind::Recv => &self.rx.origin,
-            _ => &self.tx.origin,
-        };
         let receive = request.kind == Kind::Recv;
         let (index, use_count) = slot.op().fill(request);
+        let poster = slot.op().poster();
         slot.op().inject(bytes);
         let op = slot.arm(context);
         trace::post(&op);
         let taken = execute(&self.live, op, &section);
         drop(section);
         let id = OpId {
-            endpoint: origin.endpoint,
+            poster,
             receive,
             index,
             use_count,
@@ -268,12 +108,6 @@ impl<C: Send + 'static> Endpoint<C> {
             Ok(()) => Ok(id),
             Err(Rejected { op, error }) => Self::give_back(op, error, id),
         }
-    }
-
-    /// The most bytes that a post takes a copy of.
-    pub(super) fn inject_size(&self) -> usize {
-        let most = self.limits.inject_size.min(self.limits.max_msg_size);
-        most.min(INJECT_SIZE)
     }
 
     /// Turns an operation that the provider handed back into a refusal.
@@ -326,7 +160,7 @@ impl<C: Send + 'static> Endpoint<C> {
     fn allows(&self, kind: Kind, options: &Options, tagged: bool, buffer: &Buffer) -> Result {
         let mut needs = needs(kind, options, tagged);
         if let Some(slice) = buffer.slice() {
-            if slice.domain() != self.domain.id() {
+            if slice.domain() != self.whole.base.domain.id() {
                 return Err(EINVAL);
             }
         } else if options.silent && buffer.memory().is_some() {
@@ -335,7 +169,7 @@ impl<C: Send + 'static> Endpoint<C> {
         if buffer.memory().is_some_and(Exposed::is_device) {
             needs |= Caps::HMEM;
         }
-        match self.caps.contains(needs) {
+        match self.whole.base.caps.contains(needs) {
             true => Ok(()),
             false => Err(EOPNOTSUPP),
         }
@@ -350,7 +184,7 @@ impl<C: Send + 'static> Endpoint<C> {
     fn source(&self, from: Address) -> Result<Name> {
         match from {
             Address::UNSPECIFIED => Ok(Name::NONE),
-            _ if !self.caps.contains(Caps::DIRECTED_RECV) => Err(EOPNOTSUPP),
+            _ if !self.whole.base.caps.contains(Caps::DIRECTED_RECV) => Err(EOPNOTSUPP),
             from => self.peer(from),
         }
     }
@@ -362,10 +196,194 @@ impl<C: Send + 'static> Endpoint<C> {
     /// - `ENOTCONN`: the endpoint is to be connected first.
     #[inline(always)]
     fn peer(&self, address: Address) -> Result<Name> {
-        match &self.reach {
+        match &self.whole.base.reach {
             Reach::Peers(peers) => peers.name(address).ok_or(EHOSTUNREACH),
             Reach::Peer { connection, .. } => self.live.connected_peer(connection, address),
         }
+    }
+}
+
+impl<C: Send + 'static, S: Transmits<C>> Endpoint<C, S> {
+    /// Posts an operation for a peer, or refuses it: for what was `checked` already, or here.
+    ///
+    /// `bytes` are those of an injected buffer, of which the slot takes a copy.
+    // Inlined into each kind of post, for which much of it is known.
+    #[inline(always)]
+    pub(super) fn transmit(
+        &self,
+        checked: Result,
+        wanted: Wanted,
+        buffer: Buffer,
+        bytes: &[u8],
+        context: C,
+    ) -> Result<OpId, Refused<C>> {
+        // Step by step, without a value that holds what several of them give: it would be copied.
+        let tx = self.side.tx();
+        let refuse = |error, buffer: Buffer, context| {
+            Self::refuse(&tx.direction, error, buffer.returned(), context)
+        };
+        if let Err(error) = checked {
+            return refuse(error, buffer, context);
+        }
+        if let Err(error) = self.allows(wanted.kind, &wanted.options, wanted.tag.is_some(), &buffer)
+        {
+            return refuse(error, buffer, context);
+        }
+        let posting = match self.begin(&tx.direction) {
+            Ok(posting) => posting,
+            Err(error) => return refuse(error, buffer, context),
+        };
+        // After the slot was taken: so the name goes there straight.
+        let peer = match self.peer(wanted.to) {
+            Ok(peer) => peer,
+            Err(error) => return refuse(error, buffer, context),
+        };
+        let peer_context = wanted.to.context();
+        if peer_context != 0 && !self.whole.base.caps.contains(Caps::NAMED_RX_CTX) {
+            return refuse(EOPNOTSUPP, buffer, context);
+        }
+        let request = Request {
+            kind: wanted.kind,
+            options: wanted.options,
+            peer,
+            peer_context,
+            remote: wanted.remote,
+            atomic: wanted.atomic,
+            tags: wanted.tag.map(Tags::one),
+            buffer,
+        };
+        self.post(posting, request, bytes, context, |live, op, section| {
+            live.submit(op, &tx.fence, section)
+        })
+    }
+
+    /// The most bytes that a post takes a copy of.
+    pub(super) fn inject_size(&self) -> usize {
+        let most = self
+            .whole
+            .base
+            .limits
+            .inject_size
+            .min(self.whole.base.limits.max_msg_size);
+        most.min(INJECT_SIZE)
+    }
+}
+
+impl<C: Send + 'static, S: Receives<C>> Endpoint<C, S> {
+    /// Posts a receive of messages of a peer, or of everybody, with these tags or untagged, or refuses it.
+    #[inline(always)]
+    pub(super) fn receive(
+        &self,
+        buffer: Buffer,
+        from: Address,
+        tags: Option<Tags>,
+        context: C,
+    ) -> Result<OpId, Refused<C>> {
+        let rx = self.side.rx();
+        let begun = self
+            .allows(Kind::Recv, &Options::NONE, tags.is_some(), &buffer)
+            .and_then(|()| self.begin(&rx.direction));
+        let posting = match begun {
+            Ok(posting) => posting,
+            Err(error) => return Self::refuse(&rx.direction, error, buffer, context),
+        };
+        let peer = match self.source(from) {
+            Ok(peer) => peer,
+            Err(error) => return Self::refuse(&rx.direction, error, buffer, context),
+        };
+        let request = Request {
+            kind: Kind::Recv,
+            options: Options::NONE,
+            peer,
+            peer_context: 0,
+            remote: None,
+            atomic: None,
+            tags,
+            buffer,
+        };
+        self.post(posting, request, &[], context, |live, op, _| {
+            if let Some(pair) = rx.matching.post(op) {
+                live.transport().matched(pair);
+            }
+            Ok(())
+        })
+    }
+
+    /// Posts a receive of at most so many messages of a peer, or of everybody, or refuses it.
+    pub(super) fn receive_several(
+        &self,
+        buffer: Buffer,
+        from: Address,
+        messages: usize,
+        context: C,
+    ) -> Result<OpId, Refused<C>>
+    where
+        C: Clone,
+    {
+        let rx = self.side.rx();
+        let begun = self.begin_several(&buffer, from, messages, &context);
+        let (Posting { mut slot, section }, peer, spares) = match begun {
+            Ok(begun) => begun,
+            Err(error) => return Self::refuse(&rx.direction, error, buffer, context),
+        };
+        let (index, use_count) = slot.op().fill(Request {
+            kind: Kind::Recv,
+            options: Options::NONE,
+            peer,
+            peer_context: 0,
+            remote: None,
+            atomic: None,
+            tags: None,
+            buffer,
+        });
+        slot.op().take_several(spares, rx.min_multi_recv);
+        let op = slot.arm(context);
+        trace::post(&op);
+        let mut pairs = rx.matching.post_multi(op);
+        while let Some((arrival, receive)) = pairs.pop().zip(pairs.pop()) {
+            let pair = Match::from_parts(arrival, receive);
+            self.live.transport().matched(pair);
+        }
+        drop(section);
+        Ok(OpId {
+            poster: rx.direction.origin.poster,
+            receive: true,
+            index,
+            use_count,
+        })
+    }
+
+    /// What a receive of several messages needs: a slot for each, and whose they are.
+    fn begin_several(
+        &self,
+        buffer: &Buffer,
+        from: Address,
+        messages: usize,
+        context: &C,
+    ) -> Result<(Posting<C>, Name, Chain)>
+    where
+        C: Clone,
+    {
+        if !(1..=self.whole.base.limits.rx_size).contains(&messages) || buffer.slice().is_none() {
+            return Err(EINVAL);
+        }
+        self.allows(Kind::Recv, &Options::NONE, false, buffer)?;
+        if !self.whole.base.caps.contains(Caps::MULTI_RECV) {
+            return Err(EOPNOTSUPP);
+        }
+        let rx = self.side.rx();
+        let posting = self.begin(&rx.direction)?;
+        let peer = self.source(from)?;
+        let mut spares = Chain::new();
+        for _ in 1..messages {
+            let Some(mut slot) = rx.direction.pool.take() else {
+                dissolve(&mut spares);
+                return Err(EAGAIN);
+            };
+            slot.op().reserve();
+            spares.push(slot.arm(context.clone()));
+        }
+        Ok((posting, peer, spares))
     }
 }
 

@@ -3,13 +3,14 @@
 //! Reads, writes and commits of peers' regions. Source: fi_rma(3).
 
 use super::post::Wanted;
+use super::side::Transmits;
 use super::Endpoint;
 use crate::av::Address;
 use crate::mr::{Access, RemoteSlice};
 use crate::op::{Buffer, Kind, Level, OpId, Options, Refused};
 use kernel::prelude::*;
 
-impl<C: Send + 'static> Endpoint<C> {
+impl<C: Send + 'static, S: Transmits<C>> Endpoint<C, S> {
     /// Writes the bytes of `local` to `remote`, a range of equal length of a peer's region.
     ///
     /// Never sleeps; process or softirq context. At most
@@ -155,7 +156,7 @@ impl<C: Send + 'static> Endpoint<C> {
         if remote.len() != len as u64 {
             return Err(EINVAL);
         }
-        if len > self.limits.max_msg_size {
+        if len > self.whole.base.limits.max_msg_size {
             return Err(EMSGSIZE);
         }
         Ok(())

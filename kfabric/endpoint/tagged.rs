@@ -2,13 +2,14 @@
 
 //! Tagged messages. Source: fi_tagged(3).
 
+use super::side::{Receives, Transmits};
 use super::Endpoint;
 use crate::av::Address;
 use crate::op::{Buffer, OpId, Options, Refused};
 use crate::proto::tag::Tags;
 use kernel::prelude::*;
 
-impl<C: Send + 'static> Endpoint<C> {
+impl<C: Send + 'static, S: Transmits<C>> Endpoint<C, S> {
     /// Sends the bytes of `buffer` to a peer under a tag, and completes when they are in the buffer of a
     /// receive that takes that tag.
     ///
@@ -50,7 +51,9 @@ impl<C: Send + 'static> Endpoint<C> {
         );
         self.message(checked, buffer, bytes, (to, Some(tag), options), context)
     }
+}
 
+impl<C: Send + 'static, S: Receives<C>> Endpoint<C, S> {
     /// Receives a message into `buffer` whose tag is `tag` in all bits that are not set in `ignore`.
     ///
     /// Of the messages that it takes it gets the one that came first, and a message goes to the receive

@@ -74,6 +74,11 @@ pub struct Hints<'a> {
     pub tx_size: usize,
     /// At least this many posted receives. The info's limit is lowered to it, if not 0.
     pub rx_size: usize,
+    /// At least this many transmit contexts of a scalable endpoint. The info's limit is lowered to it, if not 0.
+    /// Source: tx_ctx_cnt of fi_endpoint(3).
+    pub tx_contexts: usize,
+    /// At least this many receive contexts. The info's limit is lowered to it, if not 0.
+    pub rx_contexts: usize,
     /// At least this many bytes injected.
     pub inject_size: usize,
 }
@@ -118,6 +123,8 @@ impl Hints<'_> {
             limits: Limits {
                 tx_size: limit(self.tx_size, info.limits.tx_size)?,
                 rx_size: limit(self.rx_size, info.limits.rx_size)?,
+                tx_contexts: limit(self.tx_contexts, info.limits.tx_contexts)?,
+                rx_contexts: limit(self.rx_contexts, info.limits.rx_contexts)?,
                 ..info.limits
             },
             ..*info
@@ -227,6 +234,8 @@ mod tests {
                 max_msg_size: 4096,
                 tx_size: 64,
                 rx_size: 32,
+                tx_contexts: 3,
+                rx_contexts: 5,
                 inject_size: 16,
             },
             source: None,
@@ -303,6 +312,20 @@ mod tests {
         let narrowed = hints.narrow(&info()?).ok_or(EINVAL)?;
         assert_eq!(narrowed.limits.tx_size, 8);
         assert_eq!(narrowed.limits.rx_size, 32);
+        let limits = |tx_contexts, rx_contexts| {
+            let hints = Hints {
+                tx_contexts,
+                rx_contexts,
+                ..Hints::default()
+            };
+            let limits = hints.narrow(&info()?).map(|info| info.limits);
+            let counts = limits.map(|limits| (limits.tx_contexts, limits.rx_contexts));
+            Ok::<_, Error>(counts)
+        };
+        assert_eq!(limits(0, 0)?, Some((3, 5)));
+        assert_eq!(limits(2, 1)?, Some((2, 1)));
+        assert_eq!(limits(4, 1)?, None);
+        assert_eq!(limits(3, 6)?, None);
         Ok(())
     }
 

@@ -12,12 +12,30 @@ use crate::rdm::fence::Fence;
 use crate::stats::Stats;
 use kernel::fmt;
 use kernel::prelude::*;
+use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::{Arc, SetOnce};
 
-/// Where the operations of one direction of an endpoint come from and return to.
-pub(crate) struct Origin {
-    /// Which endpoint.
+/// Who posts: one of an endpoint's contexts, of those that transmit or of those that receive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Poster {
     pub(crate) endpoint: u64,
+    pub(crate) context: u16,
+}
+
+impl Poster {
+    /// The first context of an endpoint, which each has.
+    pub(crate) const fn first(endpoint: u64) -> Self {
+        Poster {
+            endpoint,
+            context: 0,
+        }
+    }
+}
+
+/// Where the operations of one context of an endpoint come from and return to.
+pub(crate) struct Origin {
+    /// Whose they are.
+    pub(crate) poster: Poster,
     /// By which name its peers know it; before it has one, nothing is posted.
     name: SetOnce<Name>,
     /// Which domain the endpoint is of; those of a peer have none here.
@@ -34,11 +52,19 @@ pub(crate) struct Origin {
     shares: Option<Arc<Shares>>,
     /// How many slots there are.
     size: usize,
+    /// From what on the uses of a slot are counted: no other origin has the same, so that a number of an operation
+    /// does not name one of a context that was closed and opened again.
+    first_use: u64,
 }
+
+/// How many uses of a slot an origin may count, as a power of two.
+const USES: u32 = 32;
+
+static NEXT: Atomic<u64> = Atomic::new(0);
 
 impl Origin {
     pub(crate) fn new(
-        endpoint: u64,
+        poster: Poster,
         queue: Arc<Queue>,
         stats: Arc<Stats>,
         counters: Option<Arc<Counters>>,
@@ -48,7 +74,7 @@ impl Origin {
     ) -> Result<Arc<Self>> {
         Ok(Arc::new(
             Origin {
-                endpoint,
+                poster,
                 name: SetOnce::new(),
                 domain: SetOnce::new(),
                 queue,
@@ -57,6 +83,7 @@ impl Origin {
                 fence,
                 shares,
                 size,
+                first_use: NEXT.fetch_add(1, Relaxed) << USES,
             },
             GFP_KERNEL,
         )?)
@@ -77,6 +104,11 @@ impl Origin {
         self.domain
             .as_ref()
             .is_some_and(|life| life.explains_loss())
+    }
+
+    /// From what on the uses of a slot are counted.
+    pub(super) fn first_use(&self) -> u64 {
+        self.first_use
     }
 
     /// By which name its peers know the endpoint.

@@ -12,6 +12,8 @@ pub(crate) struct Request {
     pub(crate) kind: Kind,
     pub(crate) options: Options,
     pub(crate) peer: Name,
+    /// The receive context of the peer that messages and remote CQ data are for.
+    pub(crate) peer_context: u16,
     pub(crate) remote: Option<RemoteSlice>,
     pub(crate) atomic: Option<AtomicAction>,
     /// Of a message its tag, of a receive those that it takes; `None`: it is untagged.

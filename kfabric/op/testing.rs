@@ -3,8 +3,8 @@
 //! Operations of no endpoint, for tests.
 
 use super::{
-    Buffer, Chain, Kind, Level, Op, OpId, Operation, Options, Origin, Request, Shares, Status,
-    Success,
+    Buffer, Chain, Kind, Level, Op, OpId, Operation, Options, Origin, Poster, Request, Shares,
+    Status, Success,
 };
 use crate::av::Name;
 use crate::cq::{Completion, Notify, Queue, Reader};
@@ -29,6 +29,7 @@ pub(crate) fn request(kind: Kind) -> Request {
         kind,
         options: Options::default(),
         peer: Name::NONE,
+        peer_context: 0,
         remote: None,
         atomic: None,
         tags: None,
@@ -79,7 +80,15 @@ impl<C: Send + 'static> Bench<C> {
         let queue = Queue::new(slots, callback)?;
         let stats = Arc::new(Stats::default(), GFP_KERNEL)?;
         let shares = Some(Shares::new(slots)?);
-        let origin = Origin::new(7, queue.clone(), stats, None, None, shares, slots)?;
+        let origin = Origin::new(
+            Poster::first(7),
+            queue.clone(),
+            stats,
+            None,
+            None,
+            shares,
+            slots,
+        )?;
         origin.set_name(&Name::new(name)?);
         Ok(Bench {
             pool: Pool::new(slots, |index| Op::idle(&origin, index))?,

@@ -93,6 +93,7 @@ pub(crate) trait AnyEndpoint: Send + Sync {
     fn cancel(&self, id: OpId) -> Cancelled;
     fn connects(&self) -> bool;
     fn tell(&self, to: &Name, message: &Message) -> Result;
+    fn quit(&self, context: usize);
     fn shutdown(&self, error: Error);
 }
 
@@ -134,6 +135,10 @@ impl<E: Endpoint> AnyEndpoint for E {
             true => Endpoint::tell(self, to, message),
             false => Err(EOPNOTSUPP),
         }
+    }
+
+    fn quit(&self, context: usize) {
+        Endpoint::quit(self, context)
     }
 
     fn shutdown(&self, error: Error) {

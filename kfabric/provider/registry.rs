@@ -14,7 +14,7 @@ use super::{AnyProvider, Provider};
 use crate::av::Name;
 use crate::debugfs::{self, Shown, Unplugs};
 use crate::domain::Life;
-use crate::info::{EndpointType, Info, Label, Namespace};
+use crate::info::{Caps, EndpointType, Info, Label, Namespace};
 use crate::sys::work::WorkQueue;
 use crate::sys::{global, module};
 use kernel::fmt;
@@ -88,16 +88,22 @@ impl Entry {
             if info.net != net {
                 return Ok(());
             }
+            let mut caps = info.caps & implemented;
+            if info.limits.rx_contexts < 2 {
+                // There is none to be named.
+                caps = caps.without(Caps::NAMED_RX_CTX);
+            }
             let info = Info {
                 provider: self.label,
-                caps: info.caps & implemented,
+                caps,
                 ..*info
             };
             offer(&info)?;
             if self.provider.connects() {
                 offer(&Info {
                     endpoint_type: EndpointType::Msg,
-                    ..info
+                    caps: info.caps.without(Caps::NAMED_RX_CTX),
+                    ..info.with_contexts(1, 1)
                 })?;
             }
             Ok(())

@@ -76,6 +76,8 @@ impl Desk {
                 max_msg_size: 100,
                 tx_size: 4,
                 rx_size: 4,
+                tx_contexts: 4,
+                rx_contexts: 4,
                 inject_size: 16,
             },
             source: None,

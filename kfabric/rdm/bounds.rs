@@ -2,7 +2,7 @@
 
 //! How much an endpoint over links keeps of its peers.
 
-/// How many of what; each of one endpoint.
+/// How many of what; each of one transmit context of an endpoint.
 #[derive(Clone, Copy)]
 pub(super) struct Bounds {
     /// Links. Beyond them, those are closed that nobody has used for longest.

@@ -5,6 +5,10 @@
 //! It knows who is meant by a post, and has a worker for each peer ([`super::peer`]). What an
 //! endpoint posts to itself it carries out alone.
 //!
+//! Each transmit context has a **lane**: peers, sessions and locks of its own. Who makes a session says its lane in
+//! its name ([`link::in_lane`]), and the session is in the lane of that index at the peer, too, or in one of those
+//! before, if it has fewer. Whom a message there is for is said by the message.
+//!
 //! | file | noun |
 //! |---|---|
 //! | `crowd` | peers that are too many |
@@ -52,15 +56,21 @@ const LATE: u64 = 1;
 /// How many connection messages may wait for their peers to be made.
 const LETTERS: usize = 8;
 
-/// An endpoint over links.
-pub struct Engine(Arc<Shared>);
+/// An endpoint over links: its lanes, one at least.
+pub struct Engine(KVec<Arc<Shared>>);
 
-/// What the workers of the peers share.
+/// What the workers of the peers of a lane share.
 #[pin_data]
 pub(super) struct Shared {
     hub: Arc<Hub>,
     port: Arc<Port>,
+    /// The endpoint's.
     name: Name,
+    /// That by which the lane makes sessions.
+    own_name: Name,
+    lane: usize,
+    /// How many there are.
+    lanes: usize,
     order: Order,
     #[pin]
     table: SpinLockIrq<Table>,
@@ -179,6 +189,50 @@ impl Engine {
     /// An endpoint of a domain. Sleeps. `EADDRINUSE`: it is to be a service that is there; `ENOMEM`.
     pub(super) fn new(hub: &Arc<Hub>, port: Arc<Port>, info: &Info) -> Result<Arc<Self>> {
         let name = hub.new_name(&port, info)?;
+        let count = port.tx_contexts();
+        let mut lanes = KVec::with_capacity(count, GFP_KERNEL)?;
+        for lane in 0..count {
+            let lane = Shared::new(hub, &port, info, name, (lane, count))?;
+            lanes.push(lane, GFP_KERNEL)?;
+        }
+        let engine = Arc::new(Engine(lanes), GFP_KERNEL)?;
+        for lane in &engine.0 {
+            if let Err(error) = hub.enter(lane.clone()) {
+                for lane in &engine.0 {
+                    hub.leave(lane);
+                }
+                return Err(error);
+            }
+        }
+        Ok(engine)
+    }
+
+    /// The lane of a transmit context, or of a session; each has one.
+    fn lane(&self, index: usize) -> Result<&Arc<Shared>> {
+        self.0.get(index).ok_or(EINVAL)
+    }
+
+    /// Leaves an operation to the lane of its context.
+    fn post(&self, op: Operation) -> Result<(), Rejected> {
+        match self.lane(op.own_context()) {
+            Ok(lane) => {
+                lane.post(op);
+                Ok(())
+            }
+            Err(error) => Err(Rejected { op, error }),
+        }
+    }
+}
+
+impl Shared {
+    /// One of so many lanes of an endpoint.
+    fn new(
+        hub: &Arc<Hub>,
+        port: &Arc<Port>,
+        info: &Info,
+        name: Name,
+        (lane, lanes): (usize, usize),
+    ) -> Result<Arc<Self>> {
         let table = Table {
             peers: RBTree::new(),
             known: 0,
@@ -192,11 +246,14 @@ impl Engine {
             letters: KVec::with_capacity(LETTERS, GFP_KERNEL)?,
             closed: None,
         };
-        let core = Arc::pin_init(
+        Arc::pin_init(
             try_pin_init!(Shared {
                 hub: hub.clone(),
-                port,
+                port: port.clone(),
                 name,
+                own_name: link::in_lane(&name, lane)?,
+                lane,
+                lanes,
                 order: info.order,
                 table <- new_spinlock_irq!(table, "kfi_peers"),
                 outstanding: Outstanding::new(info.limits.tx_size)?,
@@ -205,17 +262,31 @@ impl Engine {
                 late <- new_delayed_work!("kfi_engine_late"),
             }? Error),
             GFP_KERNEL,
-        )?;
-        let engine = Arc::new(Engine(core.clone()), GFP_KERNEL)?;
-        hub.enter(core)?;
-        Ok(engine)
+        )
     }
-}
 
-impl Shared {
-    /// The name that peers know.
-    pub(super) fn name(&self) -> &Name {
-        &self.name
+    /// By which name the lane makes sessions: no other lane has it.
+    pub(super) fn own_name(&self) -> &Name {
+        &self.own_name
+    }
+
+    /// By which name that peer knows it: a lane of the peer's that has made the session knows the endpoint's.
+    pub(super) fn name_for(&self, peer: &Name) -> &Name {
+        match link::lane_of(peer) {
+            Some((1.., _)) => &self.name,
+            _ => &self.own_name,
+        }
+    }
+
+    /// Which lane it is: that of the sessions of its peers.
+    pub(super) fn lane(&self) -> usize {
+        self.lane
+    }
+
+    /// Whether a session with the endpoint of that name is for this lane, of who says that it is `who`.
+    pub(super) fn takes(&self, wanted: &Name, who: &Name) -> bool {
+        let lane = link::lane_of(who).map_or(0, |(lane, _)| lane);
+        *wanted == self.name && lane.checked_rem(self.lanes) == Some(self.lane)
     }
 
     /// What is not to be overtaken.
@@ -319,7 +390,8 @@ impl Shared {
 
     /// Has a receive whose message is gone wait for another. Any context but hardirq.
     pub(super) fn put_back(self: &Arc<Self>, receive: Operation) {
-        let mut pairs = self.port.matching().put_back(receive);
+        let matching = self.port.matching(receive.own_context());
+        let mut pairs = matching.map_or(Chain::new(), |matching| matching.put_back(receive));
         while let Some((arrival, receive)) = pairs.pop().zip(pairs.pop()) {
             self.matched(Match::from_parts(arrival, receive));
         }
@@ -401,8 +473,8 @@ impl Shared {
     /// - `ECANCELED`: the endpoint is closed.
     /// - `ENOMEM`.
     fn peer(self: &Arc<Self>, name: &Name) -> Result<Arc<Peer>> {
-        link::parts(name).ok_or(EHOSTUNREACH)?;
-        if *name == self.name {
+        let (_, whole) = link::lane_of(name).ok_or(EHOSTUNREACH)?;
+        if whole == self.name {
             return Err(EHOSTUNREACH);
         }
         loop {
@@ -505,13 +577,34 @@ impl Shared {
             .inspect(|op| self.outstanding.leave(op))
     }
 
-    fn close(self: &Arc<Self>, error: Error) {
+    /// Ends what is posted, as far as it has not met its peer. Sleeps.
+    fn quit(self: &Arc<Self>) {
+        let mut table = self.table.lock();
+        let (mut strangers, mut own) = (table.strangers.take(), table.own.take());
+        drop(table);
+        self.end_all(&mut strangers, ECANCELED);
+        self.end_all(&mut own, ECANCELED);
+        // What it was just doing has been left to a peer, or to the port.
+        work::flush(&self.work);
+        let id = self.port.id();
+        let is = |op: &Op| op.endpoint() == id && op.own_context() == self.lane;
+        let mut waiting = self.port.withdraw(is);
+        while let Some(op) = waiting.pop() {
+            op.give_up(ECANCELED);
+        }
+        self.each_peer(|peer| {
+            peer.quit();
+            None::<()>
+        });
+    }
+
+    /// Begins the end: nobody finds it any more, and what has not begun ends with `error`. Sleeps.
+    fn begin_close(self: &Arc<Self>, error: Error) {
         self.hub.leave(self);
         let mut table = self.table.lock();
         table.closed = Some(error);
         let (mut strangers, mut own) = (table.strangers.take(), table.own.take());
         let mut pairs = table.own_pairs.take();
-        let peers = core::mem::replace(&mut table.peers, RBTree::new());
         drop(table);
         self.end_all(&mut strangers, error);
         self.end_all(&mut own, error);
@@ -520,16 +613,25 @@ impl Shared {
         }
         cancel_delayed::<_, LATE>(self);
         work::flush(&self.work);
-        for peer in peers.values() {
+        self.each_peer(|peer| {
             peer.begin_close(error);
-        }
-        let begin = self.hub.now();
-        while !peers.values().fold(true, |all, peer| peer.settle() && all) {
-            if self.hub.now() - begin > self.timeouts().settle {
-                break;
-            }
-            fsleep(Delta::from_millis(1));
-        }
+            None::<()>
+        });
+    }
+
+    /// Goes on with what is under way; whether nothing is any more. Sleeps, but not for a peer.
+    fn settle(&self) -> bool {
+        let mut settled = true;
+        self.each_peer(|peer| {
+            settled &= peer.settle();
+            None::<()>
+        });
+        settled
+    }
+
+    /// Ends everything, after [`Shared::begin_close`]. Sleeps.
+    fn close(&self, error: Error) {
+        let peers = core::mem::replace(&mut self.table.lock().peers, RBTree::new());
         for peer in peers.values() {
             peer.close(error);
         }
@@ -539,46 +641,48 @@ impl Shared {
 #[vtable]
 impl provider::Endpoint for Engine {
     fn name(&self) -> Name {
-        self.0.name
+        // Each has one.
+        self.0.first().map_or(Name::NONE, |lane| lane.name)
     }
 
     fn send(&self, op: Operation, _section: &Guard) -> Result<(), Rejected> {
-        self.0.post(op);
-        Ok(())
+        self.post(op)
     }
 
     fn write(&self, op: Operation, _section: &Guard) -> Result<(), Rejected> {
-        self.0.post(op);
-        Ok(())
+        self.post(op)
     }
 
     fn read(&self, op: Operation, _section: &Guard) -> Result<(), Rejected> {
-        self.0.post(op);
-        Ok(())
+        self.post(op)
     }
 
     fn commit(&self, op: Operation, _section: &Guard) -> Result<(), Rejected> {
-        self.0.post(op);
-        Ok(())
+        self.post(op)
     }
 
     fn atomic(&self, op: Operation, _section: &Guard) -> Result<(), Rejected> {
-        self.0.post(op);
-        Ok(())
+        self.post(op)
     }
 
     fn matched(&self, pair: Match) {
-        self.0.matched(pair);
+        match self.lane(pair.arrival().own_context()) {
+            Ok(lane) => lane.matched(pair),
+            Err(error) => pair.fail(error, error),
+        }
     }
 
     fn cancel(&self, id: OpId) -> Cancelled {
-        if let Some(op) = self.0.recall(id) {
+        let Ok(lane) = self.lane(id.context()) else {
+            return Cancelled::No;
+        };
+        if let Some(op) = lane.recall(id) {
             return Cancelled::Back(op);
         }
-        if !self.0.outstanding.cancel(id) {
+        if !lane.outstanding.cancel(id) {
             return Cancelled::No;
         }
-        let _: Option<()> = self.0.each_peer(|peer| {
+        let _: Option<()> = lane.each_peer(|peer| {
             peer.cancel();
             None
         });
@@ -586,10 +690,26 @@ impl provider::Endpoint for Engine {
     }
 
     fn tell(&self, to: &Name, message: &Message) -> Result {
-        self.0.tell(to, message)
+        self.lane(0)?.tell(to, message)
+    }
+
+    fn quit(&self, context: usize) {
+        if let Ok(lane) = self.lane(context) {
+            lane.quit();
+        }
     }
 
     fn shutdown(&self, error: Error) {
-        self.0.close(error);
+        let lanes = || self.0.iter();
+        lanes().for_each(|lane| lane.begin_close(error));
+        let Some(first) = lanes().next() else { return };
+        let begin = first.now();
+        while !lanes().fold(true, |all, lane| lane.settle() && all) {
+            if first.now() - begin > first.timeouts().settle {
+                break;
+            }
+            fsleep(Delta::from_millis(1));
+        }
+        lanes().for_each(|lane| lane.close(error));
     }
 }

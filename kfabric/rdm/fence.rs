@@ -183,6 +183,17 @@ impl Fence {
         Some(op)
     }
 
+    /// Completes with `error` what waits, of one who posts no more. Sleeps; process context.
+    pub(crate) fn quit(&self, error: Error) {
+        loop {
+            let first = self.state.lock().waiting.iter().next().map(|op| op.id());
+            let Some(id) = first else { return };
+            if let Some(op) = self.cancel(id) {
+                op.complete(Err(Failure::not_executed(error)));
+            }
+        }
+    }
+
     /// Ends it: what waits completes with `error`. Sleeps; process context; no post is under way.
     pub(crate) fn close(&self, error: Error) {
         let mut state = self.state.lock();

@@ -9,7 +9,7 @@
 
 use super::bounds::Bounds;
 use super::engine::{self, Engine};
-use super::link::{numbered, source_of, Link, Links, Wake, SERVICE};
+use super::link::{self, numbered, source_of, Link, Links, Wake, SERVICE};
 use super::timeouts::Timeouts;
 use crate::av::Name;
 use crate::info::Info;
@@ -19,7 +19,7 @@ use crate::provider::work::{self, WorkQueue};
 use crate::provider::{self, Port};
 use crate::stats::{Count, PeerStats};
 use crate::sys::crc;
-use crate::sys::{random, reclaim};
+use crate::sys::reclaim;
 use kernel::impl_has_hr_timer;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
@@ -231,7 +231,7 @@ impl Hub {
         let source = info.source.as_ref().and_then(source_of);
         let number = match source {
             Some((_, true)) if port.serves() => SERVICE,
-            _ => random::u64().max(SERVICE + 1),
+            _ => link::random_number(),
         };
         numbered(self.links.address(), number)
     }
@@ -239,7 +239,10 @@ impl Hub {
     /// Lets peers reach an endpoint. Sleeps. `EADDRINUSE`: another has its name; `ENOMEM`.
     pub(super) fn enter(&self, engine: Arc<engine::Shared>) -> Result {
         let mut engines = self.engines.lock();
-        if engines.iter().any(|other| other.name() == engine.name()) {
+        if engines
+            .iter()
+            .any(|other| other.own_name() == engine.own_name())
+        {
             return Err(EADDRINUSE);
         }
         engines.push(engine, GFP_KERNEL)?;
@@ -370,10 +373,14 @@ impl Hub {
 
     /// Brings a link to the endpoint that it is for.
     fn introduce(&self, engines: &[Arc<engine::Shared>], link: Arc<dyn Link>, hello: Hello) {
-        let wanted = Name::new(hello.to.as_bytes()).ok();
-        let engine = engines
-            .iter()
-            .find(|engine| wanted.as_ref() == Some(engine.name()));
+        let names = (
+            Name::new(hello.to.as_bytes()),
+            Name::new(hello.from.as_bytes()),
+        );
+        let engine = engines.iter().find(|engine| match &names {
+            (Ok(wanted), Ok(who)) => engine.takes(wanted, who),
+            _ => false,
+        });
         match engine {
             Some(engine) => engine.greet(link, hello),
             None => {

@@ -9,7 +9,7 @@
 //! for a peer: what can't be done now is `EAGAIN`, and the waker is woken when it can.
 
 use crate::av::Name;
-use crate::sys::iter;
+use crate::sys::{iter, random};
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
@@ -147,6 +147,32 @@ pub fn service_at(address: &[u8]) -> Result<Name> {
     numbered(address, SERVICE)
 }
 
+/// Where the lane is in a number: see [`in_lane`].
+const LANE_SHIFT: u32 = 56;
+
+/// The number without a lane.
+const NUMBER: u64 = (1 << LANE_SHIFT) - 1;
+
+/// The name under which the transmit context of this index of an endpoint makes its sessions. That of the first is
+/// the endpoint's own. `EINVAL`: this is no name of an endpoint over links; there is no such lane.
+pub(super) fn in_lane(name: &Name, lane: usize) -> Result<Name> {
+    let (address, number) = parts(name).ok_or(EINVAL)?;
+    let lane = u8::try_from(lane).map_err(|_| EINVAL)?;
+    numbered(address, number & NUMBER | u64::from(lane) << LANE_SHIFT)
+}
+
+/// Which of its transmit contexts the endpoint of this name makes sessions by, and its own name.
+pub(super) fn lane_of(name: &Name) -> Option<(usize, Name)> {
+    let (address, number) = parts(name)?;
+    let whole = numbered(address, number & NUMBER).ok()?;
+    Some(((number >> LANE_SHIFT) as usize, whole))
+}
+
+/// A number for an endpoint that is no service.
+pub(super) fn random_number() -> u64 {
+    (random::u64() & NUMBER).max(SERVICE + 1)
+}
+
 /// The name of an address and a number.
 pub(super) fn numbered(address: &[u8], number: u64) -> Result<Name> {
     let mut bytes = [0; Name::MAX];
@@ -177,7 +203,7 @@ pub(super) fn parts(name: &Name) -> Option<(&[u8], u64)> {
     let (address, number) = name.as_bytes().split_last_chunk::<8>()?;
     let number = u64::from_le_bytes(*number);
     // No endpoint has the number 0: it stands for nobody.
-    let known = !address.is_empty() && address.len() <= MAX_ADDRESS && number != 0;
+    let known = !address.is_empty() && address.len() <= MAX_ADDRESS && number & NUMBER != 0;
     known.then_some((address, number))
 }
 

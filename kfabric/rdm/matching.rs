@@ -27,7 +27,7 @@ mod waiting;
 use posted::Posted;
 use waiting::Waiting;
 
-/// The receiving side of an endpoint.
+/// The receiving side of a receive context.
 #[pin_data]
 pub(crate) struct Matching {
     #[pin]
@@ -61,6 +61,11 @@ impl Matching {
         Ok(pin_init!(Matching {
             state <- new_spinlock_irq!(state, "kfi_matching"),
         }))
+    }
+
+    /// Goes on after a close. Any context but hardirq.
+    pub(crate) fn open(&self) {
+        self.state.lock().closed = None;
     }
 
     /// Takes a posted receive; gives the pair if something waits for it.
@@ -212,6 +217,11 @@ impl Match {
     /// Whether its bytes are still to come, from a peer: [`Match::execute`] would not find them.
     pub(crate) fn brings_bytes(&self) -> bool {
         self.arrival.kind() == Kind::Send && self.arrival.len() <= self.receive.len()
+    }
+
+    /// Which receive context of its endpoint the receive was posted by.
+    pub fn context(&self) -> usize {
+        self.receive.own_context()
     }
 
     /// The arrival.

@@ -13,6 +13,7 @@
 //! | `landing` | where the payload of a frame lands |
 //! | `receive` | the frame that comes |
 //! | `send` | the frames that go |
+//! | `share` | messages that wait for a place in the machine |
 //! | `talk` | the conversation: the machine, its link, and what is under way |
 //!
 //! Locks: `inbox` is a leaf lock, interrupts disabled, but for the work queue's own. `talk` is a mutex
@@ -44,6 +45,7 @@ mod guest;
 mod landing;
 mod receive;
 mod send;
+mod share;
 mod talk;
 #[cfg(CONFIG_KUNIT = "y")]
 mod tests;
@@ -97,6 +99,8 @@ struct Inbox {
     link: Option<(Arc<dyn Link>, Hello)>,
     /// Whether a consumer cancels something that is under way.
     cancels: bool,
+    /// Whether it cancels all of it.
+    quits: bool,
     /// Whether the session is to end, if nobody uses it.
     rests: bool,
     /// There is no session, and the worker knows of nothing that is under way: what is to be remembered.
@@ -203,6 +207,7 @@ impl Peer {
             pairs: Chain::new(),
             link: None,
             cancels: false,
+            quits: false,
             rests: false,
             idle: None,
             closed: None,
@@ -327,6 +332,19 @@ impl Peer {
             inbox.cancels = true;
             self.engine.workers().enqueue(self.clone());
         }
+    }
+
+    /// Ends what was posted and has not met the peer, by the worker as far as that has seen it. Any context but
+    /// hardirq.
+    pub(super) fn quit(self: &Arc<Self>) {
+        let mut inbox = self.inbox.lock();
+        let mut posts = inbox.posts.take();
+        if inbox.closed.is_none() {
+            inbox.quits = true;
+            self.engine.workers().enqueue(self.clone());
+        }
+        drop(inbox);
+        self.engine.end_all(&mut posts, ECANCELED);
     }
 
     /// How much its session is used.

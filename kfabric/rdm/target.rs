@@ -95,6 +95,9 @@ impl Port {
         };
         let stats = self.domain().target_stats();
         self.check_sender(op).map_err(Failure::not_executed)?;
+        if op.notifies() {
+            self.check_context(op).map_err(Failure::not_executed)?;
+        }
         let region = match find(remote.key()) {
             Ok(region) => region,
             Err(refusal) => {
@@ -256,6 +259,7 @@ mod tests {
                     None,
                     Role::Datagrams,
                     1,
+                    (1, 1),
                 )?,
                 bench: Bench::new(1, None)?,
                 _domain: domain,

@@ -24,8 +24,10 @@ pub(crate) struct Endpoint {
     directory: Arc<Directory>,
     port: Arc<Port>,
     seat: Seat,
-    worker: Arc<Worker>,
-    workers: Arc<WorkQueue>,
+    /// One for each context: for what a transmit context does not execute in its posts, and for long messages that
+    /// have met a receive of a receive context.
+    workers: KVec<Arc<Worker>>,
+    queue: Arc<WorkQueue>,
     faults: Arc<Faults>,
     /// Whether anything is to be kept in order: then nothing overtakes what the worker has.
     ordered: bool,
@@ -38,15 +40,20 @@ impl Endpoint {
     pub(crate) fn new(domain: &Domain, port: Arc<Port>, info: &Info) -> Result<Arc<Self>> {
         let order = info.order;
         let (directory, faults) = (&domain.directory, &domain.faults);
-        let worker = Worker::new(directory.clone(), port.clone(), faults.clone(), order)?;
+        let contexts = port.tx_contexts().max(port.rx_contexts());
+        let mut workers = KVec::with_capacity(contexts, GFP_KERNEL)?;
+        for _ in 0..contexts {
+            let worker = Worker::new(directory.clone(), port.clone(), faults.clone(), order)?;
+            workers.push(worker, GFP_KERNEL)?;
+        }
         let service = info.source.as_ref().and_then(service_of);
         let seat = directory.reserve(service.filter(|_| port.serves()))?;
         let endpoint = Endpoint {
             directory: directory.clone(),
             port,
             seat,
-            worker,
-            workers: domain.workers.clone(),
+            workers,
+            queue: domain.workers.clone(),
             faults: faults.clone(),
             ordered: !order.is_none(),
         };
@@ -73,6 +80,11 @@ impl Endpoint {
         Ok(())
     }
 
+    /// The worker of a context; each has one.
+    fn worker(&self, context: usize) -> Result<&Arc<Worker>> {
+        self.workers.get(context).ok_or(EINVAL)
+    }
+
     /// Refuses an operation, has it wait its turn, or finds that nothing is before it.
     #[inline(never)]
     fn post_in_turn(&self, op: Operation, long: bool, section: &Guard) -> Result<(), Rejected> {
@@ -80,9 +92,13 @@ impl Endpoint {
         if faulty && self.faults.refuse() {
             return Err(Rejected { op, error: EAGAIN });
         }
-        let waits = self.ordered && self.worker.is_busy();
+        let worker = match self.worker(op.own_context()) {
+            Ok(worker) => worker,
+            Err(error) => return Err(Rejected { op, error }),
+        };
+        let waits = self.ordered && worker.is_busy();
         if long || op.needs_process_context() || faulty || waits {
-            self.worker.push(&self.workers, op);
+            worker.push(&self.queue, op);
         } else {
             execute(&self.directory, &self.port, op, section);
         }
@@ -110,6 +126,17 @@ impl Endpoint {
     fn offer(&self, arrival: Operation) {
         if let Some(pair) = self.port.offer(arrival) {
             provider::Endpoint::matched(self, pair);
+        }
+    }
+
+    /// Ends what it has posted, of which `is` says so, and which waits for a receive of a peer.
+    fn withdraw(&self, error: Error, is: impl Fn(&Op) -> bool) {
+        for peer in self.peers() {
+            let mine = |op: &Op| op.endpoint() == self.port.id() && is(op);
+            let mut waiting = peer.port.withdraw(mine);
+            while let Some(op) = waiting.pop() {
+                op.give_up(error);
+            }
         }
     }
 
@@ -187,17 +214,19 @@ impl provider::Endpoint for Endpoint {
     }
 
     fn matched(&self, pair: Match) {
-        if pair.len() > INLINE || self.faults.are_on() {
-            self.worker.push_pair(&self.workers, pair);
-        } else {
-            pair.execute();
+        match self.worker(pair.context()) {
+            Ok(worker) if pair.len() > INLINE || self.faults.are_on() => {
+                worker.push_pair(&self.queue, pair);
+            }
+            _ => pair.execute(),
         }
     }
 
     fn cancel(&self, id: OpId) -> Cancelled {
         // A write that waits for a receive is past it: its bytes are at the peer already.
         let waits = |op: &Op| op.id() == id && !op.notifies();
-        let op = self.worker.recall(id);
+        let worker = self.worker(id.context()).ok();
+        let op = worker.and_then(|worker| worker.recall(id));
         op.or_else(|| self.peers().find_map(|peer| peer.port.recall(waits)))
             .into()
     }
@@ -208,17 +237,19 @@ impl provider::Endpoint for Endpoint {
         peer.ok_or(EHOSTUNREACH)?.port.hear(message)
     }
 
+    fn quit(&self, context: usize) {
+        if let Ok(worker) = self.worker(context) {
+            worker.quit(ECANCELED);
+        }
+        self.withdraw(ECANCELED, |op| op.own_context() == context);
+    }
+
     fn shutdown(&self, error: Error) {
         // Posts of peers have let go of it when this returns: none of them frees it.
         self.directory.leave(self.seat);
-        self.worker.close(error);
-        // What was executed and waits for a receive of a peer.
-        for peer in self.peers() {
-            let mine = |op: &Op| op.endpoint() == self.port.id();
-            let mut waiting = peer.port.withdraw(mine);
-            while let Some(op) = waiting.pop() {
-                op.give_up(error);
-            }
+        for worker in &self.workers {
+            worker.close(error);
         }
+        self.withdraw(error, |_| true);
     }
 }

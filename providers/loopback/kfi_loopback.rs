@@ -17,7 +17,9 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 use kfabric::av::Name;
-use kfabric::info::{AtomicAgent, Caps, EndpointType, Info, Label, Limits, Namespace, Order};
+use kfabric::info::{
+    AtomicAgent, Caps, EndpointType, Info, Label, Limits, Namespace, Order, MAX_CONTEXTS,
+};
 use kfabric::op::INJECT_SIZE;
 use kfabric::provider::faults::Faults;
 use kfabric::provider::registry::Registration;
@@ -95,6 +97,8 @@ impl Provider for Loopback {
                 max_msg_size: MAX_MSG_SIZE,
                 tx_size: SIZE,
                 rx_size: SIZE,
+                tx_contexts: MAX_CONTEXTS,
+                rx_contexts: MAX_CONTEXTS,
                 inject_size: INJECT_SIZE,
             },
             source: Some(Position::of_service(ANY).name()),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The worker of an endpoint: what must not, or should not, run in the context of a post.
+//! The worker of a context of an endpoint: what must not, or should not, run in the context of a post.
 //!
 //! Commits sleep, and long copies would keep a softirq. The worker executes in the order of the
 //! posts; what is executed in posts may overtake it, unless the endpoint was asked for an order:
@@ -176,6 +176,15 @@ impl Worker {
     /// Takes an operation out again that has not begun.
     pub(crate) fn recall(&self, id: OpId) -> Option<Operation> {
         self.queue.lock().operations.find(|op| op.id() == id)
+    }
+
+    /// Completes the operations that wait with `error`, and waits for what is being executed. Sleeps.
+    pub(crate) fn quit(&self, error: Error) {
+        let mut operations = self.queue.lock().operations.take();
+        while let Some(op) = operations.pop() {
+            op.complete(Err(Failure::not_executed(error)));
+        }
+        work::flush(&self.work);
     }
 
     /// Completes what waits with `error`, and waits for what is being executed. Sleeps.

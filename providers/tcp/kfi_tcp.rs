@@ -18,7 +18,9 @@ use core::net::SocketAddr;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 use kfabric::av::Name;
-use kfabric::info::{AtomicAgent, Caps, EndpointType, Info, Label, Limits, Namespace, Order};
+use kfabric::info::{
+    AtomicAgent, Caps, EndpointType, Info, Label, Limits, Namespace, Order, MAX_CONTEXTS,
+};
 use kfabric::op::INJECT_SIZE;
 use kfabric::provider::registry::Registration;
 use kfabric::provider::work::WorkQueue;
@@ -96,6 +98,8 @@ impl Provider for Sockets {
                 max_msg_size: MAX_MSG_SIZE,
                 tx_size: SIZE,
                 rx_size: SIZE,
+                tx_contexts: MAX_CONTEXTS,
+                rx_contexts: MAX_CONTEXTS,
                 inject_size: INJECT_SIZE,
             },
             source: Spot::new(self.at).and_then(anywhere_at).ok(),

@@ -102,8 +102,8 @@ fn address_that_nobody_gave_out_is_refused(info: &Info, seed: u64) -> Result {
         real + 1,
         real + (1 << 31),
         real + (1 << 32),
+        real | 1 << 55,
         real | 1 << 56,
-        real | 1 << 63,
         u64::MAX,
     ] {
         let address = Address::from_raw(raw);

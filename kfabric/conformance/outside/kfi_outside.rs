@@ -70,6 +70,8 @@ impl Provider for Outside {
                 max_msg_size: 1 << 30,
                 tx_size: 4096,
                 rx_size: 4096,
+                tx_contexts: 1,
+                rx_contexts: 1,
                 inject_size: INJECT_SIZE,
             },
             source: None,

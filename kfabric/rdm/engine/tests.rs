@@ -4,6 +4,8 @@
 
 use kernel::prelude::*;
 
+mod lanes;
+
 #[kunit_tests(kfabric_rdm_engine)]
 mod engine {
     use super::super::super::link::{address_of, anywhere_at, service_at, source_of, MAX_ADDRESS};

@@ -5,13 +5,13 @@
 //! Each is stood for by an operation of this host, its proxy: so the port checks, matches, counts and
 //! refuses it as it does those of any provider.
 
-use super::super::engine;
+use super::super::{engine, link};
 use crate::av::Name;
 use crate::cq::Queue;
 use crate::mr::RemoteSlice;
 use crate::op::{
-    AtomicAction, Buffer, Failure, Kind, Level, Op, OpId, Operation, Options, Origin, Request,
-    Status,
+    AtomicAction, Buffer, Failure, Kind, Level, Op, OpId, Operation, Options, Origin, Poster,
+    Request, Status,
 };
 use crate::proto::peer::incoming::Token;
 use crate::proto::tag::Tags;
@@ -61,6 +61,8 @@ pub(super) struct Wish {
     pub(super) remote: Option<RemoteSlice>,
     pub(super) atomic: Option<AtomicAction>,
     pub(super) tag: Option<u64>,
+    /// The receive context that it is for.
+    pub(super) context: u16,
     pub(super) len: usize,
 }
 
@@ -74,13 +76,19 @@ pub(super) struct Proxies {
 }
 
 impl Proxies {
-    /// For so many operations of the peer that has this name, and this number here. Sleeps. `ENOMEM`.
-    pub(super) fn new(name: &Name, number: u64, size: usize) -> Result<Self> {
+    /// For so many operations of the peer that has this name and, in this lane, this number. Sleeps. `ENOMEM`.
+    pub(super) fn new(name: &Name, number: u64, lane: usize, size: usize) -> Result<Self> {
         let queue = Queue::new(size, None)?;
         queue.bind(size)?;
         let stats = Arc::new(Stats::default(), GFP_KERNEL)?;
-        let origin = Origin::new(number, queue.clone(), stats, None, None, None, size)?;
-        origin.set_name(name);
+        let poster = Poster {
+            endpoint: number,
+            context: u16::try_from(lane)?,
+        };
+        let origin = Origin::new(poster, queue.clone(), stats, None, None, None, size)?;
+        // Messages are of the peer, by whichever of its lanes they come.
+        let (_, whole) = link::lane_of(name).ok_or(EINVAL)?;
+        origin.set_name(&whole);
         Ok(Proxies {
             pool: Pool::new(size, |index| Op::idle(&origin, index))?,
             queue,
@@ -101,6 +109,7 @@ impl Proxies {
                 ..Options::NONE
             },
             peer: self.name,
+            peer_context: wish.context,
             remote: wish.remote,
             atomic: wish.atomic,
             tags: wish.tag.map(Tags::one),

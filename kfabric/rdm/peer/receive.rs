@@ -5,7 +5,7 @@
 use super::super::{atomic, verdict};
 use super::guest::{let_go, Held, State, Wish};
 use super::landing::{Landing, Payload};
-use super::talk::{deliver, finish, Talk, LETTERS, LIMITS};
+use super::talk::{deliver, finish, Talk, LETTERS, LIMITS, MESSAGES};
 use super::Peer;
 use crate::cm::Message;
 use crate::memory::Exposed;
@@ -270,15 +270,18 @@ impl Talk {
                 tag,
                 data,
                 len,
-                ..
-            } => self.message(peer, token, message(tag, data, len.into()), Some(bytes)),
+                context,
+            } => {
+                let wish = message(tag, data, len.into(), context);
+                self.message(peer, token, wish, Some(bytes))
+            }
             Action::Offer {
                 token,
                 tag,
                 data,
                 len,
-                ..
-            } => self.message(peer, token, message(tag, data, len), None),
+                context,
+            } => self.message(peer, token, message(tag, data, len, context), None),
             Action::Piece {
                 token,
                 offset,
@@ -504,7 +507,7 @@ impl Talk {
                 self.put_guest(token, State::Write(proxy));
                 return done();
             }
-            Some(Some((_, data))) => proxy.op().set_data(data),
+            Some(Some((context, data))) => proxy.op().set_data(consumers(context), data),
             _ => {}
         }
         self.end(peer, token, proxy, &region, placed)
@@ -641,8 +644,14 @@ fn read_letter(peer: &Arc<Peer>, bytes: &[u8]) -> Executed {
     }
 }
 
+/// Which of the consumer's contexts a context of the wire is; that of connection messages is none, and so beyond
+/// all of them.
+fn consumers(context: u16) -> u16 {
+    context.wrapping_sub(MESSAGES)
+}
+
 /// The proxy of a message.
-fn message(tag: Option<u64>, data: Option<u64>, len: u64) -> Wish {
+fn message(tag: Option<u64>, data: Option<u64>, len: u64, context: u16) -> Wish {
     Wish {
         kind: Kind::Send,
         level: Level::Delivered,
@@ -650,6 +659,7 @@ fn message(tag: Option<u64>, data: Option<u64>, len: u64) -> Wish {
         remote: None,
         atomic: None,
         tag,
+        context: consumers(context),
         len: len as usize,
     }
 }
@@ -674,6 +684,7 @@ pub(super) fn access(
             Level::Delivered
         },
         data: data.map(|(_, data)| data),
+        context: data.map_or(0, |(context, _)| consumers(context)),
         remote: Some(RemoteSlice::asked(Key::from_raw(key), range)),
         atomic: None,
         tag: None,

@@ -8,9 +8,11 @@ use super::super::verdict;
 use super::guest::{let_go, tokened, Guest, Held, Proxies, State};
 use super::receive::Reception;
 use super::send::Transmission;
+use super::share::{Places, Share};
 use super::{Peer, Usage, Waker};
 use crate::av::Name;
 use crate::cm::Message;
+use crate::info::MAX_CONTEXTS;
 use crate::op::{Chain, Failure, Kind, Level, Op, Operation, Success};
 use crate::proto::flow::{Amount, Credit, Grant};
 use crate::proto::peer::command::{self, Command, Target, What as Does};
@@ -23,7 +25,7 @@ use crate::proto::session::ring::Sent;
 use crate::proto::session::{self, Accept, End, LinkId};
 use crate::proto::wire::hello::{self, Limits, CAP_CRC, MIN_OPS};
 use crate::proto::wire::verdict::Verdict;
-use crate::proto::wire::{self, Hello, Reason};
+use crate::proto::wire::{self, Errno, Hello, Reason};
 use crate::provider::Match;
 use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
@@ -34,7 +36,7 @@ use kernel::time::Delta;
 /// How long an acknowledgement waits for a frame to go with.
 const ACK_DELAY_NS: u64 = 1_000_000;
 
-/// What an endpoint tells its peers that it takes.
+/// What an endpoint tells its peers that it takes, if it has one receive context.
 pub(super) const LIMITS: Limits = Limits {
     frame: 96 << 10,
     eager: 8 << 10,
@@ -47,8 +49,8 @@ pub(super) const LIMITS: Limits = Limits {
 /// for it, too.
 pub(super) const LETTERS: u16 = 0;
 
-/// The context of the consumer's messages.
-const MESSAGES: u16 = 1;
+/// The first of the consumer's receive contexts.
+pub(super) const MESSAGES: u16 = 1;
 
 /// Operations of this side that the machine knows of; the others wait before it.
 const OPS: usize = 128;
@@ -56,7 +58,7 @@ const OPS: usize = 128;
 /// Frames that may wait to be acknowledged, beside those that the machine's rule asks for.
 const FRAMES: usize = 128;
 
-/// What a peer may send that meets no receive.
+/// What a peer may send to a context that meets no receive.
 const WINDOW: Amount = Amount::new(128, 256 << 10);
 
 /// Frames that are received, or filled in to be sent, before the worker lets others run.
@@ -99,12 +101,10 @@ pub(super) struct Talk {
     /// Operations that wait for the machine to have room.
     queued: Chain,
     /// Those of them that may have to wait for a receive of the peer, if no order holds the others
-    /// back.
-    messages: Chain,
+    /// back; and which of those in `posted` may.
+    messages: Share,
     /// Whether the next for the machine is one of `messages`, if both have one.
     turn: bool,
-    /// How many of those in `posted` may have to wait for a receive.
-    waiting: usize,
     posted: KVVec<Option<Posted>>,
     guests: KVVec<Option<Guest>>,
     pub(super) proxies: Proxies,
@@ -137,11 +137,16 @@ impl Talk {
     ) -> Result<Self> {
         let wire = |name: &Name| hello::Name::new(name.as_bytes()).ok_or(EINVAL);
         let timeouts = engine.timeouts();
+        let own = u16::try_from(engine.port().rx_contexts())?;
+        let limits = Limits {
+            contexts: MESSAGES + own,
+            ..LIMITS
+        };
         let settings = Settings {
             session: session::Settings {
-                name: wire(engine.name())?,
+                name: wire(engine.name_for(name))?,
                 peer: wire(name)?,
-                limits: LIMITS,
+                limits,
                 caps: match engine.has_sums() {
                     true => CAP_CRC,
                     false => 0,
@@ -161,24 +166,22 @@ impl Talk {
             order: engine.order(),
         };
         let guests = usize::from(LIMITS.ops);
-        let contexts = usize::from(LIMITS.contexts);
         let parts = Parts {
             ops: filled(OPS, Outgoing::vacant)?,
             incoming: filled(guests, Incoming::vacant)?,
             sent: filled(2 * guests + FRAMES, Sent::vacant)?,
-            grants: filled(contexts, Grant::default)?,
-            credits: filled(contexts, Credit::default)?,
+            grants: filled(limits.contexts.into(), Grant::default)?,
+            credits: filled(usize::from(MESSAGES) + MAX_CONTEXTS, Credit::default)?,
         };
         Ok(Talk {
             machine: Machine::new(settings, past, parts).ok_or(EINVAL)?,
             link: None,
             queued: Chain::new(),
-            messages: Chain::new(),
+            messages: Share::new()?,
             turn: false,
-            waiting: 0,
             posted: filled(OPS, || None)?,
             guests: filled(guests, || None)?,
-            proxies: Proxies::new(name, number, guests)?,
+            proxies: Proxies::new(name, number, engine.lane(), guests)?,
             reception: Reception::new()?,
             transmission: Transmission::new()?,
             timer: None,
@@ -254,6 +257,7 @@ impl Talk {
         let (mut posts, mut pairs) = (inbox.posts.take(), inbox.pairs.take());
         let link = inbox.link.take();
         let cancels = core::mem::take(&mut inbox.cancels);
+        let quits = core::mem::take(&mut inbox.quits);
         let rests = core::mem::take(&mut inbox.rests);
         inbox.idle = None;
         inbox.together = 0;
@@ -281,6 +285,9 @@ impl Talk {
         }
         if cancels {
             self.cancel(peer);
+        }
+        if quits {
+            self.quit(peer, ECANCELED);
         }
         while let Some((arrival, receive)) = pairs.pop().zip(pairs.pop()) {
             self.met(peer, Match::from_parts(arrival, receive));
@@ -383,7 +390,8 @@ impl Talk {
                         // What waited behind the others has waited as long.
                         let error = peer.engine.port().lost();
                         peer.engine.end_all(&mut self.queued, error);
-                        peer.engine.end_all(&mut self.messages, error);
+                        peer.engine
+                            .end_all(&mut self.messages.extract(|_| true), error);
                     }
                     // Who has nothing to say is not gone.
                     if end == End::Idle {
@@ -462,7 +470,9 @@ impl Talk {
             }
             match self.machine.submit(now, command(&op)) {
                 Ok(number) => {
-                    self.waiting += usize::from(meets_a_receive(&op));
+                    if meets_a_receive(&op) {
+                        self.messages.placed(&op);
+                    }
                     self.put_posted(number, What::Operation(op));
                 }
                 Err(Refused::Closed) => {
@@ -505,13 +515,22 @@ impl Talk {
         !(self.queued.is_empty() && self.messages.is_empty())
     }
 
-    /// Whether the next operation for the machine is a message; `None`: it may have none. Messages leave
-    /// it some places for what waits for no receive of the peer.
+    /// The places that messages may have: they leave some for what waits for no receive of the peer.
+    fn places(&self) -> Places {
+        let limits = self.machine.limits();
+        let all = limits.map_or(MIN_OPS, |limits| limits.ops);
+        let all = usize::from(all).min(OPS);
+        let contexts = limits.map_or(1, |limits| limits.contexts.saturating_sub(MESSAGES));
+        Places {
+            all: all - all / 4,
+            contexts: usize::from(contexts).min(MAX_CONTEXTS),
+        }
+    }
+
+    /// Whether the next operation for the machine is a message; `None`: it may have none.
     fn next_is_message(&self) -> Option<bool> {
-        let places = self.machine.limits().map_or(MIN_OPS, |limits| limits.ops);
-        let places = usize::from(places).min(OPS);
-        let may = self.waiting < places - places / 4;
-        match (may && !self.messages.is_empty(), !self.queued.is_empty()) {
+        let may = self.messages.has_next(self.places());
+        match (may, !self.queued.is_empty()) {
             (true, true) => Some(self.turn),
             (true, false) => Some(true),
             (false, true) => Some(false),
@@ -524,7 +543,7 @@ impl Talk {
         let is_message = self.next_is_message()?;
         self.turn = !is_message;
         match is_message {
-            true => self.messages.pop(),
+            true => self.messages.pop(self.places()),
             false => self.queued.pop(),
         }
     }
@@ -543,7 +562,12 @@ impl Talk {
             Some(What::Letter(message)) => return letter_ended(peer, &message, verdict),
             None => return,
         };
-        self.waiting -= usize::from(meets_a_receive(&op));
+        if meets_a_receive(&op) {
+            self.messages.left(&op);
+            if self.is_astray(command, verdict) {
+                op.count_stray();
+            }
+        }
         let mut status = verdict::heard(verdict, command.len as usize);
         if let Err(failure) = &mut status {
             failure.error = match (failure.error, self.closing) {
@@ -554,6 +578,13 @@ impl Talk {
             };
         }
         peer.engine.outstanding().end(op, status);
+    }
+
+    /// Whether an operation has failed since the peer does not have the receive context that it is for.
+    fn is_astray(&self, command: &Command, verdict: Verdict) -> bool {
+        let contexts = self.machine.limits().map(|limits| limits.contexts);
+        let known = contexts.is_none_or(|contexts| command.context < contexts);
+        !known && verdict.is_err_and(|failure| failure.errno == Errno::EINVAL)
     }
 
     /// The operation of this side that has this number.
@@ -601,10 +632,10 @@ impl Talk {
     fn cancel(&mut self, peer: &Arc<Peer>) {
         let outstanding = peer.engine.outstanding();
         let unwanted = |op: &Op| outstanding.is_unwanted(op.id());
-        for queued in [&mut self.queued, &mut self.messages] {
-            peer.engine
-                .end_all(&mut queued.extract(unwanted), ECANCELED);
-        }
+        peer.engine
+            .end_all(&mut self.queued.extract(unwanted), ECANCELED);
+        peer.engine
+            .end_all(&mut self.messages.extract(unwanted), ECANCELED);
         for posted in self.posted.iter().flatten() {
             let What::Operation(op) = &posted.what else {
                 continue;
@@ -712,20 +743,26 @@ impl Talk {
         self.timer = Some((deadline.max(now + 1), handle));
     }
 
-    /// Begins the end, with `error`: what has not begun ends, and what waits for a receive of the peer
-    /// is to be withdrawn, so that it is known what became of it.
-    ///
-    /// Connection messages that wait still go.
-    pub(super) fn begin_close(&mut self, peer: &Arc<Peer>, letters: KVec<Message>, error: Error) {
-        self.closing = Some(error);
+    /// Ends what has not begun, with `error`, and has what waits for a receive of the peer withdrawn.
+    fn quit(&mut self, peer: &Arc<Peer>, error: Error) {
         peer.engine.end_all(&mut self.queued, error);
-        peer.engine.end_all(&mut self.messages, error);
+        peer.engine
+            .end_all(&mut self.messages.extract(|_| true), error);
         for posted in self.posted.iter().flatten() {
             if let What::Operation(_) = posted.what {
                 let (Cancelled::Ended | Cancelled::Asked | Cancelled::No) =
                     self.machine.cancel(posted.number);
             }
         }
+    }
+
+    /// Begins the end, with `error`: what has not begun ends, and what waits for a receive of the peer
+    /// is to be withdrawn, so that it is known what became of it.
+    ///
+    /// Connection messages that wait still go.
+    pub(super) fn begin_close(&mut self, peer: &Arc<Peer>, letters: KVec<Message>, error: Error) {
+        self.closing = Some(error);
+        self.quit(peer, error);
         let now = peer.engine.now();
         for message in letters {
             self.write_letter(peer, now, message);
@@ -837,7 +874,8 @@ fn command(op: &Op) -> Command {
         what,
         len: op.len() as u64,
         data: op.data(),
-        context: MESSAGES,
+        // Those of an address have fewer bits.
+        context: MESSAGES.saturating_add(op.peer_context() as u16),
     }
 }
 

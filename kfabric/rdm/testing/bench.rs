@@ -55,6 +55,8 @@ fn info(order: Order) -> Result<Info> {
             max_msg_size: 1 << 20,
             tx_size: 256,
             rx_size: 256,
+            tx_contexts: 4,
+            rx_contexts: 4,
             inject_size: INJECT_SIZE,
         },
         source: None,

@@ -38,8 +38,15 @@ fn connections_are_offered_beside_datagrams(info: &Info, _seed: u64) -> Result {
     check_eq!(found.len(), 2);
     // Who does not ask gets datagrams.
     check_eq!(found[0].endpoint_type, EndpointType::Rdm);
+    // Which have one context of each kind.
     let connections = Info {
         endpoint_type: EndpointType::Msg,
+        caps: found[0].caps.without(Caps::NAMED_RX_CTX),
+        limits: Limits {
+            tx_contexts: 1,
+            rx_contexts: 1,
+            ..found[0].limits
+        },
         ..found[0]
     };
     check_eq!(found[1], connections);
