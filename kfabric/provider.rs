@@ -188,7 +188,8 @@ pub trait Endpoint: Send + Sync + 'static {
 
     /// Executes a message that met a receive of this endpoint's port.
     ///
-    /// By default at once, in the context of the post.
+    /// By default at once, in the context of the post. What is long, or for later ([`Match::is_for_later`]), is better
+    /// left to a worker, since that context may be a softirq.
     fn matched(&self, pair: Match) {
         pair.execute();
     }

@@ -85,7 +85,7 @@ impl Live {
     ) -> Result<(), Rejected> {
         match fence {
             None => self.execute(op, section),
-            Some(fence) => match fence.admit(op) {
+            Some(fence) => match fence.admit(op)? {
                 Some(op) => self.execute(op, section),
                 None => Ok(()),
             },

@@ -23,6 +23,23 @@ use crate::trace;
 use kernel::prelude::*;
 use kernel::sync::rcu::{self, Guard};
 
+/// How much of what waits a post of a receive of several messages moves itself, in bytes: the provider's worker takes
+/// the rest, since the post may be in a softirq.
+#[derive(Default)]
+struct Burst(usize);
+
+impl Burst {
+    const MOST: usize = 64 << 10;
+    /// What a message costs at least.
+    const LEAST: usize = 2 << 10;
+
+    /// Whether the post moves a message of `len` bytes, too.
+    fn takes(&mut self, len: usize) -> bool {
+        self.0 = self.0.saturating_add(len.max(Self::LEAST));
+        self.0 <= Self::MOST
+    }
+}
+
 /// What is wanted of a peer.
 pub(super) struct Wanted {
     pub(super) kind: Kind,
@@ -340,8 +357,12 @@ impl<C: Send + 'static, S: Receives<C>> Endpoint<C, S> {
         let op = slot.arm(context);
         trace::post(&op);
         let mut pairs = rx.matching.post_multi(op);
+        let mut burst = Burst::default();
         while let Some((arrival, receive)) = pairs.pop().zip(pairs.pop()) {
-            let pair = Match::from_parts(arrival, receive);
+            let mut pair = Match::from_parts(arrival, receive);
+            if !burst.takes(pair.len()) {
+                pair = pair.later();
+            }
             self.live.transport().matched(pair);
         }
         drop(section);
@@ -432,6 +453,25 @@ mod tests {
         }
         for kind in [Kind::Send, Kind::Recv] {
             assert_eq!(needs(kind, &Options::NONE, true), Caps::TAGGED);
+        }
+    }
+
+    #[test]
+    fn post_moves_so_many_bytes_or_messages_and_no_more() {
+        let taken = |len| {
+            let mut burst = Burst::default();
+            (0..1000).filter(|_| burst.takes(len)).count()
+        };
+        for (len, count) in [
+            (0, 32),
+            (2 << 10, 32),
+            ((2 << 10) + 1, 31),
+            (16 << 10, 4),
+            (64 << 10, 1),
+            ((64 << 10) + 1, 0),
+            (usize::MAX, 0),
+        ] {
+            assert_eq!(taken(len), count);
         }
     }
 

@@ -72,9 +72,9 @@ impl Operation {
     fn deliver_fenced(mut self) {
         let fence = self.origin.fence.clone();
         let (ticket, hash) = (self.op().ticket.take(), self.peer.hash());
-        self.hand_over();
-        if let (Some(fence), Some(ticket)) = (fence, ticket) {
-            fence.ended(ticket, hash);
+        match (fence, ticket) {
+            (Some(fence), Some(ticket)) => fence.end(ticket, hash, || self.hand_over()),
+            _ => self.hand_over(),
         }
     }
 

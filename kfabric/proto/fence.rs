@@ -8,7 +8,8 @@
 //! order of their posts, are the caller's.
 //!
 //! It allocates nothing: storage is handed in, and has a place for each operation that may be in
-//! flight or wait, so that it never lacks one. Source: FI_FENCE of fi_endpoint(3).
+//! flight or wait, so that it does not lack one as long as none is counted that has ended. Source: FI_FENCE of
+//! fi_endpoint(3).
 
 use core::ops::DerefMut;
 
@@ -112,6 +113,12 @@ impl<K: Copy + Eq, S: DerefMut<Target = [Place<K>]>> Fences<S> {
             place.in_flight += 1;
             Some(Posted::Go(Ticket(at)))
         }
+    }
+
+    /// Whether some wait at its peer.
+    pub fn is_awaited(&self, ticket: Ticket) -> bool {
+        let place = self.places.get(ticket.0 as usize);
+        place.is_some_and(|place| place.waiting > 0)
     }
 
     /// Uncounts an operation that went and has completed; `hash` is that of its peer.

@@ -9,6 +9,9 @@
 //! provider has taken it or handed it back. The endpoint is only borrowed in that section, and taken
 //! back after a grace period: so nobody else can be the last to use it, where it can't be ended.
 //!
+//! Who ends what others wait for executes them, but only so many: it may be in a softirq, and others go on posting. A
+//! work item does the rest.
+//!
 //! Locks: `state` is a leaf lock, interrupts disabled; nothing is executed, completes or is freed
 //! with it held.
 
@@ -18,8 +21,13 @@ use crate::op::{Chain, Failure, OpId, Operation};
 use crate::proto::fence::{Fences, Place, Posted, Ticket};
 use crate::provider::Rejected;
 use crate::sys::rcu::Place as Borrowed;
+use crate::sys::work;
 use kernel::prelude::*;
 use kernel::sync::{new_spinlock_irq, rcu, Arc, SpinLockIrq};
+use kernel::workqueue::{self, impl_has_work, new_work, Work, WorkItem};
+
+/// How many are executed in one go: each may copy as much as a post does.
+const BUDGET: usize = 16;
 
 /// What an endpoint with fences knows of what it has posted.
 #[pin_data]
@@ -29,6 +37,20 @@ pub(crate) struct Fence {
     live: Borrowed<Live>,
     #[pin]
     state: SpinLockIrq<State>,
+    #[pin]
+    work: Work<Fence>,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Fence { self.work }
+}
+
+impl WorkItem for Fence {
+    type Pointer = Arc<Fence>;
+
+    fn run(this: Arc<Fence>) {
+        this.execute_some();
+    }
 }
 
 struct State {
@@ -79,6 +101,7 @@ impl Fence {
             pin_init!(Fence {
                 live: Borrowed::empty(),
                 state <- new_spinlock_irq!(state, "kfi_fence"),
+                work <- new_work!("kfi_fence"),
             }),
             GFP_KERNEL,
         )
@@ -91,18 +114,20 @@ impl Fence {
     }
 
     /// Counts a post; gives it back if it need not wait.
-    pub(crate) fn admit(&self, mut op: Operation) -> Option<Operation> {
+    ///
+    /// `EAGAIN`: there is no place to count it; one comes with a completion that is under way.
+    pub(crate) fn admit(&self, mut op: Operation) -> Result<Option<Operation>, Rejected> {
         let (peer, hash) = (*op.peer(), op.peer().hash());
         let mut state = self.state.lock();
         if !state.open {
             // Closed a moment ago; what it is given to says so.
-            return Some(op);
+            return Ok(Some(op));
         }
         match state.table.post(&peer, hash, op.options().fence) {
             Some(Posted::Wait(ticket)) => {
                 op.op().set_ticket(Some(ticket));
                 state.waiting.push(op);
-                None
+                Ok(None)
             }
             Some(Posted::Go(ticket)) => {
                 op.op().set_ticket(Some(ticket));
@@ -110,19 +135,37 @@ impl Fence {
                     // Somebody is just executing what was posted before, and takes this on: the
                     // endpoint may have an order.
                     state.ready.push(op);
-                    return None;
+                    return Ok(None);
                 }
-                Some(op)
+                Ok(Some(op))
             }
-            // There is a place for each slot.
-            None => Some(op),
+            // There is a place for each slot; but what has waited for one that is just handed over may be gone.
+            None => Err(Rejected { op, error: EAGAIN }),
+        }
+    }
+
+    /// Uncounts an operation that went and has completed, and hands it over; then executes what waited for it: any
+    /// context but hardirq.
+    ///
+    /// If none waits it is not counted any more when it can be read: its slot, and its place here, may be another's
+    /// at once.
+    pub(crate) fn end(self: &Arc<Self>, ticket: Ticket, hash: u64, hand_over: impl FnOnce()) {
+        let mut state = self.state.lock();
+        let is_awaited = state.table.is_awaited(ticket);
+        if !is_awaited {
+            state.table.end(ticket, hash);
+        }
+        drop(state);
+        hand_over();
+        if is_awaited {
+            self.ended(ticket, hash);
         }
     }
 
     /// Uncounts an operation that went, and has completed or was handed back.
     ///
     /// Executes what waited for it: any context but hardirq.
-    pub(crate) fn ended(&self, ticket: Ticket, hash: u64) {
+    pub(crate) fn ended(self: &Arc<Self>, ticket: Ticket, hash: u64) {
         let mut state = self.state.lock();
         if !state.table.end(ticket, hash) {
             return;
@@ -132,12 +175,23 @@ impl Fence {
         self.drain();
     }
 
-    /// Executes what is ready.
-    fn drain(&self) {
+    /// Executes what is ready, or has it executed.
+    fn drain(self: &Arc<Self>) {
         // What is executed may complete at once, and come here again.
         if !core::mem::replace(&mut self.state.lock().draining, true) {
-            while self.execute_next() {}
+            self.execute_some();
         }
+    }
+
+    /// Executes some of what is ready, of whoever drains, and leaves the rest to the work item.
+    fn execute_some(self: &Arc<Self>) {
+        for _ in 0..BUDGET {
+            if !self.execute_next() {
+                return;
+            }
+        }
+        // It is not queued: only who drains does so.
+        let _ = workqueue::system_bh().enqueue(self.clone());
     }
 
     /// Executes the first of what is ready; `false` if there is none, and nobody drains any more.
@@ -169,7 +223,7 @@ impl Fence {
     }
 
     /// Takes an operation out again that waits.
-    pub(crate) fn cancel(&self, id: OpId) -> Option<Operation> {
+    pub(crate) fn cancel(self: &Arc<Self>, id: OpId) -> Option<Operation> {
         let mut state = self.state.lock();
         let mut op = state.waiting.find(|op| op.id() == id)?;
         if let Some(ticket) = op.ticket() {
@@ -184,7 +238,7 @@ impl Fence {
     }
 
     /// Completes with `error` what waits, of one who posts no more. Sleeps; process context.
-    pub(crate) fn quit(&self, error: Error) {
+    pub(crate) fn quit(self: &Arc<Self>, error: Error) {
         loop {
             let first = self.state.lock().waiting.iter().next().map(|op| op.id());
             let Some(id) = first else { return };
@@ -195,7 +249,7 @@ impl Fence {
     }
 
     /// Ends it: what waits completes with `error`. Sleeps; process context; no post is under way.
-    pub(crate) fn close(&self, error: Error) {
+    pub(crate) fn close(self: &Arc<Self>, error: Error) {
         let mut state = self.state.lock();
         state.open = false;
         let (mut waiting, mut ready) = (state.waiting.take(), state.ready.take());
@@ -204,6 +258,7 @@ impl Fence {
         let table = core::mem::replace(&mut state.table, empty);
         drop(state);
         // Afterwards nobody executes anything any more.
+        work::cancel(self);
         drop((self.live.take(), table));
         for chain in [&mut ready, &mut waiting] {
             while let Some(mut op) = chain.pop() {
@@ -221,6 +276,8 @@ mod tests {
     use crate::op::{Kind, Level, Options, Request, Status, Success};
     use crate::provider::testing;
     use kernel::sync::atomic::Relaxed;
+    use kernel::time::delay::fsleep;
+    use kernel::time::Delta;
 
     /// A fence before an endpoint whose provider keeps what it gets.
     // In the order in which they go.
@@ -232,9 +289,14 @@ mod tests {
 
     impl Rig {
         fn new() -> Result<Self> {
+            Self::with(8)
+        }
+
+        /// With so many slots.
+        fn with(slots: usize) -> Result<Self> {
             let rig = Rig {
-                fence: Fence::new(8)?,
-                slots: Bench::new(8, None)?,
+                fence: Fence::new(slots)?,
+                slots: Bench::new(slots, None)?,
                 keeper: testing::Bench::new()?,
             };
             rig.fence.open(rig.keeper.ep.live());
@@ -253,7 +315,7 @@ mod tests {
                 ..request(Kind::Send)
             };
             let (id, op) = self.slots.post_request(request, number)?;
-            if let Some(op) = self.fence.admit(op) {
+            if let Some(op) = self.fence.admit(op).map_err(|rejected| rejected.error)? {
                 let taken = self.keeper.ep.live().execute(op, &rcu::read_lock());
                 taken.map_err(|rejected| rejected.error)?;
             }
@@ -277,12 +339,21 @@ mod tests {
         }
 
         /// Completes an operation that the provider got, and lets those go that waited for it.
-        fn complete(&self, mut op: Operation) {
+        fn complete(&self, op: Operation) {
+            self.complete_and(op, || {});
+        }
+
+        /// As [`Rig::complete`], and does something once it can be read.
+        fn complete_and(&self, mut op: Operation, f: impl FnOnce()) {
             let (ticket, hash) = (op.ticket(), op.peer().hash());
             op.op().set_ticket(None);
-            op.complete(success());
-            if let Some(ticket) = ticket {
-                self.fence.ended(ticket, hash);
+            let hand_over = || {
+                op.complete(success());
+                f();
+            };
+            match ticket {
+                Some(ticket) => self.fence.end(ticket, hash, hand_over),
+                None => hand_over(),
             }
         }
 
@@ -358,6 +429,68 @@ mod tests {
         for number in [0, 4, 1, 2, 3] {
             assert_eq!(rig.ended(), Some((number, success())));
         }
+        Ok(())
+    }
+
+    #[test]
+    fn slot_that_is_used_again_at_once_is_counted() -> Result {
+        let rig = Rig::with(2)?;
+        rig.post(0, b"a", false)?;
+        rig.post(1, b"b", false)?;
+        let mut posted = Err(EINVAL);
+        let first = rig.next().ok_or(EINVAL)?;
+        rig.complete_and(first, || {
+            assert_eq!(rig.ended(), Some((0, success())));
+            posted = rig.post(2, b"c", false);
+        });
+        posted?;
+        let second = rig.next().ok_or(EINVAL)?;
+        assert_eq!(second.peer(), &Name::new(b"b")?);
+        rig.complete(second);
+        assert_eq!(rig.ended(), Some((1, success())));
+        rig.post(3, b"c", true)?;
+        // It waits for that one.
+        assert_eq!(rig.kept()?, 1);
+        rig.complete_all();
+        for number in [2, 3] {
+            assert_eq!(rig.ended(), Some((number, success())));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn more_than_go_at_once_all_go() -> Result {
+        const COUNT: u64 = 3 * BUDGET as u64;
+        let rig = Rig::with(1 + COUNT as usize)?;
+        rig.post(0, b"a", false)?;
+        rig.post(1, b"a", true)?;
+        for number in 2..=COUNT {
+            rig.post(number, b"a", false)?;
+        }
+        let first = rig.next().ok_or(EINVAL)?;
+        rig.complete(first);
+        let fenced = rig.next().ok_or(EINVAL)?;
+        // Those behind the fence: some now, the others soon.
+        rig.complete(fenced);
+        let mut arrived = Chain::new();
+        for _ in 0..10_000 {
+            let mut some = rig.arrived();
+            while let Some(op) = some.pop() {
+                arrived.push(op);
+            }
+            if arrived.len() as u64 == COUNT - 1 {
+                break;
+            }
+            fsleep(Delta::from_millis(1));
+        }
+        for number in 0..=COUNT {
+            if number > 1 {
+                rig.complete(arrived.pop().ok_or(EINVAL)?);
+            }
+            // In the order of the posts.
+            assert_eq!(rig.ended(), Some((number, success())));
+        }
+        assert!(arrived.is_empty() && rig.ended().is_none());
         Ok(())
     }
 

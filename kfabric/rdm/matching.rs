@@ -192,13 +192,28 @@ fn push_pair(pairs: &mut Chain, pair: Match) {
 pub struct Match {
     arrival: Operation,
     receive: Operation,
+    later: bool,
 }
 
 impl Match {
     /// A receive that takes an arrival.
     fn new(arrival: Operation, mut receive: Operation) -> Self {
         receive.op().set_tag(arrival.tag());
-        Match { arrival, receive }
+        Self::from_parts(arrival, receive)
+    }
+
+    /// Has it left to a worker: whoever posted the receive has moved enough.
+    pub(crate) fn later(self) -> Self {
+        Match {
+            later: true,
+            ..self
+        }
+    }
+
+    /// Whether a provider that has a worker is to leave it to that, however short it is: the post that made this match
+    /// made many.
+    pub fn is_for_later(&self) -> bool {
+        self.later
     }
 
     /// How many bytes are to be moved.
@@ -237,6 +252,7 @@ impl Match {
         let Match {
             arrival,
             mut receive,
+            later: _,
         } = self;
         let (len, data) = (arrival.len(), arrival.data());
         let level = arrival.level().max(Level::Delivered);
@@ -277,7 +293,11 @@ impl Match {
 
     /// The pair again.
     pub fn from_parts(arrival: Operation, receive: Operation) -> Self {
-        Match { arrival, receive }
+        Match {
+            arrival,
+            receive,
+            later: false,
+        }
     }
 }
 

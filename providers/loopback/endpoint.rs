@@ -215,7 +215,7 @@ impl provider::Endpoint for Endpoint {
 
     fn matched(&self, pair: Match) {
         match self.worker(pair.context()) {
-            Ok(worker) if pair.len() > INLINE || self.faults.are_on() => {
+            Ok(worker) if pair.len() > INLINE || pair.is_for_later() || self.faults.are_on() => {
                 worker.push_pair(&self.queue, pair);
             }
             _ => pair.execute(),

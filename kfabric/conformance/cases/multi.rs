@@ -19,6 +19,7 @@ cases! {
     least_space_has_a_default: MULTI => Order::SAS,
     multi_receive_ends_after_so_many_messages: MULTI => Order::SAS,
     messages_that_wait_fill_a_multi_receive: MULTI => Order::SAS,
+    many_messages_that_wait_fill_a_multi_receive: MULTI => Order::SAS,
     message_longer_than_the_space_fails_and_takes_none: MULTI => Order::SAS,
     next_multi_receive_takes_what_the_first_does_not: MULTI => Order::SAS,
     long_messages_end_before_their_buffer_comes_back: MULTI,
@@ -263,6 +264,33 @@ fn messages_that_wait_fill_a_multi_receive(info: &Info, seed: u64) -> Result {
             check_eq!(error(&done), None);
         }
     }
+    host.close()
+}
+
+/// More than the post of the receive may move itself.
+fn many_messages_that_wait_fill_a_multi_receive(info: &Info, seed: u64) -> Result {
+    const LEN: usize = 3000;
+    let host = Host::new(info, DEPTH * LEN, Some(LEN))?;
+    for n in 0..DEPTH {
+        host.send(LEN, seed + n as u64, n as u64)?;
+    }
+    host.post((0, DEPTH * LEN), DEPTH, 5)?;
+    let (mut released, mut sum) = (0, 0);
+    for _ in 0..DEPTH {
+        let done = host.next()?;
+        check_eq!(ended(&done), (Kind::Recv, 5, Ok(LEN)));
+        let part = done.part.ok_or(EINVAL)?;
+        let nth = part.offset / LEN;
+        check_eq!(part.offset % LEN, 0);
+        check_region(&host.region, part.offset, LEN, seed + nth as u64)?;
+        released += usize::from(part.released);
+        sum += nth;
+    }
+    check_eq!((released, sum), (1, DEPTH * (DEPTH - 1) / 2));
+    for done in host.a.gather(DEPTH)? {
+        check_eq!(error(&done), None);
+    }
+    host.quiet()?;
     host.close()
 }
 
