@@ -3,6 +3,7 @@
 //! Chains by a number: those of one number are in one chain, in their order.
 
 use crate::op::{Chain, Op, Operation};
+use crate::sys::random;
 use kernel::prelude::*;
 
 /// The most chains.
@@ -14,6 +15,8 @@ pub(super) struct Buckets {
     chains: KVVec<Chain>,
     /// How many operations are in them.
     len: usize,
+    /// What a number is multiplied by: peers, who choose tags, can't know which are in one chain. Odd.
+    factor: u64,
 }
 
 impl Buckets {
@@ -24,14 +27,18 @@ impl Buckets {
         for _ in 0..count {
             chains.push(Chain::new(), GFP_KERNEL)?;
         }
-        Ok(Buckets { chains, len: 0 })
+        Ok(Buckets {
+            chains,
+            len: 0,
+            factor: random::u64() | 1,
+        })
     }
 
     /// The chain of a number.
     fn at(&self, number: u64) -> usize {
         let bits = self.chains.len().ilog2();
         // The upper bits depend on all of the number's.
-        (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - bits)) as usize
+        (number.wrapping_mul(self.factor) >> (u64::BITS - bits)) as usize
     }
 
     pub(super) fn is_empty(&self) -> bool {
