@@ -224,6 +224,7 @@ impl Source {
         };
         slot.op().fill(Request {
             tags: None,
+            exposes: Access::NONE,
             kind: Kind::Recv,
             options: Options::default(),
             peer: Name::NONE,

@@ -24,7 +24,7 @@ use crate::av::Name;
 use crate::cq::Queue;
 use crate::info::Effect;
 use crate::memory::Exposed;
-use crate::mr::RemoteSlice;
+use crate::mr::{Access, RemoteSlice};
 use crate::proto::fence::Ticket;
 use crate::proto::tag::Tags;
 use crate::sys::slot;
@@ -81,6 +81,8 @@ pub struct Op {
     tags: Option<Tags>,
     /// The tag that its completion tells, if it is tagged.
     tag: u64,
+    /// Of a tagged receive, whether a peer's tagged write or read may consume it.
+    exposes: Access,
     /// Its place among those that wait for a message, or for a receive.
     turn: u64,
     buffer: Buffer,
@@ -88,8 +90,8 @@ pub struct Op {
     injected: [u8; INJECT_SIZE],
     /// How it is involved with a receive of several messages.
     multi: Multi,
-    /// A receive: whether a write consumed it.
-    consumed: bool,
+    /// A receive: as what it is told of, if not a message consumed it.
+    consumed: Option<Kind>,
     /// Where fences count it.
     ticket: Option<Ticket>,
     /// How it has ended; before it has, nothing.
@@ -112,11 +114,12 @@ impl Op {
             atomic: None,
             tags: None,
             tag: 0,
+            exposes: Access::NONE,
             turn: 0,
             buffer: Buffer::empty(),
             injected: [0; INJECT_SIZE],
             multi: Multi::No,
-            consumed: false,
+            consumed: None,
             ticket: None,
             status: Err(Failure::unknown(ECANCELED)),
             ended: false,
@@ -133,11 +136,12 @@ impl Op {
         self.remote = request.remote;
         self.atomic = request.atomic;
         self.tags = request.tags;
+        self.exposes = request.exposes;
         if let Some(tags) = request.tags {
             self.tag = tags.tag();
         }
         slot::put_into_idle(&mut self.buffer, request.buffer);
-        self.consumed = false;
+        self.consumed = None;
         self.ended = false;
         self.use_count = self.use_count.wrapping_add(1);
         self.origin.stats.posted(self.len());
@@ -153,7 +157,8 @@ impl Op {
         self.remote = None;
         self.atomic = None;
         self.tags = None;
-        self.consumed = false;
+        self.exposes = Access::NONE;
+        self.consumed = None;
         self.ended = false;
         self.use_count = self.use_count.wrapping_add(1);
     }
@@ -198,7 +203,7 @@ impl Op {
             Kind::Send => Some(Effect::Send),
             Kind::Read => Some(Effect::Read),
             Kind::Write | Kind::Commit | Kind::Atomic => Some(Effect::Write),
-            Kind::Recv | Kind::RemoteWrite => None,
+            Kind::Recv | Kind::RemoteWrite | Kind::RemoteRead => None,
         }
     }
 
@@ -274,10 +279,21 @@ impl Op {
         self.tags.map(|_| self.tag)
     }
 
+    /// Whether it is a write into, or a read out of, a receive that the peer has posted under a tag.
+    #[inline]
+    pub fn is_tagged_rma(&self) -> bool {
+        self.tags.is_some() && matches!(self.kind, Kind::Write | Kind::Read)
+    }
+
     /// The tags that a receive takes; `None`: untagged messages.
     #[inline]
     pub(crate) fn tags(&self) -> Option<Tags> {
         self.tags
+    }
+
+    /// Of a receive, whether a peer's tagged write or read may consume it.
+    pub(crate) fn exposes(&self) -> Access {
+        self.exposes
     }
 
     /// Notes the tag of the message that a receive has met, or takes that back.
@@ -449,14 +465,17 @@ impl Op {
         self.ticket = ticket;
     }
 
-    /// Marks a receive as consumed by a write.
-    pub(crate) fn consume(&mut self) {
-        self.consumed = true;
+    /// Marks a receive as consumed by a peer's write, commit or read.
+    pub(crate) fn consume(&mut self, by: Kind) {
+        self.consumed = Some(match by {
+            Kind::Read => Kind::RemoteRead,
+            _ => Kind::RemoteWrite,
+        });
     }
 
-    /// Whether a write consumed it.
+    /// Whether anything but a message consumed it.
     pub(crate) fn is_consumed(&self) -> bool {
-        self.consumed
+        self.consumed.is_some()
     }
 
     #[inline]
@@ -513,10 +532,7 @@ impl Op {
     /// As what it is told of: a receive that a write consumed is that write.
     #[inline(always)]
     pub(crate) fn told_kind(&self) -> Kind {
-        match self.consumed {
-            true => Kind::RemoteWrite,
-            false => self.kind,
-        }
+        self.consumed.unwrap_or(self.kind)
     }
 
     /// Takes out what goes back to the consumer: nothing of what was injected.

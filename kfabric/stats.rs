@@ -126,6 +126,8 @@ pub(crate) struct TargetStats {
     pub(crate) out_of_range: Count,
     /// Accesses without the right to them.
     pub(crate) no_right: Count,
+    /// Tagged writes and reads for which no receive was posted.
+    pub(crate) no_receive: Count,
     /// Atomics on words that are not aligned.
     pub(crate) misaligned: Count,
     /// Commits of volatile regions.
@@ -225,6 +227,7 @@ impl TargetStats {
             ("guessed_key", self.guessed_key.value()),
             ("out_of_range", self.out_of_range.value()),
             ("no_right", self.no_right.value()),
+            ("no_receive", self.no_receive.value()),
             ("misaligned", self.misaligned.value()),
             ("volatile", self.volatile.value()),
             ("device_gone", self.device_gone.value()),
@@ -306,6 +309,7 @@ mod tests {
             &stats.guessed_key,
             &stats.out_of_range,
             &stats.no_right,
+            &stats.no_receive,
             &stats.misaligned,
             &stats.volatile,
             &stats.device_gone,
@@ -318,9 +322,9 @@ mod tests {
             count.add(n);
         }
         let expected = c"executed 1\nunknown_key 2\nstale_key 3\nguessed_key 4\n\
-            out_of_range 5\nno_right 6\nmisaligned 7\nvolatile 8\ndevice_gone 9\nstrangers 10\n\
-            committed_bytes 11\nplaced_bytes 12\ngathered_bytes 13\n\
-            spliced_bytes 14\nviolations 0\n";
+            out_of_range 5\nno_right 6\nno_receive 7\nmisaligned 8\nvolatile 9\ndevice_gone 10\n\
+            strangers 11\ncommitted_bytes 12\nplaced_bytes 13\ngathered_bytes 14\n\
+            spliced_bytes 15\nviolations 0\n";
         assert!(*text(|f| stats.show(f))? == *expected);
         Ok(())
     }

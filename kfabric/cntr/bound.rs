@@ -81,12 +81,12 @@ impl Drop for Bound {
 }
 
 impl Op {
-    /// As what its end is counted; once a receive has been consumed by a write, as nothing.
+    /// As what its end is counted; once a receive has been consumed by a write or a read, as nothing.
     pub(crate) fn counts(&self) -> Counts {
         match self.kind() {
             Kind::Send => Counts::SEND,
             Kind::Recv if !self.is_consumed() => Counts::RECV,
-            Kind::Recv | Kind::RemoteWrite => Counts::NONE,
+            Kind::Recv | Kind::RemoteWrite | Kind::RemoteRead => Counts::NONE,
             Kind::Read => Counts::READ,
             Kind::Write => Counts::WRITE,
             Kind::Commit => Counts::COMMIT,

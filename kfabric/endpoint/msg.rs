@@ -122,7 +122,8 @@ impl<C: Send + 'static, S: Receives<C>> Endpoint<C, S> {
     /// Those of the completion: `EMSGSIZE`: the message was longer than the buffer.
     #[inline]
     pub fn recv(&self, buffer: impl Into<Buffer>, context: C) -> Result<OpId, Refused<C>> {
-        self.receive(buffer.into(), Address::UNSPECIFIED, None, context)
+        let untagged = (None, Access::NONE);
+        self.receive(buffer.into(), Address::UNSPECIFIED, untagged, context)
     }
 
     /// Receives a message without a tag, or the remote CQ data of a write, of one peer.
@@ -146,7 +147,7 @@ impl<C: Send + 'static, S: Receives<C>> Endpoint<C, S> {
         from: Address,
         context: C,
     ) -> Result<OpId, Refused<C>> {
-        self.receive(buffer.into(), from, None, context)
+        self.receive(buffer.into(), from, (None, Access::NONE), context)
     }
 }
 

@@ -10,7 +10,7 @@ use super::Endpoint;
 use crate::av::{Address, Name};
 use crate::info::Caps;
 use crate::memory::Exposed;
-use crate::mr::RemoteSlice;
+use crate::mr::{Access, RemoteSlice};
 use crate::op::multi::dissolve;
 use crate::op::{
     AtomicAction, Buffer, Chain, Kind, Level, OpId, Operation, Options, Refused, Request,
@@ -63,12 +63,15 @@ struct Posting<C: Send + 'static> {
 fn needs(kind: Kind, options: &Options, tagged: bool) -> Caps {
     let mut needs = match kind {
         Kind::Send | Kind::Recv if tagged => Caps::TAGGED,
-        Kind::Send | Kind::Recv | Kind::RemoteWrite => Caps::MSG,
+        Kind::Send | Kind::Recv | Kind::RemoteWrite | Kind::RemoteRead => Caps::MSG,
         Kind::Write => Caps::WRITE,
         Kind::Read => Caps::READ,
         Kind::Commit => Caps::COMMIT,
         Kind::Atomic => Caps::ATOMIC,
     };
+    if tagged {
+        needs |= Caps::TAGGED;
+    }
     if options.level == Level::Committed {
         needs |= Caps::COMMIT;
     }
@@ -267,6 +270,7 @@ impl<C: Send + 'static, S: Transmits<C>> Endpoint<C, S> {
             remote: wanted.remote,
             atomic: wanted.atomic,
             tags: wanted.tag.map(Tags::one),
+            exposes: Access::NONE,
             buffer,
         };
         self.post(posting, request, bytes, context, |live, op, section| {
@@ -287,13 +291,14 @@ impl<C: Send + 'static, S: Transmits<C>> Endpoint<C, S> {
 }
 
 impl<C: Send + 'static, S: Receives<C>> Endpoint<C, S> {
-    /// Posts a receive of messages of a peer, or of everybody, with these tags or untagged, or refuses it.
+    /// Posts a receive of messages of a peer, or of everybody, with these tags or untagged, or refuses it; one with
+    /// tags may be for tagged writes and reads, too, as far as it `exposes` the buffer to them.
     #[inline(always)]
     pub(super) fn receive(
         &self,
         buffer: Buffer,
         from: Address,
-        tags: Option<Tags>,
+        (tags, exposes): (Option<Tags>, Access),
         context: C,
     ) -> Result<OpId, Refused<C>> {
         let rx = self.side.rx();
@@ -316,6 +321,7 @@ impl<C: Send + 'static, S: Receives<C>> Endpoint<C, S> {
             remote: None,
             atomic: None,
             tags,
+            exposes,
             buffer,
         };
         self.post(posting, request, &[], context, |live, op, _| {
@@ -351,6 +357,7 @@ impl<C: Send + 'static, S: Receives<C>> Endpoint<C, S> {
             remote: None,
             atomic: None,
             tags: None,
+            exposes: Access::NONE,
             buffer,
         });
         slot.op().take_several(spares, rx.min_multi_recv);
@@ -453,6 +460,9 @@ mod tests {
         }
         for kind in [Kind::Send, Kind::Recv] {
             assert_eq!(needs(kind, &Options::NONE, true), Caps::TAGGED);
+        }
+        for (kind, untagged) in [(Kind::Write, Caps::WRITE), (Kind::Read, Caps::READ)] {
+            assert_eq!(needs(kind, &Options::NONE, true), untagged | Caps::TAGGED);
         }
     }
 

@@ -76,7 +76,7 @@ impl<C: Send + 'static, S: Receives<C>> Endpoint<C, S> {
         ignore: u64,
         context: C,
     ) -> Result<OpId, Refused<C>> {
-        let tags = Some(Tags::new(tag, ignore));
+        let tags = (Some(Tags::new(tag, ignore)), Access::NONE);
         self.receive(buffer.into(), Address::UNSPECIFIED, tags, context)
     }
 
@@ -92,7 +92,8 @@ impl<C: Send + 'static, S: Receives<C>> Endpoint<C, S> {
         ignore: u64,
         context: C,
     ) -> Result<OpId, Refused<C>> {
-        self.receive(buffer.into(), from, Some(Tags::new(tag, ignore)), context)
+        let tags = (Some(Tags::new(tag, ignore)), Access::NONE);
+        self.receive(buffer.into(), from, tags, context)
     }
 }
 

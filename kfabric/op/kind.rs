@@ -18,9 +18,13 @@ pub enum Kind {
     Commit,
     /// Changes words of a peer's region, each at once. Source: fi_atomic(3).
     Atomic,
-    /// A completion only: a receive that a peer's write or commit with remote CQ data consumed. Its
-    /// length is theirs; the receive's buffer is untouched. Source: FI_REMOTE_WRITE of fi_cq(3).
+    /// A completion only: a receive that a peer's write or commit with remote CQ data consumed, or a tagged write. Its
+    /// length is theirs; the receive's buffer is untouched, but for a tagged write, whose bytes are there. Source:
+    /// FI_REMOTE_WRITE of fi_cq(3).
     RemoteWrite,
+    /// A completion only: a receive that a peer's tagged read consumed, which has taken so many of its bytes. Source:
+    /// FI_REMOTE_READ of fi_cq(3).
+    RemoteRead,
 }
 
 impl Kind {
@@ -34,6 +38,7 @@ impl Kind {
             Kind::Commit => "commit",
             Kind::Atomic => "atomic",
             Kind::RemoteWrite => "remote_write",
+            Kind::RemoteRead => "remote_read",
         }
     }
 }

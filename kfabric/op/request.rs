@@ -4,7 +4,7 @@
 
 use super::{AtomicAction, Buffer, Kind, Options};
 use crate::av::Name;
-use crate::mr::RemoteSlice;
+use crate::mr::{Access, RemoteSlice};
 use crate::proto::tag::Tags;
 
 /// What is posted.
@@ -18,5 +18,7 @@ pub(crate) struct Request {
     pub(crate) atomic: Option<AtomicAction>,
     /// Of a message its tag, of a receive those that it takes; `None`: it is untagged.
     pub(crate) tags: Option<Tags>,
+    /// Of a tagged receive, whether a peer's tagged write or read may consume it.
+    pub(crate) exposes: Access,
     pub(crate) buffer: Buffer,
 }

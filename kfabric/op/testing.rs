@@ -33,6 +33,7 @@ pub(crate) fn request(kind: Kind) -> Request {
         remote: None,
         atomic: None,
         tags: None,
+        exposes: Access::NONE,
         buffer: Buffer::empty(),
     }
 }

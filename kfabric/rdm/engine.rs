@@ -377,6 +377,9 @@ impl Shared {
     /// Carries out what the endpoint has posted to itself. Sleeps.
     fn execute(&self, op: Operation) {
         self.outstanding.leave(&op);
+        if op.is_tagged_rma() {
+            return self.port.execute_tagged(op);
+        }
         if op.kind() != Kind::Send {
             match self.port.access(&op) {
                 Ok(_) if op.notifies() => {}

@@ -139,6 +139,14 @@ impl Matching {
         }
     }
 
+    /// Takes out the receive that a tagged write or read consumes, if one waits for it.
+    pub(crate) fn claim(&self, arrival: &Op) -> Option<Operation> {
+        let mut receive = self.state.lock().posted.take_for(arrival)?;
+        receive.op().set_tag(arrival.tag());
+        receive.op().consume(arrival.kind());
+        Some(receive)
+    }
+
     /// Takes a posted receive out again.
     pub(crate) fn cancel(&self, id: OpId) -> Option<Operation> {
         self.state.lock().posted.find(id)
@@ -260,7 +268,7 @@ impl Match {
             Kind::Send if len > receive.len() => Err(Failure::not_executed(EMSGSIZE)),
             Kind::Send => copy(&receive, &arrival).map_err(Failure::unknown),
             _ => {
-                receive.op().consume();
+                receive.op().consume(arrival.kind());
                 Ok(())
             }
         };

@@ -8,7 +8,7 @@
 use super::atomic;
 use crate::memory::Exposed;
 use crate::mr::{Access, Region, RemoteSlice};
-use crate::op::{Failure, Kind, Level, Op, Status, Success};
+use crate::op::{Failure, Kind, Level, Op, Operation, Status, Success};
 use crate::proto::key::{Key, Refusal};
 use crate::provider::Port;
 use crate::stats::{Count, TargetStats};
@@ -56,6 +56,67 @@ impl Port {
         };
         self.count_access(op, &status);
         status
+    }
+
+    /// Carries out a peer's tagged write or read, and completes it and the receive that it consumes.
+    ///
+    /// Never sleeps; any context but hardirq.
+    pub fn execute_tagged(&self, op: Operation) {
+        let receive = match self.claim(&op) {
+            Ok(receive) => receive,
+            Err(failure) => return op.complete(Err(failure)),
+        };
+        let moved = match (op.kind(), receive.buffer().memory()) {
+            (_, None) => Ok(()), // no bytes
+            (Kind::Write, Some(to)) => op.copy_out(to, receive.buffer().offset()),
+            (_, Some(from)) => op.copy_in(from, receive.buffer().offset()),
+        };
+        let status = self.end_tagged(&op, moved);
+        receive.complete(status.0);
+        op.complete(status.1);
+    }
+
+    /// Takes the receive that a peer's tagged write or read goes into or out of: the first that was posted for it.
+    /// Then, once, [`Port::end_tagged`]. Any context but hardirq.
+    ///
+    /// Nothing is executed if it fails, with
+    /// - `ENOENT`: no receive under that tag exposes its buffer to it.
+    /// - `EMSGSIZE`: the buffer is too short; the receive completes with that as well.
+    /// - `EINVAL`: no such receive context.
+    /// - `EHOSTUNREACH`: the peer is not the one that is connected.
+    pub(super) fn claim(&self, op: &Op) -> Result<Operation, Failure> {
+        let admitted = self
+            .check_sender(op)
+            .and_then(|()| self.check_context(op))
+            .map_err(Failure::not_executed)?;
+        let stats = self.domain().target_stats();
+        let Some(receive) = admitted.claim(op) else {
+            return Err(self.refuse(op, ENOENT, &stats.no_receive));
+        };
+        if op.len() > receive.len() {
+            let failure = self.refuse(op, EMSGSIZE, &stats.out_of_range);
+            receive.complete(Err(failure));
+            return Err(failure);
+        }
+        Ok(receive)
+    }
+
+    /// Counts a tagged write or read whose bytes were moved, or could not be; how its receive and it have ended.
+    pub(super) fn end_tagged(&self, op: &Op, moved: Result) -> (Status, Status) {
+        let stats = self.domain().target_stats();
+        let (len, level) = (op.len(), Level::Delivered);
+        let status = |data| {
+            moved.map_err(Failure::unknown)?;
+            Ok(Success { len, data, level })
+        };
+        let (here, there) = (status(op.data()), status(None));
+        match moved {
+            Ok(()) => stats.executed.add(1),
+            Err(ENODEV) => stats.device_gone.add(1),
+            Err(_) => {}
+        }
+        self.count_access(op, &there);
+        (here, there)
     }
 
     /// Counts an access for who wants to know of it.
@@ -223,7 +284,7 @@ mod tests {
     use crate::memory::Memory;
     use crate::mr::{MemoryRegion, RemoteRegion};
     use crate::op::testing::{request, Bench};
-    use crate::op::{Buffer, Operation, Options, Request};
+    use crate::op::{Buffer, Options, Request};
     use crate::proto::descriptor::{Descriptor, Flush, Persistence};
     use crate::provider::registry::Registration;
     use crate::provider::testing::{Desk, Keeper};

@@ -116,6 +116,9 @@ impl Endpoint {
         if op.kind() == Kind::Send {
             return self.offer(op);
         }
+        if op.is_tagged_rma() {
+            return self.port.execute_tagged(op);
+        }
         match access(&self.port, &op) {
             Ok(_) if op.notifies() => self.offer(op),
             status => done(op, status),

@@ -92,7 +92,7 @@ pub struct Command {
     pub len: u64,
     /// Remote CQ data; of messages, writes and commits.
     pub data: Option<u64>,
-    /// The receive context of the peer that messages and remote CQ data go to.
+    /// The receive context of the peer that messages, remote CQ data and tagged accesses go to.
     pub context: u16,
 }
 
@@ -125,6 +125,14 @@ impl Command {
             What::Write { .. } | What::Commit { .. } => self.data.is_some(),
             _ => false,
         }
+    }
+
+    /// Whether it is for a receive of the peer, but waits for none.
+    pub(super) const fn is_tagged_access(&self) -> bool {
+        let (What::Write { target, .. } | What::Read { target, .. }) = self.what else {
+            return false;
+        };
+        matches!(target, Target::Tag(_))
     }
 
     /// Whether a reply ends it, and no acknowledgement.

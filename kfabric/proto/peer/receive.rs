@@ -79,6 +79,8 @@ pub enum Action {
         token: Token,
         /// To what.
         target: Target,
+        /// If that is a tag, of which receive context.
+        context: u16,
         /// The range of this piece.
         piece: Range,
         /// The whole range; with the first piece and the last.
@@ -109,6 +111,8 @@ pub enum Action {
         token: Token,
         /// From what.
         target: Target,
+        /// If that is a tag, of which receive context.
+        context: u16,
         /// Which range.
         range: Range,
     },
@@ -385,6 +389,7 @@ impl<S: Storage> Peer<S> {
                 Ok(Action::Read {
                     token,
                     target,
+                    context: h.context,
                     range,
                 })
             }
@@ -464,6 +469,7 @@ impl<S: Storage> Peer<S> {
         Ok(Action::Write {
             token,
             target,
+            context: h.context,
             piece: Range::new(h.offset, len),
             whole,
             first,

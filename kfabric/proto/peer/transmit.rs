@@ -350,7 +350,8 @@ impl<S: Storage> Peer<S> {
             };
             let meets = command.meets_a_receive();
             let context = command.context;
-            let known = !meets || (self.credits.knows(context) && context < limits.contexts);
+            let named = meets || command.is_tagged_access();
+            let known = !named || (self.credits.knows(context) && context < limits.contexts);
             let possible = fits && known;
             if !waits && !possible {
                 let errno = if known {
@@ -560,7 +561,8 @@ fn describe(h: &mut Header, command: &super::Command, sent: u64) {
         h.data = data;
         h.flags |= Flags::DATA;
     }
-    if matches!(h.kind, Kind::Send | Kind::Rts) || data.is_some() {
+    let is_message = matches!(h.kind, Kind::Send | Kind::Rts);
+    if is_message || data.is_some() || command.is_tagged_access() {
         h.context = command.context;
     }
     h.total = command.len;

@@ -73,7 +73,7 @@ const fn fields(kind: Kind, flags: Flags) -> Fields {
                 .union(Flags::TAGGED)
                 .union(Flags::COMMIT)
                 .union(Flags::DATA.when(flags.contains(Flags::LAST))),
-            context: data,
+            context: data || tagged,
             key: true,
             offset: true,
             total: true,
@@ -92,6 +92,7 @@ const fn fields(kind: Kind, flags: Flags) -> Fields {
         },
         Kind::Read => Fields {
             flags: now.union(Flags::TAGGED),
+            context: tagged,
             key: true,
             offset: true,
             total: true,

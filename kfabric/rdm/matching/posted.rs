@@ -14,6 +14,7 @@
 
 use super::buckets::Buckets;
 use crate::av::Name;
+use crate::mr::Access;
 use crate::op::{Chain, Kind, Op, OpId, Operation};
 use crate::proto::tag::Tags;
 use kernel::prelude::*;
@@ -63,8 +64,18 @@ pub(super) fn takes(receive: &Op, arrival: &Op) -> bool {
     }
     match (receive.tags(), arrival.tag()) {
         (None, None) => true,
-        (Some(tags), Some(tag)) => tags.contains(tag),
+        (Some(tags), Some(tag)) => tags.contains(tag) && admits(receive, arrival),
         _ => false,
+    }
+}
+
+/// Whether a tagged receive has the right that a tagged write or read needs.
+#[inline]
+fn admits(receive: &Op, arrival: &Op) -> bool {
+    match arrival.kind() {
+        Kind::Write => receive.exposes().contains(Access::WRITE),
+        Kind::Read => receive.exposes().contains(Access::READ),
+        _ => true,
     }
 }
 

@@ -8,7 +8,7 @@
 use super::super::{engine, link};
 use crate::av::Name;
 use crate::cq::Queue;
-use crate::mr::RemoteSlice;
+use crate::mr::{Access, RemoteSlice};
 use crate::op::{
     AtomicAction, Buffer, Failure, Kind, Level, Op, OpId, Operation, Options, Origin, Poster,
     Request, Status,
@@ -39,6 +39,11 @@ pub(super) enum State {
     Waiting { proxy: OpId, held: Held },
     /// Its bytes come into a receive, which it has met.
     Receiving {
+        proxy: Operation,
+        receive: Operation,
+    },
+    /// The bytes of a receive are being sent, for a tagged read.
+    Lending {
         proxy: Operation,
         receive: Operation,
     },
@@ -113,6 +118,7 @@ impl Proxies {
             remote: wish.remote,
             atomic: wish.atomic,
             tags: wish.tag.map(Tags::one),
+            exposes: Access::NONE,
             buffer: Buffer::afar(wish.len),
         });
         Ok(slot.arm(token))
@@ -162,7 +168,7 @@ impl State {
                     let_go(op);
                 }
             }
-            State::Receiving { proxy, receive } => {
+            State::Receiving { proxy, receive } | State::Lending { proxy, receive } => {
                 let_go(proxy);
                 receive.complete(Err(Failure::unknown(error)));
             }
