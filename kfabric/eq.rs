@@ -15,6 +15,7 @@ use crate::cm::{ConnectionRequest, PrivateData};
 use crate::cq::{self, Bound, Notify, Queue};
 use crate::debugfs::{self, Shown};
 use crate::domain::{Child, Class, Domain};
+use crate::mr::Access;
 use crate::op::{Buffer, Kind, Op, Options, Origin, Poster, Request};
 use crate::stats::Stats;
 use crate::sys::slot::Pool;

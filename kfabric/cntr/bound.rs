@@ -170,7 +170,7 @@ mod tests {
             };
             let (_, mut op) = bench.post_request(request, 0)?;
             assert_eq!((op.counts(), op.counts_remotely()), (here, there));
-            op.op().consume();
+            op.op().consume(Kind::Write);
             let message = kind == Kind::Recv;
             assert_eq!(op.counts(), if message { none } else { here });
             drop(op);

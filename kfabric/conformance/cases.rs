@@ -35,6 +35,7 @@ mod rma;
 mod scalable;
 mod silent;
 mod tagged;
+mod tagged_rma;
 mod unplug;
 
 /// All of them.
@@ -48,6 +49,7 @@ pub(crate) const ALL: &[&[Case]] = &[
     context::CASES,
     msg::CASES,
     tagged::CASES,
+    tagged_rma::CASES,
     directed::CASES,
     multi::CASES,
     scalable::life::CASES,

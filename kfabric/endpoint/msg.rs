@@ -6,6 +6,7 @@ use super::post::Wanted;
 use super::side::{Receives, Transmits};
 use super::Endpoint;
 use crate::av::Address;
+use crate::mr::Access;
 use crate::op::{Buffer, Kind, Level, OpId, Options, Refused};
 use kernel::prelude::*;
 

@@ -332,6 +332,16 @@ impl<C: Send + 'static, S: Receives<C>> Endpoint<C, S> {
         })
     }
 
+    /// Refuses a receive that can't be.
+    pub(super) fn refuse_receive(
+        &self,
+        error: Error,
+        buffer: Buffer,
+        context: C,
+    ) -> Result<OpId, Refused<C>> {
+        Self::refuse(&self.side.rx().direction, error, buffer, context)
+    }
+
     /// Posts a receive of at most so many messages of a peer, or of everybody, or refuses it.
     pub(super) fn receive_several(
         &self,

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tagged messages. Source: fi_tagged(3).
+//! Tagged messages, and tagged RMA: into or out of the receive that a peer has posted under a tag. Source:
+//! fi_tagged(3).
 
+use super::post::Wanted;
 use super::side::{Receives, Transmits};
 use super::Endpoint;
 use crate::av::Address;
-use crate::op::{Buffer, OpId, Options, Refused};
+use crate::mr::Access;
+use crate::op::{Buffer, Kind, Level, OpId, Options, Refused};
 use crate::proto::tag::Tags;
 use kernel::prelude::*;
 
@@ -53,7 +56,108 @@ impl<C: Send + 'static, S: Transmits<C>> Endpoint<C, S> {
     }
 }
 
+impl<C: Send + 'static, S: Transmits<C>> Endpoint<C, S> {
+    /// Writes the bytes of `buffer` into the buffer of the receive that a peer has posted under `tag`, from its first
+    /// byte on, and consumes that receive.
+    ///
+    /// It is that which a message of this tag would go to, of those that expose their buffers to writes
+    /// ([`Endpoint::trecv_rma`]). Unlike a message it waits for none. The receive may be longer. Remote CQ data come
+    /// with its completion. Never sleeps; process or softirq context. At most
+    /// [`Limits::max_msg_size`](crate::info::Limits) bytes.
+    ///
+    /// # Errors
+    /// As [`Endpoint::tsend`], and
+    /// - `EOPNOTSUPP`: also if the endpoint was not enabled for [`Caps::WRITE`](crate::info::Caps::WRITE); level
+    ///   committed.
+    ///
+    /// Those of the completion: `ENOENT`: no such receive is posted. `EMSGSIZE`: it is too short, and has completed with
+    /// that, too. `EHOSTUNREACH`: no such peer, or it closed. `ENODEV`, `EIO`: of the memory of a device.
+    ///
+    /// Source: FI_TAGGED of fi_getinfo(3), with fi_writemsg(3) and a tag in place of the key.
+    pub fn twrite(
+        &self,
+        buffer: impl Into<Buffer>,
+        to: Address,
+        tag: u64,
+        options: Options,
+        context: C,
+    ) -> Result<OpId, Refused<C>> {
+        self.tagged_rma(Kind::Write, buffer.into(), (to, tag, options), context)
+    }
+
+    /// Reads the first bytes of the buffer of the receive that a peer has posted under `tag` into `buffer`, as many as
+    /// that takes, and consumes that receive.
+    ///
+    /// As [`Endpoint::twrite`], with [`Caps::READ`](crate::info::Caps::READ).
+    ///
+    /// # Errors
+    /// - `EINVAL`: also for remote CQ data, which a read does not carry.
+    pub fn tread(
+        &self,
+        buffer: impl Into<Buffer>,
+        to: Address,
+        tag: u64,
+        options: Options,
+        context: C,
+    ) -> Result<OpId, Refused<C>> {
+        self.tagged_rma(Kind::Read, buffer.into(), (to, tag, options), context)
+    }
+
+    fn tagged_rma(
+        &self,
+        kind: Kind,
+        buffer: Buffer,
+        (to, tag, options): (Address, u64, Options),
+        context: C,
+    ) -> Result<OpId, Refused<C>> {
+        let checked = match options.level {
+            // What a receive's buffer is, who posts does not know.
+            Level::Committed => Err(EOPNOTSUPP),
+            _ if kind == Kind::Read && options.data.is_some() => Err(EINVAL),
+            _ => self.check_message(buffer.len()),
+        };
+        let wanted = Wanted {
+            kind,
+            to,
+            options,
+            remote: None,
+            atomic: None,
+            tag: Some(tag),
+        };
+        self.transmit(checked, wanted, buffer, &[], context)
+    }
+}
+
 impl<C: Send + 'static, S: Receives<C>> Endpoint<C, S> {
+    /// Posts a buffer under a tag that a peer's write ([`Endpoint::twrite`]) or read ([`Endpoint::tread`]) consumes, as
+    /// far as `access` says, or a message.
+    ///
+    /// As [`Endpoint::trecv_from`] but for that; `from` may be [`Address::UNSPECIFIED`]. **With [`Access::READ`] peers
+    /// get what is in the buffer.** Its completion is of [`Kind::RemoteWrite`] or [`Kind::RemoteRead`] with a tag, or,
+    /// if a message came, of [`Kind::Recv`]; of a read when the peer has all bytes.
+    ///
+    /// # Errors
+    /// As [`Endpoint::trecv_from`], and
+    /// - `EINVAL`: other rights than to read and to write.
+    ///
+    /// Those of the completion: `EMSGSIZE`: what came was longer than the buffer. Others: the peer, or its link, went
+    /// in the midst.
+    pub fn trecv_rma(
+        &self,
+        buffer: impl Into<Buffer>,
+        from: Address,
+        (tag, ignore): (u64, u64),
+        access: Access,
+        context: C,
+    ) -> Result<OpId, Refused<C>> {
+        let buffer = buffer.into();
+        if !Access::READ_WRITE.contains(access) {
+            return self.refuse_receive(EINVAL, buffer, context);
+        }
+        let tags = (Some(Tags::new(tag, ignore)), access);
+        self.receive(buffer, from, tags, context)
+    }
+
     /// Receives a message into `buffer` whose tag is `tag` in all bits that are not set in `ignore`.
     ///
     /// Of the messages that it takes it gets the one that came first, and a message goes to the receive
@@ -102,7 +206,6 @@ mod tests {
     use super::*;
     use crate::cq::CompletionQueue;
     use crate::info::Caps;
-    use crate::op::Kind;
     use crate::provider::testing::{Bench, Desk};
 
     #[test]

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::av::Name;
 use crate::cq::{Completion, Notify, Queue, Reader};
+use crate::mr::Access;
 use crate::stats::Stats;
 use crate::sys::slot::Pool;
 use kernel::prelude::*;

@@ -10,6 +10,7 @@ use super::*;
 mod parting;
 mod rest;
 mod slow;
+mod tagged;
 
 const MS: u64 = 1_000_000;
 const FRAME: u32 = 512;

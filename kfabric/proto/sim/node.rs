@@ -451,6 +451,7 @@ impl Node {
                 last,
                 commit,
                 data,
+                ..
             } => {
                 if first {
                     self.effect(serial);
@@ -498,6 +499,7 @@ impl Node {
                 token,
                 target: Target::Key(serial),
                 range,
+                ..
             } => {
                 self.effect(serial);
                 if ledger.at(serial).refused {

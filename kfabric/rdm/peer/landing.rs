@@ -13,7 +13,9 @@ use super::receive::access;
 use super::talk::Talk;
 use super::Peer;
 use crate::op::{Failure, Kind, Operation};
+use crate::proto::peer::command::Target;
 use crate::proto::peer::Action;
+use crate::proto::range::Range;
 use crate::proto::wire::Header;
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -123,6 +125,12 @@ impl Talk {
             return Landing::buffer();
         }
         match *action {
+            // It consumes a receive, and so not before all of the frame is here.
+            Action::Write {
+                target: Target::Tag(_),
+                first: true,
+                ..
+            } => Landing::buffer(),
             Action::Write {
                 token,
                 target,
@@ -174,6 +182,18 @@ impl Talk {
         let received = match *action {
             Action::Write {
                 token,
+                target: Target::Tag(_),
+                piece: Range { offset, .. },
+                ..
+            }
+            | Action::Piece { token, offset, .. } => match self.guest(token) {
+                Some(State::Receiving { receive: op, .. }) => {
+                    op.local_dest(offset as usize + have, left, receive)
+                }
+                _ => return Err(refused(Failure::unknown(ECANCELED))),
+            },
+            Action::Write {
+                token,
                 piece,
                 first,
                 ..
@@ -191,12 +211,6 @@ impl Talk {
                 let at = piece.offset as usize + have;
                 region.memory().dest(at, left, receive)
             }
-            Action::Piece { token, offset, .. } => match self.guest(token) {
-                Some(State::Receiving { receive: op, .. }) => {
-                    op.local_dest(offset as usize + have, left, receive)
-                }
-                _ => return Err(refused(Failure::unknown(ECANCELED))),
-            },
             Action::ReadData { op, offset, .. } => match self.posted(op) {
                 Some(op) => op.local_dest(offset as usize + have, left, receive),
                 None => return Err(refused(Failure::unknown(ECANCELED))),

@@ -287,10 +287,36 @@ impl Talk {
                 offset,
                 last,
                 ..
-            } => self.piece(token, offset, last, &payload),
+            } => self.piece(peer, token, offset, last, &payload),
+            Action::Write {
+                token,
+                target: Target::Tag(tag),
+                context,
+                piece,
+                whole,
+                first,
+                last,
+                commit,
+                data,
+            } => {
+                if let (true, Some(whole)) = (first, whole) {
+                    let wish = tagged(Kind::Write, commit, tag, context, whole);
+                    match self.claim(peer, token, wish) {
+                        Ok((proxy, receive)) => {
+                            self.put_guest(token, State::Receiving { proxy, receive });
+                        }
+                        Err(failure) => return failed(&failure),
+                    }
+                }
+                if let (true, Some((context, data))) = (last, data) {
+                    self.note_data(token, consumers(context), data);
+                }
+                self.piece(peer, token, piece.offset, last, &payload)
+            }
             Action::Write {
                 token,
                 target,
+                context: _,
                 piece,
                 whole,
                 first,
@@ -320,8 +346,15 @@ impl Talk {
             }
             Action::Read {
                 token,
+                target: Target::Tag(tag),
+                context,
+                range,
+            } => self.lend(peer, token, tagged(Kind::Read, false, tag, context, range)),
+            Action::Read {
+                token,
                 target,
                 range,
+                ..
             } => self.read(peer, token, access(Kind::Read, false, None, target, range)),
             Action::Atomic {
                 token,
@@ -422,7 +455,14 @@ impl Talk {
     }
 
     /// A piece of a message has come that was asked for.
-    fn piece(&mut self, token: Token, offset: u64, last: bool, payload: &Payload<'_>) -> Executed {
+    fn piece(
+        &mut self,
+        peer: &Peer,
+        token: Token,
+        offset: u64,
+        last: bool,
+        payload: &Payload<'_>,
+    ) -> Executed {
         let Some(State::Receiving { receive, .. }) = self.guest(token) else {
             return failed(&Failure::unknown(ECANCELED));
         };
@@ -431,6 +471,9 @@ impl Talk {
             return done();
         }
         match self.take_guest(token).map(|guest| guest.state) {
+            Some(State::Receiving { proxy, receive }) if proxy.is_tagged_rma() => {
+                executed(&self.end_tagged(peer, proxy, receive, placed))
+            }
             Some(State::Receiving { proxy, receive }) => {
                 let status = finish(&proxy, receive, |_| placed);
                 let_go(proxy);
@@ -438,6 +481,48 @@ impl Talk {
             }
             _ => failed(&Failure::unknown(ECANCELED)),
         }
+    }
+
+    /// Takes the receive that a tagged write or read goes into or out of, and a proxy of that.
+    fn claim(
+        &self,
+        peer: &Peer,
+        token: Token,
+        wish: Result<Wish, Failure>,
+    ) -> Result<(Operation, Operation), Failure> {
+        let proxy = self.stand_in(token, wish?)?;
+        match peer.engine.port().claim(&proxy) {
+            Ok(receive) => Ok((proxy, receive)),
+            Err(failure) => {
+                let_go(proxy);
+                Err(failure)
+            }
+        }
+    }
+
+    /// Notes the remote CQ data of a tagged write, for its receive.
+    fn note_data(&mut self, token: Token, context: u16, data: u64) {
+        if let Some(mut guest) = self.take_guest(token) {
+            if let State::Receiving { proxy, .. } = &mut guest.state {
+                proxy.op().set_data(context, data);
+            }
+            self.put_guest(token, guest.state);
+        }
+    }
+
+    /// A tagged read may begin.
+    fn lend(&mut self, peer: &Peer, token: Token, wish: Result<Wish, Failure>) -> Executed {
+        let (proxy, receive) = match self.claim(peer, token, wish) {
+            Ok(claimed) => claimed,
+            Err(failure) => return failed(&failure),
+        };
+        // As of a region's: see `read`.
+        let (mut first, some) = ([0; 1], proxy.len().min(1));
+        if let Err(error) = receive.read_local(0, &mut first[..some]) {
+            return executed(&self.end_tagged(peer, proxy, receive, Err(error)));
+        }
+        self.put_guest(token, State::Lending { proxy, receive });
+        done()
     }
 
     /// A proxy for an operation of the peer.
@@ -664,7 +749,20 @@ fn message(tag: Option<u64>, data: Option<u64>, len: u64, context: u16) -> Wish 
     }
 }
 
-/// The proxy of an access.
+/// The proxy of a tagged write or read: from the first byte of its receive on.
+fn tagged(kind: Kind, commit: bool, tag: u64, context: u16, range: Range) -> Result<Wish, Failure> {
+    let len = usize::try_from(range.len).map_err(|_| Failure::not_executed(ERANGE))?;
+    match (commit, range.offset) {
+        (true, _) => Err(Failure::not_executed(EOPNOTSUPP)),
+        (_, 1..) => Err(Failure::not_executed(EINVAL)),
+        _ => Ok(Wish {
+            kind,
+            ..message(Some(tag), None, len as u64, context)
+        }),
+    }
+}
+
+/// The proxy of an access to a region.
 pub(super) fn access(
     kind: Kind,
     commit: bool,

@@ -15,7 +15,7 @@ use super::talk::{Talk, LIMITS};
 use super::Peer;
 use crate::memory::Exposed;
 use crate::mr::Region;
-use crate::op::Failure;
+use crate::op::{Failure, Operation};
 use crate::proto::peer::incoming::Token;
 use crate::proto::peer::{Payload, Transmit};
 use crate::proto::wire::hello::MAX;
@@ -161,7 +161,7 @@ impl Talk {
                 Err(Unsent::Lost(lost)) => {
                     // A part of the frame has gone: nothing else may follow it.
                     self.lose(now);
-                    self.tell_lost(now, lost);
+                    self.tell_lost(peer, now, lost);
                     self.events(peer, now);
                     return true;
                 }
@@ -177,7 +177,7 @@ impl Talk {
             if let Err(lost) = self.fill(peer, now) {
                 // What was made of it has a number already.
                 let links_too = matches!(lost, Lost::Source(..));
-                self.tell_lost(now, lost);
+                self.tell_lost(peer, now, lost);
                 if links_too {
                     self.lose(now);
                 }
@@ -196,13 +196,20 @@ impl Talk {
     }
 
     /// Has the machine know that bytes of a frame can't be had any more.
-    fn tell_lost(&mut self, now: u64, lost: Lost) {
+    fn tell_lost(&mut self, peer: &Peer, now: u64, lost: Lost) {
         match lost {
             Lost::Local => self.machine.fail_source(now),
             Lost::Source(token, error) => {
                 let failure = Failure::unknown(error);
                 let failure = Err(verdict::failure_told(&failure));
                 self.machine.reply(token, failure);
+                if let Some(State::Lending { .. }) = self.guest(token) {
+                    let state = self.take_guest(token).map(|guest| guest.state);
+                    if let Some(State::Lending { proxy, receive }) = state {
+                        // The peer is told already.
+                        let _ = self.end_tagged(peer, proxy, receive, Err(error));
+                    }
+                }
             }
         }
     }
@@ -236,7 +243,10 @@ impl Talk {
     fn is_there(&self, payload: &Payload) -> bool {
         match *payload {
             Payload::Local { op, .. } => self.posted(op).is_some(),
-            Payload::Source { token, .. } => matches!(self.guest(token), Some(State::Source(_))),
+            Payload::Source { token, .. } => matches!(
+                self.guest(token),
+                Some(State::Source(_) | State::Lending { .. })
+            ),
             _ => true,
         }
     }
@@ -255,14 +265,13 @@ impl Talk {
         link: &dyn Link,
     ) -> Result<Result<(usize, bool)>> {
         let left = tail.len - tail.sent;
+        if let Some((op, offset)) = self.local(&tail.payload) {
+            let hold = (tail.len >= SHORTEST_SPLICED).then(|| op.hold());
+            return op.local_source(offset as usize + tail.sent, left, |from| {
+                send(link, from, left, hold)
+            });
+        }
         match tail.payload {
-            Payload::Local { op, offset } => {
-                let op = self.posted(op).ok_or(EINVAL)?;
-                let hold = (tail.len >= SHORTEST_SPLICED).then(|| op.hold());
-                op.local_source(offset as usize + tail.sent, left, |from| {
-                    send(link, from, left, hold)
-                })
-            }
             // Not spliced: a peer that takes nothing would keep the region from being closed.
             Payload::Source { token, offset } => {
                 let (region, at) = self.source(peer, token, offset)?;
@@ -280,17 +289,29 @@ impl Talk {
         if transmit.header.len < SHORTEST || transmit.crc {
             return Ok(false);
         }
+        if let Some((op, _)) = self.local(&transmit.payload) {
+            return Ok(op.buffer().memory().is_some_and(Exposed::has_source));
+        }
         Ok(match transmit.payload {
-            Payload::Local { op, .. } => self
-                .posted(op)
-                .and_then(|op| op.buffer().memory())
-                .is_some_and(Exposed::has_source),
             Payload::Source { token, offset } => {
                 let (region, _) = self.source(peer, token, offset)?;
                 region.memory().has_source()
             }
             _ => false,
         })
+    }
+
+    /// The operation in whose buffer a payload is, and where: one that was posted here, or the receive that a tagged
+    /// read consumes.
+    fn local(&self, payload: &Payload) -> Option<(&Operation, u64)> {
+        match *payload {
+            Payload::Local { op, offset } => Some((self.posted(op)?, offset)),
+            Payload::Source { token, offset } => match self.guest(token)? {
+                State::Lending { receive, .. } => Some((receive, offset)),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     /// The region that the peer reads, and where in it.
@@ -365,6 +386,9 @@ impl Talk {
                 }
             },
             Payload::Source { token, offset } => {
+                if let Some((op, offset)) = self.local(payload) {
+                    return op.read_local(offset as usize, to);
+                }
                 let (region, at) = self.source(peer, token, offset)?;
                 region.memory().read_at(at, to)
             }

@@ -383,7 +383,7 @@ impl Talk {
                     command,
                     verdict,
                 } => self.ended(peer, op, &command, verdict),
-                Event::Released(token) => self.end_guest(peer, token),
+                Event::Released(token) => self.released(peer, token),
                 Event::Over(end) => {
                     self.over = true;
                     if let End::Timeout { .. } = end {
@@ -562,11 +562,12 @@ impl Talk {
             Some(What::Letter(message)) => return letter_ended(peer, &message, verdict),
             None => return,
         };
-        if meets_a_receive(&op) {
+        let meets = meets_a_receive(&op);
+        if meets {
             self.messages.left(&op);
-            if self.is_astray(command, verdict) {
-                op.count_stray();
-            }
+        }
+        if (meets || op.is_tagged_rma()) && self.is_astray(command, verdict) {
+            op.count_stray();
         }
         let mut status = verdict::heard(verdict, command.len as usize);
         if let Err(failure) = &mut status {
@@ -715,13 +716,43 @@ impl Talk {
         self.machine.reply(token, verdict::told(&status));
     }
 
+    /// The machine needs an operation of the peer no more: the peer has what it has read, or the session is over.
+    fn released(&mut self, peer: &Arc<Peer>, token: Token) {
+        let is_over = matches!(self.machine.state(), session::State::Closed(_));
+        match self.take_guest(token).map(|guest| guest.state) {
+            Some(State::Lending { proxy, receive }) if !is_over => {
+                // The peer knows: it has all bytes.
+                let _ = self.end_tagged(peer, proxy, receive, Ok(()));
+            }
+            Some(state) => self.end_state(peer, state),
+            None => {}
+        }
+    }
+
+    /// Ends a tagged write or read of the peer, and the receive that it has consumed; how it went, for the peer.
+    pub(super) fn end_tagged(
+        &self,
+        peer: &Peer,
+        proxy: Operation,
+        receive: Operation,
+        moved: Result,
+    ) -> crate::op::Status {
+        let (here, there) = peer.engine.port().end_tagged(&proxy, moved);
+        receive.complete(here);
+        let_go(proxy);
+        there
+    }
+
     /// Lets go of an operation of the peer.
     pub(super) fn end_guest(&mut self, peer: &Arc<Peer>, token: Token) {
         if let Some(guest) = self.take_guest(token) {
-            let lost = || peer.engine.port().lost();
-            let error = self.closing.unwrap_or_else(lost);
-            guest.state.end(&peer.engine, error);
+            self.end_state(peer, guest.state);
         }
+    }
+
+    fn end_state(&self, peer: &Peer, state: State) {
+        let lost = || peer.engine.port().lost();
+        state.end(&peer.engine, self.closing.unwrap_or_else(lost));
     }
 
     /// Has the timer fire when the machine has something to do.
@@ -852,7 +883,10 @@ fn command(op: &Op) -> Command {
         .remote()
         .map_or((0, 0), |remote| (remote.key().raw(), remote.offset()));
     let commit = op.level() == Level::Committed;
-    let target = Target::Key(key);
+    let target = match (op.remote(), op.tag()) {
+        (None, Some(tag)) => Target::Tag(tag),
+        _ => Target::Key(key),
+    };
     let what = match (op.kind(), op.atomic()) {
         (Kind::Write, _) => Does::Write {
             target,

@@ -14,6 +14,7 @@ cases! {
     each_kind_is_counted_by_its_counter: ALL,
     atomics_count_by_whether_they_fetch: Caps::ATOMIC,
     data_of_a_write_is_no_message: Caps::REMOTE_CQ_DATA,
+    tagged_access_is_no_message: Caps::TAGGED.union(Caps::RMA),
     accesses_of_peers_are_counted_at_their_target: Caps::RMA.union(Caps::ATOMIC),
     access_that_is_refused_counts_at_its_initiator_only: Caps::RMA,
 }
@@ -134,6 +135,54 @@ fn data_of_a_write_is_no_message(info: &Info, _seed: u64) -> Result {
     drop(closed(region.close_wait(timeout()))?);
     closed(recv.close())?;
     closed(write.close())?;
+    rig.close()
+}
+
+fn tagged_access_is_no_message(info: &Info, _seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let mut cntrs = KVec::new();
+    for end in [&rig.a, &rig.a, &rig.b, &rig.b, &rig.b] {
+        cntrs.push(Counter::new(&end.domain, None)?, GFP_KERNEL)?;
+    }
+    let [write, read, recv, remote_write, remote_read] = &cntrs[..] else {
+        return Err(EINVAL);
+    };
+    let a = Side::new(
+        &rig.a,
+        info,
+        &[(Counts::WRITE, write), (Counts::READ, read)],
+    )?;
+    let b = Side::new(
+        &rig.b,
+        info,
+        &[
+            (Counts::RECV, recv),
+            (Counts::REMOTE_WRITE, remote_write),
+            (Counts::REMOTE_READ, remote_read),
+        ],
+    )?;
+    let to = rig.a.av.insert(&b.ep.name())?;
+    let (options, from) = (Options::default(), Address::UNSPECIFIED);
+    let expect = |values: [u64; 5]| cntrs.iter().map(both).eq(values.map(|value| (value, 0)));
+    for n in 1..4 {
+        for (tag, access) in [(5, Access::WRITE), (6, Access::READ)] {
+            let zeros = Memory::zeroed(10)?;
+            b.ep.trecv_rma(zeros, from, (tag, 0), access, 1)?;
+        }
+        a.ep.twrite(Memory::zeroed(10)?, to, 5, options, 2)?;
+        a.ends(Kind::Write, None)?;
+        b.ends(Kind::RemoteWrite, None)?;
+        check!(expect([n, n - 1, 0, n, n - 1]));
+        a.ep.tread(Memory::zeroed(10)?, to, 6, options, 2)?;
+        a.ends(Kind::Read, None)?;
+        b.ends(Kind::RemoteRead, None)?;
+        check!(expect([n, n, 0, n, n]));
+    }
+    a.close()?;
+    b.close()?;
+    for cntr in cntrs {
+        closed(cntr.close())?;
+    }
     rig.close()
 }
 
