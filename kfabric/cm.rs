@@ -93,3 +93,109 @@ impl Port {
         }
     }
 }
+
+#[kunit_tests(kfabric_cm)]
+mod tests {
+    use super::testing::{accept, info, request, said, there, Bench, PEER};
+    use super::*;
+    use crate::eq::Event;
+    use crate::info::EndpointType;
+    use kernel::sync::rcu;
+
+    /// How long nobody answers, in milliseconds: longer than a test takes.
+    const LONG: u32 = 60_000;
+
+    /// Asks the peer; gives the request.
+    fn asked(bench: &Bench) -> Result<Message> {
+        bench.ep.connect(&there(), PrivateData::NONE, LONG)?;
+        Ok(bench.wire.next().ok_or(ENOENT)?.1)
+    }
+
+    /// Has a port learn something, as a provider does.
+    fn learn(bench: &Bench, learns: impl FnOnce(&Port)) -> Result {
+        let port = bench.wire.port(bench.ep.id()).ok_or(ENOENT)?;
+        let posts = rcu::read_lock();
+        learns(&port);
+        drop(posts);
+        Ok(())
+    }
+
+    #[test]
+    fn port_hears_what_is_for_one_of_its_role() -> Result {
+        let (bench, info) = (Bench::new()?, info(EndpointType::Msg)?);
+        let listener = PassiveEndpoint::listen(&bench.domain, &info, &bench.eq, 1)?;
+        let (listens, connects) = (listener.id(), bench.ep.id());
+        for says in [Says::Accept, Says::Reject(EACCES), Says::Shutdown] {
+            let heard = bench.wire.bring(listens, &said(says, 5));
+            assert_eq!(heard, Err(ECONNREFUSED));
+        }
+        let heard = bench.wire.bring(connects, &request(5));
+        assert_eq!(heard, Err(ECONNREFUSED));
+        // Nobody waits for those, and whoever is not connected can't be shut down.
+        for says in [Says::Accept, Says::Reject(EACCES)] {
+            let heard = bench.wire.bring(connects, &said(says, 5));
+            assert_eq!(heard, Err(ECONNABORTED));
+        }
+        bench.wire.bring(connects, &said(Says::Shutdown, 5))?;
+        assert_eq!(bench.ep.live().refusal(), None);
+        assert!(bench.eq.read().is_none());
+        bench.wire.bring(listens, &request(5))?;
+        assert!(matches!(bench.eq.read(), Some(Event::ConnectionRequest(_))));
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_is_heard_once_the_domain_has_ended() -> Result {
+        let (bench, info) = (Bench::new()?, info(EndpointType::Msg)?);
+        let listener = PassiveEndpoint::listen(&bench.domain, &info, &bench.eq, 1)?;
+        let asks = asked(&bench)?;
+        let ports = [listener.id(), bench.ep.id()].map(|id| bench.wire.port(id));
+        bench.domain.unplug()?;
+        while bench.eq.read().is_some() {}
+        for port in ports.iter().flatten() {
+            for message in [&request(6), &accept(&asks), &said(Says::Shutdown, 0)] {
+                let posts = rcu::read_lock();
+                let heard = port.hear(message);
+                drop(posts);
+                assert_eq!(heard, Err(ECONNREFUSED));
+            }
+        }
+        assert!(ports.iter().all(Option::is_some) && bench.eq.read().is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn request_that_reached_nobody_fails_and_another_does_not() -> Result {
+        let bench = Bench::new()?;
+        let asks = asked(&bench)?;
+        let mut former = asks;
+        former.cookie = asks.cookie.wrapping_add(1);
+        learn(&bench, |port| port.unheard(&former, EHOSTUNREACH))?;
+        assert!(bench.eq.read().is_none());
+        learn(&bench, |port| port.unheard(&asks, EHOSTUNREACH))?;
+        assert!(matches!(
+            bench.eq.read(),
+            Some(Event::Refused {
+                error: EHOSTUNREACH,
+                ..
+            })
+        ));
+        learn(&bench, |port| port.unheard(&asks, EHOSTUNREACH))?;
+        assert!(bench.eq.read().is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn endpoint_ends_with_its_own_peer() -> Result {
+        let bench = Bench::new()?;
+        let refusal = || bench.ep.live().refusal();
+        learn(&bench, |port| port.peer_is_gone(PEER))?;
+        let asks = asked(&bench)?;
+        bench.wire.bring(bench.ep.id(), &accept(&asks))?;
+        learn(&bench, |port| port.peer_is_gone(PEER + 1))?;
+        assert_eq!(refusal(), None);
+        learn(&bench, |port| port.peer_is_gone(PEER))?;
+        assert_eq!(refusal(), Some(ENOTCONN));
+        Ok(())
+    }
+}

@@ -46,6 +46,8 @@ mod shares;
 mod status;
 #[cfg(CONFIG_KUNIT = "y")]
 pub(crate) mod testing;
+#[cfg(CONFIG_KUNIT = "y")]
+mod tests;
 
 pub use crate::sys::slot::{Chain, Hold, Operation};
 pub use atomic::{Action, AtomicAction, AtomicOp, Datatype};
@@ -388,7 +390,7 @@ impl Op {
     pub(crate) fn read_local(&self, at: usize, to: &mut [u8]) -> Result {
         let end = at.checked_add(to.len()).ok_or(EINVAL)?;
         match self.buffer.memory() {
-            Some(_) if end > self.buffer.len() => Err(EINVAL),
+            _ if end > self.buffer.len() => Err(EINVAL),
             Some(from) => from.read_at(self.buffer.offset() + at, to),
             None => {
                 to.copy_from_slice(self.injected.get(at..end).ok_or(EINVAL)?);

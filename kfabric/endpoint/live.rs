@@ -216,3 +216,172 @@ impl Live {
         *shut = true;
     }
 }
+
+#[kunit_tests(kfabric_endpoint_live)]
+mod tests {
+    use super::*;
+    use crate::cm::testing::{accept, there, Bench as Connected};
+    use crate::cq::CompletionQueue;
+    use crate::endpoint::Endpoint;
+    use crate::info::Caps;
+    use crate::op::{testing as slots, Buffer, Failure, Kind, Options};
+    use crate::provider::testing::{Bench, Desk};
+    use crate::sys::work;
+    use kernel::sync::atomic::Relaxed;
+
+    /// How long nobody answers, in milliseconds: longer than a test takes.
+    const LONG: Msecs = 60_000;
+
+    fn shutdowns(bench: &Bench) -> i32 {
+        bench.opened.desk.shutdowns.load(Relaxed)
+    }
+
+    #[test]
+    fn first_reason_to_refuse_stays() -> Result {
+        let bench = Bench::new()?;
+        let (to, live) = (bench.peer()?, bench.ep.live());
+        assert_eq!(live.refusal(), None);
+        for error in [ENOTCONN, ENODEV, ECANCELED] {
+            live.refuse(error);
+            assert_eq!(live.refusal(), Some(ENOTCONN));
+        }
+        for posted in [
+            bench.ep.send(Buffer::empty(), to, Options::NONE, 1),
+            bench.ep.recv(Buffer::empty(), 1),
+        ] {
+            assert_eq!(posted.err().map(Error::from), Some(ENOTCONN));
+        }
+        // Nothing has ended by that.
+        assert_eq!(shutdowns(&bench), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_in_flight_ends_with_the_reason_of_the_end() -> Result {
+        for (refused, end, ended, refusal) in [
+            (None, ECANCELED, ECANCELED, ECANCELED),
+            (None, ENODEV, ENODEV, ENODEV),
+            // The end of the domain explains it, whoever else ends it.
+            (Some(ENODEV), ECANCELED, ENODEV, ENODEV),
+            (Some(ENOTCONN), ECANCELED, ECANCELED, ENOTCONN),
+            (Some(ECANCELED), ENODEV, ENODEV, ECANCELED),
+        ] {
+            let (bench, peer) = (Bench::new()?, slots::Bench::<u64>::new(1, None)?);
+            let (to, live) = (bench.peer()?, bench.ep.live());
+            bench.ep.send(Buffer::empty(), to, Options::NONE, 1)?;
+            let (_, arrival) = peer.post(Kind::Send, Buffer::empty(), 2)?;
+            assert!(live.port.offer(arrival).is_none());
+            if let Some(error) = refused {
+                live.refuse(error);
+            }
+            live.shutdown(end);
+            let status = Err(Failure::not_executed(ended));
+            assert_eq!(bench.ended(), Some((Kind::Send, 1, status)));
+            let lost = Err(Failure::not_executed(EHOSTUNREACH));
+            assert_eq!(peer.read().map(|done| done.result), Some(lost));
+            assert_eq!(live.refusal(), Some(refusal));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn endpoint_is_shut_down_once() -> Result {
+        let (bench, peer) = (Bench::new()?, slots::Bench::<u64>::new(1, None)?);
+        let live = bench.ep.live();
+        bench.ep.recv(Buffer::empty(), 1)?;
+        for error in [ENOTCONN, ENODEV, ECANCELED] {
+            live.shutdown(error);
+            assert_eq!((shutdowns(&bench), live.refusal()), (1, Some(ENOTCONN)));
+        }
+        let status = Err(Failure::not_executed(ENOTCONN));
+        assert_eq!(bench.ended(), Some((Kind::Recv, 1, status)));
+        assert!(bench.ended().is_none());
+        // What comes later finds nobody.
+        let (_, arrival) = peer.post(Kind::Send, Buffer::empty(), 2)?;
+        assert!(live.port.offer(arrival).is_none());
+        assert!(peer.read().is_some());
+        Ok(())
+    }
+
+    #[test]
+    fn what_waits_behind_a_fence_ends_with_its_endpoint() -> Result {
+        let bench = Bench::new()?;
+        let to = bench.peer()?;
+        let mut info = Desk::info()?;
+        info.caps |= Caps::FENCE;
+        let cq = CompletionQueue::<u64>::new(&bench.opened.domain, 8, None)?;
+        let builder = Endpoint::builder(&bench.opened.domain, &info);
+        let ep = builder.cq(&cq).av(&bench.av).enable()?;
+        let fenced = Options {
+            fence: true,
+            ..Options::NONE
+        };
+        ep.send(Buffer::empty(), to, Options::NONE, 1)?;
+        ep.send(Buffer::empty(), to, fenced, 2)?;
+        let mut kept = bench.opened.desk.take();
+        assert_eq!(kept.len(), 1);
+        ep.live().shutdown(ENODEV);
+        let ended = || cq.read().map(|done| (done.context, done.result));
+        assert_eq!(ended(), Some((2, Err(Failure::not_executed(ENODEV)))));
+        assert!(ended().is_none());
+        // What the provider still has lets nobody go when it ends.
+        kept.pop().ok_or(ENOENT)?.complete(slots::done(0));
+        assert_eq!(ended(), Some((1, slots::done(0))));
+        assert!(bench.opened.desk.take().is_empty());
+        Ok(())
+    }
+
+    #[test]
+    fn peer_is_there_once_it_is_connected() -> Result {
+        let bench = Connected::new()?;
+        let live = bench.ep.live();
+        let peer = |address| live.connected_peer(live.connection()?, address);
+        for address in [Address::from_raw(0), Address::UNSPECIFIED] {
+            assert_eq!(peer(address).err(), Some(EHOSTUNREACH));
+        }
+        assert_eq!(peer(Address::PEER).err(), Some(ENOTCONN));
+        live.connect(&there(), PrivateData::NONE, LONG)?;
+        let (_, asks) = bench.wire.next().ok_or(ENOENT)?;
+        assert_eq!(peer(Address::PEER).err(), Some(ENOTCONN));
+        bench.wire.bring(bench.ep.id(), &accept(&asks))?;
+        assert!(peer(Address::PEER)? == there());
+        assert_eq!(peer(Address::UNSPECIFIED).err(), Some(EHOSTUNREACH));
+        Ok(())
+    }
+
+    #[test]
+    fn end_of_a_connection_has_its_reason() -> Result {
+        let bench = Connected::new()?;
+        let live = bench.ep.live();
+        assert_eq!(live.reason(ENOTCONN), ENOTCONN);
+        live.refuse(ENODEV);
+        assert_eq!(
+            (live.reason(ENOTCONN), live.reason(EAGAIN)),
+            (ENODEV, EAGAIN)
+        );
+        let connected = live.connect(&there(), PrivateData::NONE, LONG);
+        assert_eq!((connected, live.disconnect()), (Err(ENODEV), Err(ENODEV)));
+        let peer = live.connected_peer(live.connection()?, Address::PEER);
+        assert_eq!(peer.err(), Some(ENODEV));
+        // Nobody was asked.
+        assert!(bench.wire.next().is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn endpoint_that_is_hung_up_refuses_at_once_and_ends_soon() -> Result {
+        let bench = Bench::new()?;
+        let live = bench.ep.live();
+        bench.ep.recv(Buffer::empty(), 1)?;
+        for _ in 0..2 {
+            live.hang_up();
+            assert_eq!(live.refusal(), Some(ENOTCONN));
+            work::flush(&live.work);
+            assert!(*live.shut.lock());
+            assert_eq!(shutdowns(&bench), 1);
+        }
+        let status = Err(Failure::not_executed(ENOTCONN));
+        assert_eq!(bench.ended(), Some((Kind::Recv, 1, status)));
+        Ok(())
+    }
+}

@@ -259,3 +259,245 @@ impl<C: Send + 'static> ContextBuilder<'_, C, Rx<C>> {
         Ok(Endpoint::of(rx, self.whole))
     }
 }
+
+#[kunit_tests(kfabric_endpoint_scalable)]
+mod tests {
+    use super::*;
+    use crate::op::testing::{request, Bench as Slots};
+    use crate::op::{Buffer, Failure, Kind, Request};
+    use crate::provider::testing::{Desk, Opened};
+    use kernel::sync::atomic::Relaxed;
+
+    /// An endpoint with 2 transmit and 3 receive contexts, and a queue for all of their slots.
+    // In the order in which they go.
+    struct Rig {
+        endpoint: ScalableEndpoint,
+        av: AddressVector,
+        cq: CompletionQueue<u64>,
+        opened: Opened,
+    }
+
+    impl Rig {
+        fn new() -> Result<Self> {
+            let (opened, info) = (Opened::new()?, Desk::info()?.with_contexts(2, 3));
+            let cq = CompletionQueue::new(&opened.domain, 5 * 4, None)?;
+            let av = AddressVector::new(&opened.domain)?;
+            let builder = ScalableEndpoint::builder(&opened.domain, &info);
+            Ok(Rig {
+                endpoint: builder.av(&av).open()?,
+                av,
+                cq,
+                opened,
+            })
+        }
+
+        fn tx(&self, index: usize) -> Result<TxContext<u64>> {
+            self.endpoint.tx_context(index).cq(&self.cq).enable()
+        }
+
+        fn rx(&self, index: usize) -> Result<RxContext<u64>> {
+            self.endpoint.rx_context(index).cq(&self.cq).enable()
+        }
+    }
+
+    fn shutdowns(opened: &Opened) -> i32 {
+        opened.desk.shutdowns.load(Relaxed)
+    }
+
+    #[test]
+    fn endpoint_that_cannot_be_is_not_opened() -> Result {
+        let rig = Rig::new()?;
+        let (domain, info) = (&rig.opened.domain, Desk::info()?);
+        let cntr = Counter::new(domain, None)?;
+        let open = |info: &Info, counts| {
+            let builder = ScalableEndpoint::builder(domain, info).av(&rig.av);
+            builder.counter(counts, &cntr).open()
+        };
+        let connected = Info {
+            endpoint_type: EndpointType::Msg,
+            ..info
+        };
+        assert_eq!(open(&connected, Counts::NONE).err(), Some(EINVAL));
+        // 4 of each can be had.
+        for (tx, rx, good) in [
+            (4, 4, true),
+            (1, 1, true),
+            (0, 1, false),
+            (1, 0, false),
+            (5, 1, false),
+            (1, 5, false),
+            (MAX_CONTEXTS + 1, 1, false),
+        ] {
+            let opened = open(&info.with_contexts(tx, rx), Counts::NONE);
+            assert_eq!(opened.err(), (!good).then_some(EINVAL));
+        }
+        // What its contexts do is theirs to count.
+        for (counts, good) in [
+            (REMOTE, true),
+            (TX, false),
+            (Counts::RECV, false),
+            (REMOTE | Counts::SEND, false),
+        ] {
+            assert_eq!(open(&info, counts).err(), (!good).then_some(EINVAL));
+        }
+        assert_eq!(
+            ScalableEndpoint::builder(domain, &info).open().err(),
+            Some(EINVAL)
+        );
+        assert!(cntr.close().is_ok());
+        Ok(())
+    }
+
+    #[test]
+    fn context_that_cannot_be_is_free_for_the_next() -> Result {
+        let rig = Rig::new()?;
+        let another = rig.opened.fabric.domain(&Desk::info()?)?;
+        let domain = &rig.opened.domain;
+        let (small, anothers) = (
+            CompletionQueue::<u64>::new(domain, 3, None)?,
+            CompletionQueue::<u64>::new(&another, 20, None)?,
+        );
+        let (cntr, anothers_cntr) = (Counter::new(domain, None)?, Counter::new(&another, None)?);
+        for (cq, expected) in [
+            (None, EINVAL),
+            (Some(&anothers), EINVAL),
+            (Some(&small), ENOSPC),
+        ] {
+            let (mut tx, mut rx) = (rig.endpoint.tx_context(1), rig.endpoint.rx_context(2));
+            if let Some(cq) = cq {
+                (tx, rx) = (tx.cq(cq), rx.cq(cq));
+            }
+            let errors = (tx.enable().err(), rx.enable().err());
+            assert_eq!(errors, (Some(expected), Some(expected)));
+        }
+        for (sent, received, cntr, good) in [
+            (Counts::RECV, Counts::SEND, &cntr, false),
+            (REMOTE, REMOTE, &cntr, false),
+            (TX, Counts::RECV, &anothers_cntr, false),
+            (TX, Counts::RECV, &cntr, true),
+        ] {
+            let tx = rig.endpoint.tx_context(1).cq(&rig.cq);
+            let rx = rig.endpoint.rx_context(2).cq(&rig.cq);
+            let errors = (
+                tx.counter(sent, cntr).enable().err(),
+                rx.counter(received, cntr).enable().err(),
+            );
+            let expected = (!good).then_some(EINVAL);
+            assert_eq!(errors, (expected, expected));
+        }
+        assert_eq!(
+            (rig.tx(2).err(), rig.rx(3).err()),
+            (Some(EINVAL), Some(EINVAL))
+        );
+        assert!(!rig.endpoint.0.is_used());
+        let (tx, rx) = (rig.tx(1)?, rig.rx(2)?);
+        assert_eq!(
+            (rig.tx(1).err(), rig.rx(2).err()),
+            (Some(EBUSY), Some(EBUSY))
+        );
+        drop((tx, rx));
+        assert!(rig.tx(1).is_ok() && rig.rx(2).is_ok());
+        Ok(())
+    }
+
+    #[test]
+    fn endpoint_is_closed_after_its_contexts() -> Result {
+        let rig = Rig::new()?;
+        let (tx, rx) = (rig.tx(0)?, rig.rx(0)?);
+        let Rig {
+            endpoint, opened, ..
+        } = &rig;
+        let name = endpoint.name();
+        assert!(tx.name() == name && rx.name() == name);
+        let limits = endpoint.limits();
+        assert_eq!((limits.tx_contexts, limits.rx_contexts), (2, 3));
+        assert_eq!(shutdowns(opened), 0);
+        let Rig {
+            endpoint,
+            opened,
+            av: _av,
+            cq: _cq,
+        } = rig;
+        let Err((EBUSY, endpoint)) = endpoint.close() else {
+            return Err(EINVAL);
+        };
+        drop(tx);
+        let Err((EBUSY, endpoint)) = endpoint.close() else {
+            return Err(EINVAL);
+        };
+        assert!(rx.close().is_ok());
+        assert_eq!(shutdowns(&opened), 0);
+        assert!(endpoint.close().is_ok());
+        assert_eq!(shutdowns(&opened), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn dropped_endpoint_stays_for_its_contexts() -> Result {
+        let rig = Rig::new()?;
+        let (tx, rx) = (rig.tx(0)?, rig.rx(0)?);
+        let Rig {
+            endpoint,
+            opened,
+            av,
+            cq,
+        } = rig;
+        drop(endpoint);
+        assert_eq!(shutdowns(&opened), 0);
+        let to = av.insert(&tx.name())?;
+        tx.send(Buffer::empty(), to, Default::default(), 1)?;
+        assert_eq!(opened.desk.take().len(), 1);
+        assert!(cq.read().is_some());
+        drop(tx);
+        assert_eq!(shutdowns(&opened), 0);
+        drop(rx);
+        assert_eq!(shutdowns(&opened), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_is_opened_in_an_endpoint_that_has_ended() -> Result {
+        let rig = Rig::new()?;
+        rig.opened.domain.unplug()?;
+        assert_eq!(
+            (rig.tx(0).err(), rig.rx(0).err()),
+            (Some(ENODEV), Some(ENODEV))
+        );
+        assert!(!rig.endpoint.0.is_used());
+        Ok(())
+    }
+
+    #[test]
+    fn messages_wait_for_a_context_that_was_never_open_and_not_for_a_closed_one() -> Result {
+        let (rig, peer) = (Rig::new()?, Slots::<u64>::new(1, None)?);
+        let port = &rig.endpoint.0.live.port;
+        let offer = |peer_context| {
+            let request = Request {
+                peer_context,
+                ..request(Kind::Send)
+            };
+            Ok::<_, Error>(port.offer(peer.post_request(request, 0)?.1))
+        };
+        let ended = || peer.read().map(|done| done.result);
+        let lost = Err(Failure::not_executed(EHOSTUNREACH));
+        assert!(offer(1)?.is_none() && ended().is_none());
+        let rx = rig.rx(1)?;
+        rx.recv(Buffer::empty(), 5)?;
+        assert!(ended().is_some_and(|status| status.is_ok()));
+        assert_eq!(rig.cq.read().map(|done| done.context), Some(5));
+        assert!(rx.close().is_ok());
+        assert!(offer(1)?.is_none());
+        assert_eq!(ended(), Some(lost));
+        // Opened again it takes them, as any other does.
+        let rx = rig.rx(1)?;
+        assert!(offer(1)?.is_none() && ended().is_none());
+        rx.recv(Buffer::empty(), 6)?;
+        assert!(ended().is_some_and(|status| status.is_ok()));
+        assert_eq!(rig.cq.read().map(|done| done.context), Some(6));
+        // There is no fourth.
+        assert!(offer(3)?.is_none());
+        let stray = Err(Failure::not_executed(EINVAL));
+        assert_eq!(ended(), Some(stray));
+        Ok(())
+    }
+}

@@ -216,3 +216,144 @@ impl Drop for Whole {
         self.end();
     }
 }
+
+#[kunit_tests(kfabric_endpoint_whole)]
+mod tests {
+    use super::*;
+    use crate::endpoint::Endpoint;
+    use crate::info::EndpointType;
+    use crate::provider::testing::{Bench, Desk};
+    use kernel::sync::atomic::Relaxed;
+
+    fn base(bench: &Bench, info: &Info, contexts: (usize, usize)) -> Result<Base> {
+        let (av, counters) = (Some(&bench.av), Chosen::default());
+        Base::new(&bench.opened.domain, info, contexts, av, None, &counters)
+    }
+
+    fn whole(bench: &Bench, contexts: (usize, usize)) -> Result<Arc<Whole>> {
+        let info = Desk::info()?;
+        let base = base(bench, &info, contexts)?;
+        Whole::open(&bench.opened.domain, &info, base, &|_| ())
+    }
+
+    fn shutdowns(bench: &Bench) -> i32 {
+        bench.opened.desk.shutdowns.load(Relaxed)
+    }
+
+    #[test]
+    fn endpoint_without_a_slot_or_a_context_is_none() -> Result {
+        let bench = Bench::new()?;
+        let info = Desk::info()?;
+        for contexts in [(0, 1), (1, 0), (0, 0)] {
+            assert_eq!(base(&bench, &info, contexts).err(), Some(EINVAL));
+        }
+        for (tx_size, rx_size, good) in [(0, 1, false), (1, 0, false), (1, 1, true)] {
+            let mut info = info;
+            (info.limits.tx_size, info.limits.rx_size) = (tx_size, rx_size);
+            let made = base(&bench, &info, (1, 1));
+            assert_eq!(made.err(), (!good).then_some(EINVAL));
+        }
+        // The provider was asked for none.
+        assert_eq!(shutdowns(&bench), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn each_context_has_its_own_of_what_it_needs() -> Result {
+        let bench = Bench::new()?;
+        let mut info = Desk::info()?;
+        for (cap, fences) in [(Caps::NONE, 0), (Caps::FENCE, 3)] {
+            info.caps |= cap;
+            let base = base(&bench, &info, (3, 2))?;
+            assert_eq!(base.fences.len(), fences);
+            assert_eq!((base.port.tx_contexts(), base.port.rx_contexts()), (3, 2));
+            assert_eq!((base.limits.tx_contexts, base.limits.rx_contexts), (3, 2));
+            let poster = base.poster(2);
+            assert_eq!((poster.endpoint, poster.context), (base.port.id(), 2));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn queue_is_of_the_domain() -> Result {
+        let bench = Bench::new()?;
+        let another = bench.opened.fabric.domain(&Desk::info()?)?;
+        let base = base(&bench, &Desk::info()?, (1, 1))?;
+        assert_eq!(base.check_queue(&bench.cq), Ok(()));
+        let cq = CompletionQueue::<u64>::new(&another, 8, None)?;
+        assert_eq!(base.check_queue(&cq), Err(EINVAL));
+        Ok(())
+    }
+
+    #[test]
+    fn context_is_of_one_at_a_time() -> Result {
+        let bench = Bench::new()?;
+        let whole = whole(&bench, (2, 3))?;
+        let take = |contexts, index| whole.take(contexts, index).map(|(_, taken)| taken);
+        for (contexts, count) in [(Contexts::Tx, 2), (Contexts::Rx, 3)] {
+            for index in [count, usize::from(u16::MAX) + 1, usize::MAX] {
+                assert_eq!(take(contexts, index).err(), Some(EINVAL));
+            }
+            assert!(!whole.is_used());
+            let mut all = KVec::new();
+            for index in 0..count {
+                assert_eq!(whole.take(contexts, index)?.0, index as u16);
+                all.push(take(contexts, index)?, GFP_KERNEL)?;
+                for again in 0..=index {
+                    assert_eq!(take(contexts, again).err(), Some(EBUSY));
+                }
+            }
+            assert!(whole.is_used());
+            // The last that is let go of makes the difference.
+            while let Some(taken) = all.pop() {
+                assert!(whole.is_used());
+                drop(taken);
+                assert!(take(contexts, all.len()).is_ok());
+            }
+            assert!(!whole.is_used());
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn endpoint_ends_once_and_by_its_last_use() -> Result {
+        let bench = Bench::new()?;
+        let ended = whole(&bench, (1, 1))?;
+        for _ in 0..2 {
+            ended.end();
+            assert_eq!(shutdowns(&bench), 1);
+            assert_eq!(ended.live.refusal(), Some(ECANCELED));
+        }
+        drop(ended);
+        assert_eq!(shutdowns(&bench), 1);
+        // Whoever has a context has the endpoint.
+        let left = whole(&bench, (1, 1))?;
+        let (_, taken) = left.take(Contexts::Tx, 0)?;
+        drop(left);
+        assert_eq!(shutdowns(&bench), 1);
+        drop(taken);
+        assert_eq!(shutdowns(&bench), 2);
+        // Of all of them the domain still knows the bench's own.
+        bench.opened.domain.unplug()?;
+        assert_eq!(shutdowns(&bench), 3);
+        Ok(())
+    }
+
+    #[test]
+    fn endpoint_that_fails_when_it_is_made_already_is_ended() -> Result {
+        let bench = Bench::new()?;
+        let info = Info {
+            endpoint_type: EndpointType::Msg,
+            ..Desk::info()?
+        };
+        let domain = &bench.opened.domain;
+        let cq = CompletionQueue::<u64>::new(domain, 8, None)?;
+        let eq = EventQueue::new(domain, 8, None)?;
+        // The provider brings no connection messages.
+        let made = Endpoint::builder(domain, &info).cq(&cq).eq(&eq).enable();
+        assert_eq!(made.err(), Some(EOPNOTSUPP));
+        assert_eq!(shutdowns(&bench), 1);
+        assert!(cq.close().is_ok() && eq.close().is_ok());
+        Ok(())
+    }
+}

@@ -141,3 +141,109 @@ impl Origin {
         debugfs::rows(f, &rows)
     }
 }
+
+#[kunit_tests(kfabric_op_origin)]
+mod tests {
+    use super::*;
+    use crate::cntr::{self, Chosen, Counter};
+    use crate::debugfs::Shown;
+    use crate::domain::{Class, Domain};
+    use crate::op::testing::{done, Bench};
+    use crate::op::{Buffer, Kind};
+    use crate::provider::testing::{Desk, Opened};
+    use kernel::str::CString;
+
+    /// An origin of nobody yet, whose operations complete at the bench.
+    fn origin(bench: &Bench<u64>, counters: Option<Arc<Counters>>) -> Result<Arc<Origin>> {
+        let stats = Arc::new(Stats::default(), GFP_KERNEL)?;
+        let (poster, queue) = (Poster::first(7), bench.queue.clone());
+        Origin::new(poster, queue, stats, counters, None, None, 4)
+    }
+
+    #[test]
+    fn uses_of_two_origins_are_far_apart() -> Result {
+        let bench = Bench::<u64>::new(1, None)?;
+        let (first, second) = (origin(&bench, None)?, origin(&bench, None)?);
+        let (first, second) = (first.first_use(), second.first_use());
+        assert_eq!((first % (1 << USES), second % (1 << USES)), (0, 0));
+        assert!(second >= first + (1 << USES));
+        Ok(())
+    }
+
+    #[test]
+    fn name_is_that_which_was_noted_first() -> Result {
+        let bench = Bench::<u64>::new(1, None)?;
+        let origin = origin(&bench, None)?;
+        assert!(origin.name().is_none());
+        for name in [b"first", b"other"] {
+            origin.set_name(&Name::new(name)?);
+            assert!(origin
+                .name()
+                .is_some_and(|name| name.as_bytes() == b"first"));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn end_of_its_own_domain_explains_a_loss() -> Result {
+        let (bench, opened) = (Bench::<u64>::new(1, None)?, Opened::new()?);
+        let another = opened.fabric.domain(&Desk::info()?)?;
+        let life = |domain: &Domain| Ok::<_, Error>(domain.child(Class::Counter)?.life().clone());
+        let (own, anothers) = (life(&opened.domain)?, life(&another)?);
+        let (origin, nobodys) = (origin(&bench, None)?, origin(&bench, None)?);
+        assert!(!origin.explains_loss());
+        origin.set_domain(&own);
+        another.unplug()?;
+        assert!(!origin.explains_loss());
+        // It is of one domain for good.
+        origin.set_domain(&anothers);
+        assert!(!origin.explains_loss());
+        opened.domain.unplug()?;
+        assert!(origin.explains_loss() && !nobodys.explains_loss());
+        Ok(())
+    }
+
+    #[test]
+    fn operation_is_in_flight_until_it_is_in_its_queue() -> Result {
+        let bench = Bench::<u64>::new(4, None)?;
+        let shown = || CString::try_from_fmt(fmt!("{}", Shown::Direction(bench.origin.clone())));
+        let says = |last: &[u8]| Ok::<_, Error>(shown()?.to_bytes().ends_with(last));
+        assert!(says(b"\nin_flight 0\nsize 4\n")?);
+        let (_, first) = bench.post(Kind::Recv, Buffer::empty(), 1)?;
+        let (_, mut second) = bench.post(Kind::Recv, Buffer::empty(), 2)?;
+        assert_eq!(bench.origin.in_flight(), 2);
+        first.complete(done(0));
+        // Nobody has read it.
+        assert_eq!(bench.origin.in_flight(), 1);
+        assert!(says(b"\nin_flight 1\nsize 4\n")?);
+        second.refused();
+        assert_eq!(bench.origin.in_flight(), 0);
+        drop(second.claim::<u64>());
+        Ok(())
+    }
+
+    #[test]
+    fn end_is_counted_where_somebody_counts() -> Result {
+        let (bench, opened) = (Bench::<u64>::new(1, None)?, Opened::new()?);
+        let cntr = Counter::new(&opened.domain, None)?;
+        let mut chosen = Chosen::default();
+        for kind in Counts::SEND.kinds() {
+            chosen[kind] = Some(&cntr);
+        }
+        let core = opened.domain.child(Class::Counter)?.core().clone();
+        let bound = cntr::Bound::new(&chosen, &core)?.ok_or(EINVAL)?;
+        let counted = origin(&bench, Some(bound.counters().clone()))?;
+        let uncounted = origin(&bench, None)?;
+        for (counts, well, expected) in [
+            (Counts::SEND, true, (1, 0)),
+            (Counts::SEND, false, (1, 1)),
+            (Counts::RECV, true, (1, 1)),
+            (Counts::NONE, false, (1, 1)),
+        ] {
+            counted.count(counts, well);
+            uncounted.count(counts, well);
+            assert_eq!((cntr.value(), cntr.errors()), expected);
+        }
+        Ok(())
+    }
+}

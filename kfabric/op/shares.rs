@@ -81,3 +81,89 @@ impl Shares {
         }
     }
 }
+
+#[kunit_tests(kfabric_op_shares)]
+mod tests {
+    use super::*;
+    use crate::op::testing::{done, Bench};
+    use crate::op::{Buffer, Kind};
+
+    /// A receive that has begun to take messages, as it is when it has ended.
+    fn receive(bench: &Bench<u64>, shares: &Shares, context: u64) -> Result<Operation> {
+        let (_, mut op) = bench.post(Kind::Recv, Buffer::empty(), context)?;
+        op.op().end(done(0));
+        shares.begin(op.index);
+        Ok(op)
+    }
+
+    fn ended(bench: &Bench<u64>) -> Option<u64> {
+        bench.read().map(|done| done.context)
+    }
+
+    #[test]
+    fn receive_ends_with_the_last_of_itself_and_its_messages() -> Result {
+        let (bench, shares) = (Bench::new(1, None)?, Shares::new(1)?);
+        for messages in 0..4 {
+            for earlier in 0..=messages {
+                let op = receive(&bench, &shares, 5)?;
+                let index = op.index;
+                for _ in 0..messages {
+                    shares.add(index);
+                }
+                for _ in 0..earlier {
+                    shares.put(index);
+                }
+                assert_eq!(ended(&bench), None);
+                shares.end(op);
+                for _ in earlier..messages {
+                    assert_eq!(ended(&bench), None);
+                    shares.put(index);
+                }
+                assert_eq!(ended(&bench), Some(5));
+                assert_eq!(ended(&bench), None);
+            }
+        }
+        assert_eq!(bench.origin.in_flight(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn each_receive_waits_for_messages_of_its_own() -> Result {
+        let (bench, shares) = (Bench::new(3, None)?, Shares::new(3)?);
+        let mut indices = [0; 3];
+        for (context, index) in (0..).zip(&mut indices) {
+            let op = receive(&bench, &shares, context)?;
+            *index = op.index;
+            shares.add(*index);
+            shares.add(*index);
+            shares.end(op);
+        }
+        for index in indices {
+            shares.put(index);
+        }
+        assert_eq!(ended(&bench), None);
+        for context in [1, 2, 0] {
+            shares.put(indices[context as usize]);
+            assert_eq!(ended(&bench), Some(context));
+            assert_eq!(ended(&bench), None);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn slot_without_a_share_waits_for_nobody() -> Result {
+        let (bench, shares) = (Bench::new(2, None)?, Shares::new(1)?);
+        let ops = [receive(&bench, &shares, 0)?, receive(&bench, &shares, 1)?];
+        for (context, op) in (0..).zip(ops) {
+            let index = op.index;
+            shares.add(index);
+            shares.end(op);
+            let waits = index == 0;
+            assert_eq!(ended(&bench), (!waits).then_some(context));
+            shares.put(index);
+            assert_eq!(ended(&bench), waits.then_some(context));
+        }
+        assert!(Shares::new(0)?.count(0).is_none());
+        Ok(())
+    }
+}

@@ -211,3 +211,84 @@ pub(super) fn parts(name: &Name) -> Option<(&[u8], u64)> {
 pub fn address_of(name: &Name) -> Option<&[u8]> {
     parts(name).map(|(address, _)| address)
 }
+
+#[kunit_tests(kfabric_rdm_link)]
+mod tests {
+    use super::*;
+
+    const LONG: [u8; MAX_ADDRESS + 1] = [b'a'; MAX_ADDRESS + 1];
+
+    #[test]
+    fn address_has_a_byte_and_no_more_than_fit_a_name() -> Result {
+        for (len, fits) in [
+            (0, false),
+            (1, true),
+            (MAX_ADDRESS, true),
+            (MAX_ADDRESS + 1, false),
+        ] {
+            let address = &LONG[..len];
+            for name in [
+                numbered(address, 7),
+                anywhere_at(address),
+                service_at(address),
+            ] {
+                assert_eq!(name.err(), (!fits).then_some(EINVAL));
+            }
+            if fits {
+                assert!(parts(&numbered(address, 7)?) == Some((address, 7)));
+                assert_eq!(address_of(&service_at(address)?), Some(address));
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn name_of_an_endpoint_has_an_address_and_a_number() -> Result {
+        for (number, known) in [
+            (0, false),
+            (SERVICE, true),
+            (NUMBER, true),
+            // A lane of nobody.
+            (NUMBER + 1, false),
+            (NUMBER + 2, true),
+            (u64::MAX, true),
+        ] {
+            let name = numbered(b"a", number)?;
+            let parts = parts(&name);
+            assert!(parts == known.then_some((b"a".as_slice(), number)));
+            assert_eq!(address_of(&name).is_some(), known);
+            assert_eq!(lane_of(&name).is_some(), known);
+            assert_eq!(in_lane(&name, 1).is_ok(), known);
+        }
+        for bytes in [&b""[..], b"1234567", &[1; 8]] {
+            let name = match bytes {
+                [] => Name::NONE,
+                bytes => Name::new(bytes)?,
+            };
+            assert!(parts(&name).is_none() && lane_of(&name).is_none());
+            assert_eq!(in_lane(&name, 0).err(), Some(EINVAL));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn place_is_anywhere_or_a_service_and_no_endpoint() -> Result {
+        let (anywhere, service) = (anywhere_at(b"a")?, service_at(b"a")?);
+        assert_eq!(source_of(&anywhere), Some((b"a".as_slice(), false)));
+        assert_eq!(source_of(&service), Some((b"a".as_slice(), true)));
+        for number in [SERVICE + 1, NUMBER, NUMBER + 1 + SERVICE, u64::MAX] {
+            assert!(source_of(&numbered(b"a", number)?).is_none());
+        }
+        for bytes in [&[0; 8][..], &[0; 7]] {
+            assert!(source_of(&Name::new(bytes)?).is_none());
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn random_number_is_no_service_and_in_no_lane() {
+        for _ in 0..64 {
+            assert!((SERVICE + 1..=NUMBER).contains(&random_number()));
+        }
+    }
+}

@@ -217,3 +217,179 @@ pub(crate) mod testing {
         Lender::lend(base, len, Mapping::Memory { _bytes: bytes })
     }
 }
+
+#[kunit_tests(kfabric_sys_bar)]
+mod tests {
+    use super::testing::lender;
+    use super::*;
+    use crate::sys::copy::SharedBytes;
+    use kernel::sync::{new_mutex, Mutex};
+    use kernel::time::{delay::udelay, Delta};
+    use kernel::workqueue::{self, impl_has_work, new_work, Work, WorkItem};
+
+    /// As much as goes through the stack at a time.
+    const ROOM: usize = 256;
+
+    /// Memory whose bytes count through from `first` on.
+    fn counting(first: usize, len: usize) -> Result<SharedBytes> {
+        let mut bytes = KVVec::with_capacity(len, GFP_KERNEL)?;
+        for i in first..first + len {
+            bytes.push((i % 251) as u8, GFP_KERNEL)?;
+        }
+        Ok(SharedBytes::new(bytes))
+    }
+
+    /// Whether all bytes of a window count through from `first` on. Never sleeps, as who has access must not.
+    fn counts(window: Window<'_>, first: usize) -> Result<bool> {
+        let mut byte = [0];
+        for i in 0..window.len() {
+            window.sub(i, 1)?.read(&mut byte)?;
+            if usize::from(byte[0]) != (first + i) % 251 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    #[test]
+    fn lender_lends_all_of_it() -> Result {
+        for len in [1, 4096] {
+            let lender = lender(len)?;
+            let memory = lender.memory();
+            assert_eq!((memory.len(), memory.is_empty()), (len as u64, false));
+            let access = memory.access()?;
+            assert_eq!(access.window().len(), len);
+            assert!(access.window().sub(len, 0).is_ok());
+            assert!(
+                access.window().sub(len, 1).is_err() && access.window().sub(0, len + 1).is_err()
+            );
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_is_touched_once_it_was_taken_back() -> Result {
+        let lender = lender(64)?;
+        let memory = lender.memory().clone();
+        assert!(!memory.is_gone() && memory.access().is_ok());
+        drop(lender);
+        assert!(memory.is_gone());
+        assert_eq!(memory.access().err(), Some(ENODEV));
+        // How many there were is known still.
+        assert_eq!(memory.len(), 64);
+        Ok(())
+    }
+
+    #[test]
+    fn bytes_are_copied_to_a_device_and_between_two_and_back() -> Result {
+        for len in [0, 1, ROOM - 1, ROOM, ROOM + 1, 2 * ROOM, 5 * ROOM + 3] {
+            let (from, to) = (counting(7, len)?, counting(0, len + 2)?);
+            let (one, other) = (lender(len + 2)?, lender(len + 2)?);
+            let (one, other) = (one.memory().access()?, other.memory().access()?);
+            copy(one.window().sub(1, len)?, from.window())?;
+            copy(other.window().sub(2, len)?, one.window().sub(1, len)?)?;
+            copy(to.window().sub(1, len)?, other.window().sub(2, len)?)?;
+            assert!(counts(to.window().sub(1, len)?, 7)?);
+            // Those beside them are as they were.
+            let mut beside = [1; 4];
+            one.window().sub(0, 1)?.read(&mut beside[..1])?;
+            one.window().sub(len + 1, 1)?.read(&mut beside[1..2])?;
+            other.window().sub(0, 2)?.read(&mut beside[2..])?;
+            assert_eq!(beside, [0; 4]);
+            assert!(counts(to.window().sub(0, 1)?, 0)?);
+            assert!(counts(to.window().sub(len + 1, 1)?, len + 1)?);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn bytes_of_one_device_may_overlap() -> Result {
+        const LEN: usize = 3 * ROOM;
+        let (before, lender) = (counting(0, 3 * LEN)?, lender(3 * LEN)?);
+        let window = lender.memory().access()?;
+        for apart in [0, 1, ROOM - 1, ROOM, ROOM + 1, LEN] {
+            for (to, from) in [(LEN + apart, LEN), (LEN, LEN + apart)] {
+                copy(window.window(), before.window())?;
+                copy(
+                    window.window().sub(to, LEN)?,
+                    window.window().sub(from, LEN)?,
+                )?;
+                assert!(counts(window.window().sub(to, LEN)?, from)?);
+                // Of the others none has changed.
+                let end = to + LEN;
+                assert!(counts(window.window().sub(0, to)?, 0)?);
+                assert!(counts(window.window().sub(end, 3 * LEN - end)?, end)?);
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn bytes_come_from_a_device_around_the_cache_too() -> Result {
+        for len in [1, 63, 64, 65, 1000] {
+            let (from, to, lender) = (counting(7, len)?, counting(0, len)?, lender(len)?);
+            let device = lender.memory().access()?;
+            copy(device.window(), from.window())?;
+            copy(to.window().around(), device.window())?;
+            assert!(counts(to.window(), 7)?);
+        }
+        Ok(())
+    }
+
+    /// Takes memory back from another thread.
+    #[pin_data]
+    struct Taker {
+        #[pin]
+        lender: Mutex<Option<Lender<'static>>>,
+        /// 1 once it has begun, 2 once it has done so.
+        step: Atomic<u32>,
+        #[pin]
+        work: Work<Taker>,
+    }
+
+    impl_has_work! {
+        impl HasWork<Self> for Taker { self.work }
+    }
+
+    impl WorkItem for Taker {
+        type Pointer = Arc<Taker>;
+
+        fn run(this: Arc<Taker>) {
+            let lender = this.lender.lock().take();
+            this.step.store(1, Release);
+            drop(lender);
+            this.step.store(2, Release);
+        }
+    }
+
+    #[test]
+    fn taking_back_waits_for_who_has_access() -> Result {
+        let lender = lender(64)?;
+        let memory = lender.memory().clone();
+        let taker = Arc::pin_init(
+            pin_init!(Taker {
+                lender <- new_mutex!(Some(lender)),
+                step: Atomic::new(0),
+                work <- new_work!("kfabric_bar"),
+            }),
+            GFP_KERNEL,
+        )?;
+        let access = memory.access()?;
+        let _ = workqueue::system_unbound().enqueue(taker.clone());
+        // For a while: on one CPU it may not even begin.
+        for _ in 0..1000 {
+            udelay(Delta::from_micros(50));
+            access.window().write(&[0xa5; 64])?;
+            if memory.is_gone() {
+                // Others have no access any more, and it is mapped still.
+                assert_eq!(taker.step.load(Acquire), 1);
+                assert_eq!(memory.access().err(), Some(ENODEV));
+            }
+        }
+        drop(access);
+        crate::sys::work::flush(&taker.work);
+        assert_eq!(taker.step.load(Acquire), 2);
+        assert!(memory.is_gone());
+        Ok(())
+    }
+}

@@ -117,3 +117,127 @@ impl Buckets {
         }
     }
 }
+
+#[kunit_tests(kfabric_matching_buckets)]
+mod tests {
+    use super::*;
+    use crate::op::testing::{request, Bench};
+    use crate::op::{Kind, Request};
+    use crate::proto::tag::Tags;
+
+    /// An operation of that number, which is its tag.
+    fn op(bench: &Bench<u64>, number: u64) -> Result<Operation> {
+        let request = Request {
+            tags: Some(Tags::one(number)),
+            ..request(Kind::Send)
+        };
+        Ok(bench.post_request(request, number)?.1)
+    }
+
+    fn is(number: u64) -> impl Fn(&Op) -> bool + Copy {
+        move |op| op.tag() == Some(number)
+    }
+
+    /// Some that share a chain, of which the first has the number 0.
+    fn neighbours(buckets: &Buckets) -> [u64; 3] {
+        let mut all = (0..).filter(|number| buckets.at(*number) == buckets.at(0));
+        [(); 3].map(|()| all.next().unwrap_or(0))
+    }
+
+    #[test]
+    fn chains_are_bounded_and_every_number_has_one() -> Result {
+        for (operations, chains) in [
+            (0, 2),
+            (1, 2),
+            (2, 2),
+            (3, 4),
+            (4, 4),
+            (5, 8),
+            (MOST, MOST),
+            (MOST + 1, MOST),
+            (usize::MAX, MOST),
+        ] {
+            let buckets = Buckets::new(operations)?;
+            assert_eq!(buckets.chains.len(), chains);
+            for number in [0, 1, u64::MAX, 1 << 63, 0x9e37_79b9_7f4a_7c15] {
+                assert!(buckets.at(number) < chains);
+            }
+            // Numbers beside each other are not in one.
+            let used = (0..chains).filter(|at| (0..8 * MOST as u64).any(|n| buckets.at(n) == *at));
+            assert_eq!(used.count(), chains);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn those_of_one_number_keep_their_order_among_others() -> Result {
+        let bench = Bench::<u64>::new(8, None)?;
+        let mut buckets = Buckets::new(4)?;
+        let [a, b, c] = neighbours(&buckets);
+        let mut ids = KVec::new();
+        for number in [a, b, a, b] {
+            let op = op(&bench, number)?;
+            ids.push(op.id(), GFP_KERNEL)?;
+            buckets.push(number, op);
+        }
+        assert!(buckets.iter(a).map(Op::id).eq(ids.iter().copied()));
+        assert!(buckets.find(c, is(c)).is_none() && buckets.find_mut(c, is(c)).is_none());
+        for (number, id) in [(b, ids[1]), (a, ids[0]), (a, ids[2]), (b, ids[3])] {
+            let seen = buckets.find_mut(number, is(number)).map(|op| op.id());
+            assert_eq!(seen, Some(id));
+            // Whoever looks takes nothing.
+            let found = buckets.find(number, is(number)).ok_or(ENOENT)?;
+            assert_eq!(found.id(), id);
+        }
+        assert!(buckets.is_empty() && buckets.find(a, is(a)).is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn it_is_empty_once_all_have_been_taken_out_whichever_way() -> Result {
+        let bench = Bench::<u64>::new(8, None)?;
+        let mut buckets = Buckets::new(4)?;
+        for way in 0..4 {
+            assert!(buckets.is_empty() && buckets.iter_all().next().is_none());
+            buckets.push(1, op(&bench, 1)?);
+            let (first, second) = (op(&bench, 2)?, op(&bench, 2)?);
+            buckets.put(2, |chain| {
+                chain.push(first);
+                chain.push(second);
+            });
+            assert_eq!((buckets.len, buckets.iter_all().count()), (3, 3));
+            buckets.put(2, |chain| assert!(chain.len() >= 2));
+            assert_eq!(buckets.len, 3);
+            let mut taken = Chain::new();
+            match way {
+                0 => {
+                    for number in [2, 1, 2] {
+                        taken.push(buckets.find(number, is(number)).ok_or(ENOENT)?);
+                    }
+                }
+                1 => {
+                    for number in [2, 1, 2] {
+                        taken.push(buckets.find_any(is(number)).ok_or(ENOENT)?);
+                    }
+                }
+                2 => buckets.extract(|_| true, &mut taken),
+                _ => {
+                    // In parts; what is not meant stays, and what was taken before, too.
+                    buckets.extract(is(2), &mut taken);
+                    assert_eq!((buckets.len, taken.len()), (1, 2));
+                    buckets.extract(is(2), &mut taken);
+                    assert_eq!((buckets.len, taken.len()), (1, 2));
+                    assert!(buckets.find_any(is(2)).is_none() && !buckets.is_empty());
+                    buckets.extract(is(1), &mut taken);
+                }
+            }
+            assert_eq!((buckets.len, taken.len()), (0, 3));
+            assert!(buckets.find_any(|_| true).is_none());
+            buckets.extract(|_| true, &mut taken);
+            assert_eq!(taken.len(), 3);
+            drop(taken);
+            while bench.read().is_some() {}
+        }
+        Ok(())
+    }
+}

@@ -219,3 +219,224 @@ fn insert(chain: &mut Chain, receive: Operation) {
         chain.push(op);
     }
 }
+
+#[kunit_tests(kfabric_matching_posted)]
+mod tests {
+    use super::*;
+    use crate::memory::Memory;
+    use crate::op::testing::{request, Bench};
+    use crate::op::{Buffer, Request};
+
+    /// One who receives, and two who send.
+    struct Rig {
+        rx: Bench<u64>,
+        senders: [Bench<u64>; 2],
+    }
+
+    /// A receive that takes the untagged messages of everybody.
+    const ANY: (Option<usize>, Option<Tags>) = (None, None);
+
+    impl Rig {
+        const NAMES: [&'static [u8]; 2] = [b"one", b"other"];
+
+        fn new() -> Result<Self> {
+            let sender = |n: usize| Bench::named(Self::NAMES[n], 4, None);
+            Ok(Rig {
+                rx: Bench::new(12, None)?,
+                senders: [sender(0)?, sender(1)?],
+            })
+        }
+
+        fn receive(&self, (peer, tags): (Option<usize>, Option<Tags>)) -> Result<Operation> {
+            let request = Request {
+                peer: match peer {
+                    Some(peer) => Name::new(Self::NAMES[peer])?,
+                    None => Name::NONE,
+                },
+                tags,
+                ..request(Kind::Recv)
+            };
+            Ok(self.rx.post_request(request, 0)?.1)
+        }
+
+        fn message(&self, from: usize, tag: Option<u64>) -> Result<Operation> {
+            let request = Request {
+                tags: tag.map(Tags::one),
+                ..request(Kind::Send)
+            };
+            Ok(self.senders[from].post_request(request, 0)?.1)
+        }
+    }
+
+    /// Receives of each kind.
+    fn kinds() -> [(Option<usize>, Option<Tags>); 6] {
+        [
+            ANY,
+            (None, Some(Tags::one(5))),
+            (Some(0), None),
+            (Some(0), Some(Tags::one(5))),
+            (None, Some(Tags::new(4, 1))),
+            (Some(0), Some(Tags::new(4, 1))),
+        ]
+    }
+
+    #[test]
+    fn receive_is_kept_where_its_messages_look() -> Result {
+        let rig = Rig::new()?;
+        let [any, exact, directed, both, masked, masked_of_one] = kinds();
+        assert!(matches!(place(&*rig.receive(any)?), Place::Untagged));
+        assert!(matches!(place(&*rig.receive(exact)?), Place::Exact(5)));
+        for masked in [masked, masked_of_one] {
+            assert!(matches!(place(&*rig.receive(masked)?), Place::Masked));
+        }
+        let sender = Name::new(Rig::NAMES[0])?;
+        for (receive, tag) in [(directed, None), (both, Some(5))] {
+            let expected = number(&sender, tag);
+            let place = place(&*rig.receive(receive)?);
+            assert!(matches!(place, Place::Directed(number) if number == expected));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn receive_takes_what_it_was_posted_for() -> Result {
+        let rig = Rig::new()?;
+        // By who sends, and under which tag.
+        let messages = [
+            (0, None),
+            (1, None),
+            (0, Some(5)),
+            (1, Some(5)),
+            (0, Some(4)),
+            (0, Some(6)),
+        ];
+        let expected = [
+            [true, true, false, false, false, false],
+            [false, false, true, true, false, false],
+            [true, false, false, false, false, false],
+            [false, false, true, false, false, false],
+            [false, false, true, true, true, false],
+            [false, false, true, false, true, false],
+        ];
+        for (receive, row) in kinds().into_iter().zip(expected) {
+            let receive = rig.receive(receive)?;
+            for ((from, tag), taken) in messages.into_iter().zip(row) {
+                let arrival = rig.message(from, tag)?;
+                assert_eq!(takes(&receive, &arrival), taken);
+                drop(arrival);
+                drop(rig.senders[from].read());
+            }
+            drop(receive);
+            drop(rig.rx.read());
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn only_a_message_needs_room() -> Result {
+        let rig = Rig::new()?;
+        for (kind, room) in [(Kind::Send, 9), (Kind::Write, 0), (Kind::Commit, 0)] {
+            let buffer = Buffer::from(Memory::zeroed(9)?);
+            let (_, arrival) = rig.senders[0].post(kind, buffer, 0)?;
+            assert_eq!(needed(&arrival), room);
+        }
+        Ok(())
+    }
+
+    /// Each message finds the first, in whichever order receives of all kinds were posted.
+    #[test]
+    fn first_of_all_kinds_is_taken() -> Result {
+        let rig = Rig::new()?;
+        for (tag, begin) in [
+            (None, 0),
+            (None, 1),
+            (Some(5), 0),
+            (Some(5), 1),
+            (Some(5), 2),
+            (Some(5), 3),
+        ] {
+            let takers = kinds()
+                .into_iter()
+                .filter(|(_, tags)| tags.is_some() == tag.is_some());
+            let count = takers.clone().count();
+            let (mut posted, mut ids) = (Posted::new(4)?, KVec::new());
+            for kind in takers.cycle().skip(begin).take(count) {
+                let receive = rig.receive(kind)?;
+                ids.push(receive.id(), GFP_KERNEL)?;
+                posted.push(receive);
+            }
+            let message = rig.message(0, tag)?;
+            for id in &ids {
+                let taken = posted.take_for(&message).ok_or(ENOENT)?;
+                assert_eq!(taken.id(), *id);
+            }
+            assert!(posted.take_for(&message).is_none());
+            drop(message);
+            for bench in [&rig.rx, &rig.senders[0]] {
+                while bench.read().is_some() {}
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn receive_that_is_put_back_is_before_those_that_were_later() -> Result {
+        let rig = Rig::new()?;
+        for kind in kinds() {
+            let tag = kind.1.map(|_| 5);
+            for last_first in [false, true] {
+                let (mut posted, mut ids) = (Posted::new(4)?, KVec::new());
+                for _ in 0..4 {
+                    let receive = rig.receive(kind)?;
+                    ids.push(receive.id(), GFP_KERNEL)?;
+                    posted.push(receive);
+                }
+                let message = rig.message(0, tag)?;
+                let first = posted.take_for(&message).ok_or(ENOENT)?;
+                let second = posted.take_for(&message).ok_or(ENOENT)?;
+                let order = match last_first {
+                    true => [second, first],
+                    false => [first, second],
+                };
+                for receive in order {
+                    posted.put_back(receive);
+                }
+                for id in &ids {
+                    let taken = posted.take_for(&message).ok_or(ENOENT)?;
+                    assert_eq!(taken.id(), *id);
+                }
+                drop(message);
+                for bench in [&rig.rx, &rig.senders[0]] {
+                    while bench.read().is_some() {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn each_is_found_by_its_number_and_all_are_taken_out() -> Result {
+        let rig = Rig::new()?;
+        let mut posted = Posted::new(4)?;
+        let mut ids = KVec::new();
+        for kind in [kinds(), kinds()].into_iter().flatten() {
+            let receive = rig.receive(kind)?;
+            ids.push(receive.id(), GFP_KERNEL)?;
+            posted.push(receive);
+        }
+        for id in &ids[..6] {
+            assert!(posted.find(*id).is_some_and(|found| found.id() == *id));
+            assert!(posted.find(*id).is_none());
+        }
+        let all = posted.take();
+        assert_eq!(all.len(), 6);
+        assert!(ids[6..]
+            .iter()
+            .all(|id| all.iter().any(|op| op.id() == *id)));
+        assert!(posted.take().is_empty() && posted.find(ids[6]).is_none());
+        for tag in [None, Some(5)] {
+            assert!(posted.take_for(&*rig.message(0, tag)?).is_none());
+        }
+        Ok(())
+    }
+}

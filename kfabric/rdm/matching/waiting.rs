@@ -69,3 +69,162 @@ impl Waiting {
         taken
     }
 }
+
+#[kunit_tests(kfabric_matching_waiting)]
+mod tests {
+    use super::*;
+    use crate::av::Name;
+    use crate::op::testing::{request, Bench};
+    use crate::op::{Kind, OpId, Request};
+    use crate::proto::tag::Tags;
+
+    /// Two who send, and one who receives.
+    struct Rig {
+        senders: [Bench<u64>; 2],
+        rx: Bench<u64>,
+    }
+
+    impl Rig {
+        const NAMES: [&'static [u8]; 2] = [b"one", b"other"];
+
+        fn new() -> Result<Self> {
+            let sender = |n: usize| Bench::named(Self::NAMES[n], 8, None);
+            Ok(Rig {
+                senders: [sender(0)?, sender(1)?],
+                rx: Bench::new(1, None)?,
+            })
+        }
+
+        /// Has arrivals of these senders and tags wait; gives their numbers.
+        fn arrive(
+            &self,
+            waiting: &mut Waiting,
+            arrivals: &[(usize, Option<u64>)],
+        ) -> Result<KVec<OpId>> {
+            let mut ids = KVec::new();
+            for (from, tag) in arrivals {
+                let request = Request {
+                    tags: tag.map(Tags::one),
+                    ..request(Kind::Send)
+                };
+                let (id, op) = self.senders[*from].post_request(request, 0)?;
+                ids.push(id, GFP_KERNEL)?;
+                waiting.push(op);
+            }
+            Ok(ids)
+        }
+
+        /// What a receive of a peer, or of everybody, gets.
+        fn taken(
+            &self,
+            waiting: &mut Waiting,
+            peer: Option<usize>,
+            tags: Option<Tags>,
+        ) -> Result<Option<OpId>> {
+            let request = Request {
+                peer: match peer {
+                    Some(peer) => Name::new(Self::NAMES[peer])?,
+                    None => Name::NONE,
+                },
+                tags,
+                ..request(Kind::Recv)
+            };
+            let (_, receive) = self.rx.post_request(request, 0)?;
+            let taken = waiting.take_for(&receive).map(|op| op.id());
+            drop(receive);
+            drop(self.rx.read());
+            Ok(taken)
+        }
+    }
+
+    #[test]
+    fn untagged_receive_gets_the_first_of_its_peer() -> Result {
+        let (rig, mut waiting) = (Rig::new()?, Waiting::new(4)?);
+        let arrivals = [(1, Some(5)), (0, None), (1, None), (0, None), (1, None)];
+        let ids = rig.arrive(&mut waiting, &arrivals)?;
+        for (peer, expected) in [
+            (Some(1), Some(ids[2])),
+            (None, Some(ids[1])),
+            (Some(1), Some(ids[4])),
+            (Some(1), None),
+            (None, Some(ids[3])),
+            (None, None),
+        ] {
+            assert_eq!(rig.taken(&mut waiting, peer, None)?, expected);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn receive_of_one_tag_gets_the_first_of_that() -> Result {
+        // All tags are in two chains.
+        let (rig, mut waiting) = (Rig::new()?, Waiting::new(1)?);
+        let arrivals = [1, 2, 3, 4, 3].map(|tag| (0, Some(tag)));
+        let ids = rig.arrive(&mut waiting, &arrivals)?;
+        for (peer, tag, expected) in [
+            (None, 3, Some(ids[2])),
+            (None, 5, None),
+            (Some(1), 3, None),
+            (Some(0), 3, Some(ids[4])),
+            (None, 3, None),
+            (None, 1, Some(ids[0])),
+        ] {
+            let tags = Some(Tags::one(tag));
+            assert_eq!(rig.taken(&mut waiting, peer, tags)?, expected);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn receive_of_many_tags_gets_what_came_first_of_all_chains() -> Result {
+        let (rig, mut waiting) = (Rig::new()?, Waiting::new(256)?);
+        let arrivals = [
+            (0, None),
+            (1, Some(u64::MAX)),
+            (0, Some(9)),
+            (1, Some(0)),
+            (0, Some(u64::MAX)),
+            (0, Some(8)),
+        ];
+        let ids = rig.arrive(&mut waiting, &arrivals)?;
+        let all = Tags::new(0, u64::MAX);
+        for (peer, tags, expected) in [
+            (None, Tags::new(0, 7), Some(ids[3])),
+            (None, Tags::new(16, 7), None),
+            (None, Tags::new(8, 1), Some(ids[2])),
+            (Some(0), all, Some(ids[4])),
+            (None, all, Some(ids[1])),
+            (Some(1), all, None),
+            (None, all, Some(ids[5])),
+            (None, all, None),
+        ] {
+            assert_eq!(rig.taken(&mut waiting, peer, Some(tags))?, expected);
+        }
+        // The one without a tag still waits.
+        assert_eq!(rig.taken(&mut waiting, None, None)?, Some(ids[0]));
+        Ok(())
+    }
+
+    #[test]
+    fn whoever_is_sought_is_found_and_the_others_wait_on() -> Result {
+        let (rig, mut waiting) = (Rig::new()?, Waiting::new(4)?);
+        let arrivals = [(0, Some(5)), (0, None), (1, Some(6)), (1, None)];
+        let ids = rig.arrive(&mut waiting, &arrivals)?;
+        for (sought, found) in [(2, true), (2, false), (1, true)] {
+            let id = ids[sought];
+            let op = waiting.find(|op| op.id() == id);
+            assert_eq!(op.map(|op| op.id()), found.then_some(id));
+        }
+        // The untagged ones are looked at first.
+        assert!(waiting.find(|_| true).is_some_and(|op| op.id() == ids[3]));
+        let more = rig.arrive(&mut waiting, &[(1, None), (1, Some(7))])?;
+        let mut taken = waiting.extract(|op| op.id() != ids[0]);
+        for id in &more {
+            assert!(taken.pop().is_some_and(|op| op.id() == *id));
+        }
+        assert!(taken.is_empty());
+        assert_eq!(waiting.extract(|_| true).len(), 1);
+        assert!(waiting.find(|_| true).is_none() && waiting.extract(|_| true).is_empty());
+        Ok(())
+    }
+}
