@@ -26,7 +26,7 @@ use kernel::workqueue::{impl_has_work, new_work, Work, WorkItem};
 /// The number of the seam; it changes with each change of what providers see.
 pub const ABI: u32 = 6;
 
-/// What this core was built from: its sources, the kernel, the compiler.
+/// What this core was built from: its sources, the kernel and its configuration, the compiler and its flags.
 ///
 /// A constant of the crate's metadata: in a provider it says what that was built against.
 pub const IDENTITY: &str = env!("KFABRIC_IDENTITY");

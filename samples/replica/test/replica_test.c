@@ -2,11 +2,11 @@
 /*
  * Tests of kfi_replica, run in a guest by scripts/test.d/60-replica.
  *
- *   replica_test all DEVICE     every case, as KTAP; DEVICE is the name
+ *   replica_test all DEVICE     every case, behind a plan; DEVICE is the name
  *                               of a persistent-memory block device: pmem0
  *   replica_test before DEVICE  writes what `after` looks for, then waits to
  *                               be killed with the machine
- *   replica_test after DEVICE   after the cut: looks for it
+ *   replica_test after DEVICE   after the cut: looks for it, behind a plan
  *
  * A case that fails says the line and what it saw, and ends there.
  */
@@ -28,6 +28,16 @@ static const struct test * const groups[] = {
 	signal_tests,
 	loss_tests,
 };
+
+/* How many run() will run. */
+static int count(const struct test *test, const char *only)
+{
+	int n = 0;
+
+	for (; test->name; test++)
+		n += !only || !strcmp(only, test->name);
+	return n;
+}
 
 /* One "ok NAME" or "not ok NAME" line each; the script numbers them. */
 static int run(const struct test *test, const char *only)
@@ -60,7 +70,7 @@ static int run(const struct test *test, const char *only)
 
 int main(int argc, char **argv)
 {
-	int status = 0;
+	int status = 0, planned = 0;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (argc < 3) {
@@ -71,9 +81,16 @@ int main(int argc, char **argv)
 	snprintf(device, sizeof(device), "/dev/%s", device_name);
 	if (!strcmp(argv[1], "before"))
 		return before();
-	if (!strcmp(argv[1], "after"))
+	if (!strcmp(argv[1], "after")) {
+		printf("1..%d\n", count(cut_tests, NULL));
 		return !up() || run(cut_tests, NULL) || !down();
+	}
 	/* argv ends with NULL. */
+	for (unsigned int i = 0; i < sizeof(groups) / sizeof(*groups); i++)
+		planned += count(groups[i], argv[3]);
+	if (can_fail())
+		planned += count(fault_tests, argv[3]);
+	printf("1..%d\n", planned);
 	for (unsigned int i = 0; i < sizeof(groups) / sizeof(*groups); i++)
 		status |= run(groups[i], argv[3]);
 	if (can_fail())
