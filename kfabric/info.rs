@@ -22,70 +22,70 @@ pub use hints::{getinfo, Hints, Place};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Caps(u64);
 
-impl Caps {
-    /// None.
-    pub const NONE: Caps = Caps(0);
+/// Makes capabilities, each with its bit and its word, and what must know all of them.
+macro_rules! capabilities {
+    ($($(#[$doc:meta])* $name:ident = $bit:literal, $word:literal;)*) => {
+        impl Caps {
+            $($(#[$doc])* pub const $name: Caps = Caps(1 << $bit);)*
+
+            /// Each there is.
+            pub const ALL: Caps = Caps($(1 << $bit)|*);
+
+            const NAMES: &[(Caps, &'static str)] = &[$((Caps::$name, $word)),*];
+        }
+    };
+}
+
+capabilities! {
     /// Messages: send and receive. Source: FI_MSG.
-    pub const MSG: Caps = Caps(1 << 0);
+    MSG = 0, "msg";
     /// Reads from regions of peers. Source: FI_READ, FI_REMOTE_READ.
-    pub const READ: Caps = Caps(1 << 1);
+    READ = 1, "read";
     /// Writes to regions of peers. Source: FI_WRITE, FI_REMOTE_WRITE.
-    pub const WRITE: Caps = Caps(1 << 2);
-    /// Reads and writes. Source: FI_RMA.
-    pub const RMA: Caps = Caps(Self::READ.0 | Self::WRITE.0);
+    WRITE = 2, "write";
     /// Writes and commits carry 64 bits of data for the peer's completion queue.
     ///
     /// They consume a receive there. Messages may always carry them. Source: FI_REMOTE_CQ_DATA,
     /// FI_RX_CQ_DATA.
-    pub const REMOTE_CQ_DATA: Caps = Caps(1 << 3);
+    REMOTE_CQ_DATA = 3, "remote_cq_data";
     /// Persistent regions, writes at level committed, and commits of a range.
     ///
     /// Source: FI_RMA_PMEM, FI_COMMIT_COMPLETE.
-    pub const COMMIT: Caps = Caps(1 << 4);
+    COMMIT = 4, "commit";
     /// Atomics on regions of peers. Source: FI_ATOMIC, FI_REMOTE_READ, FI_REMOTE_WRITE.
-    pub const ATOMIC: Caps = Caps(1 << 5);
+    ATOMIC = 5, "atomic";
     /// Posts with a fence ([`Options::fence`](crate::op::Options)): only where it is asked for,
     /// since each post is counted then. Source: FI_FENCE.
-    pub const FENCE: Caps = Caps(1 << 6);
+    FENCE = 6, "fence";
     /// Regions whose bytes are stored around the cache
     /// ([`Attributes::uncached`](crate::mr::Attributes)).
-    pub const UNCACHED: Caps = Caps(1 << 7);
+    UNCACHED = 7, "uncached";
     /// Memory of devices that are not on the memory bus, in messages and RMA, on either side
     /// ([`Memory::device`](crate::memory::Memory::device)). Source: FI_HMEM.
-    pub const HMEM: Caps = Caps(1 << 8);
+    HMEM = 8, "hmem";
     /// Messages with tags, and receives that choose among them. Source: FI_TAGGED.
-    pub const TAGGED: Caps = Caps(1 << 9);
+    TAGGED = 9, "tagged";
     /// Receives that take the messages of one peer. Source: FI_DIRECTED_RECV.
-    pub const DIRECTED_RECV: Caps = Caps(1 << 10);
+    DIRECTED_RECV = 10, "directed_recv";
     /// Receives that take several messages in one buffer. Source: FI_MULTI_RECV.
-    pub const MULTI_RECV: Caps = Caps(1 << 11);
+    MULTI_RECV = 11, "multi_recv";
     /// Nodes and services as text, in place of names ([`Place::Service`]). Source: fi_av_insertsvc()
     /// in fi_av(3).
-    pub const SERVICE: Caps = Caps(1 << 12);
+    SERVICE = 12, "service";
     /// Messages to one receive context of a peer that has several
     /// ([`Address::rx_context`](crate::av::Address::rx_context)). Source: FI_NAMED_RX_CTX.
-    pub const NAMED_RX_CTX: Caps = Caps(1 << 13);
+    NAMED_RX_CTX = 13, "named_rx_ctx";
+}
+
+impl Caps {
+    /// None.
+    pub const NONE: Caps = Caps(0);
+    /// Reads and writes. Source: FI_RMA.
+    pub const RMA: Caps = Caps(Self::READ.0 | Self::WRITE.0);
 
     /// What an info has only if it is asked for, since it costs something. Source: secondary
     /// capabilities of fi_getinfo(3).
     const ON_REQUEST: Caps = Caps::FENCE;
-
-    const NAMES: [(Caps, &'static str); 14] = [
-        (Caps::MSG, "msg"),
-        (Caps::READ, "read"),
-        (Caps::WRITE, "write"),
-        (Caps::REMOTE_CQ_DATA, "remote_cq_data"),
-        (Caps::COMMIT, "commit"),
-        (Caps::ATOMIC, "atomic"),
-        (Caps::FENCE, "fence"),
-        (Caps::UNCACHED, "uncached"),
-        (Caps::HMEM, "hmem"),
-        (Caps::TAGGED, "tagged"),
-        (Caps::DIRECTED_RECV, "directed_recv"),
-        (Caps::MULTI_RECV, "multi_recv"),
-        (Caps::SERVICE, "service"),
-        (Caps::NAMED_RX_CTX, "named_rx_ctx"),
-    ];
 
     /// Whether each capability of `needed` is in the set.
     pub const fn contains(self, needed: Caps) -> bool {
@@ -105,6 +105,12 @@ impl Caps {
     /// As bits.
     pub const fn bits(self) -> u64 {
         self.0
+    }
+
+    /// Its capabilities, one by one.
+    pub fn each(self) -> impl Iterator<Item = Caps> {
+        let caps = Caps::NAMES.iter().map(|(cap, _)| *cap);
+        caps.filter(move |cap| self.contains(*cap))
     }
 }
 
@@ -134,7 +140,7 @@ impl fmt::Display for Caps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
         for (cap, name) in Caps::NAMES {
-            if self.contains(cap) {
+            if self.contains(*cap) {
                 write!(f, "{separator}{name}")?;
                 separator = ",";
             }

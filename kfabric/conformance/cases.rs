@@ -84,7 +84,7 @@ pub(crate) const ALL: &[&[Case]] = &[
     large::CASES,
 ];
 
-/// All but the last, which needs a gibibyte of memory.
+/// All but the last, which need gigabytes.
 pub(crate) fn all_but_large() -> &'static [&'static [Case]] {
     ALL.split_last().map_or(ALL, |(_, others)| others)
 }

@@ -82,7 +82,7 @@ module! {
         },
         large: bool {
             default: true,
-            description: "Runs the case that needs a gibibyte of memory, too",
+            description: "Runs the cases that need a gibibyte of memory, or a large device, too",
         },
         connected: bool {
             default: true,

@@ -113,7 +113,7 @@ pub(crate) fn asked_for(
 }
 
 /// What a domain has, also what it has only if it is asked for.
-fn all_caps(info: &Info) -> Caps {
+pub(crate) fn all_caps(info: &Info) -> Caps {
     let fences = asked_for(info, EndpointType::Rdm, Caps::FENCE, Order::NONE);
     fences.map_or(info.caps, |fences| info.caps | fences.caps)
 }

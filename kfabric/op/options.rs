@@ -33,7 +33,8 @@ pub struct Options {
     ///
     /// A hint. Over links what is posted so to a peer leaves together with what follows, in as few segments as it
     /// fits; if nothing follows, it leaves all the same, some milliseconds later, and earlier if much of it waits.
-    /// A post that is refused is none that follows. Source: FI_MORE.
+    /// A post that is refused is none that follows. Where nothing is gained by waiting, as in memory, it is
+    /// ignored. Source: FI_MORE.
     pub more: bool,
 }
 

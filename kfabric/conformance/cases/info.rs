@@ -4,6 +4,7 @@
 
 use crate::close::closed;
 use crate::rig::{pattern, register, End, Rig};
+use crate::runner::all_caps;
 use crate::wishes::{domain_of, like};
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
@@ -96,6 +97,8 @@ fn info_fits_its_own_wishes(info: &Info, _seed: u64) -> Result {
 fn each_wish_refuses_what_lacks_it(info: &Info, _seed: u64) -> Result {
     let all = wishes(info);
     let limits = info.limits;
+    // Some of it only when it is asked for.
+    let had = all_caps(info);
     let refused = [
         Hints {
             provider: Some("nosuch"),
@@ -133,16 +136,30 @@ fn each_wish_refuses_what_lacks_it(info: &Info, _seed: u64) -> Result {
     for hints in &refused {
         check_eq!(getinfo(hints).err(), Some(ENODATA));
     }
-    for cap in [
-        Caps::MSG,
-        Caps::READ,
-        Caps::WRITE,
-        Caps::REMOTE_CQ_DATA,
-        Caps::COMMIT,
-    ] {
-        let caps = cap;
+    // What is wanted of what there is: neither more nor less of it comes.
+    let there_is = getinfo(&domain_of(info))?;
+    let is_there = |wanted: &dyn Fn(&Info) -> bool| there_is.iter().any(wanted);
+    for caps in Caps::ALL.each() {
         let found = getinfo(&Hints { caps, ..all });
-        check_eq!(found.is_ok(), info.caps.contains(cap));
+        check_eq!(found.is_ok(), had.contains(caps));
+        check!(found.map_or(true, |found| found.iter().all(|it| it.caps.contains(caps))));
+    }
+    for endpoint_type in [EndpointType::Rdm, EndpointType::Msg] {
+        let found = getinfo(&Hints {
+            endpoint_type: Some(endpoint_type),
+            ..domain_of(info)
+        });
+        let is_of = |it: &Info| it.endpoint_type == endpoint_type;
+        check_eq!(found.is_ok(), is_there(&is_of));
+        check!(found.map_or(true, |found| found.iter().all(is_of)));
+    }
+    for net in [Namespace::initial(), Namespace::current()] {
+        let found = getinfo(&Hints {
+            net: Some(net),
+            ..domain_of(info)
+        });
+        check!(net != info.net || found.is_ok());
+        check!(found.map_or(true, |found| found.iter().all(|it| it.net == net)));
     }
     Ok(())
 }

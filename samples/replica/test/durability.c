@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "test.h"
@@ -34,6 +35,62 @@ static bool sync_commits_what_was_written_and_no_more(void)
 	close(fd);
 	close(other);
 	check(down());
+	return true;
+}
+
+/* Writes a range, as long as it may be. */
+static bool write_at(int fd, size_t from, size_t len)
+{
+	static char bytes[140001];
+
+	wrote(from, len);
+	return pwrite(fd, bytes, len, from) == (ssize_t)len;
+}
+
+static bool sync_commits_each_byte_that_was_written_and_no_other(void)
+{
+	/* Ranges to be written between two syncs; the last has no length. */
+	static const struct { size_t from, len; } rounds[][6] = {
+		/* They overlap, and one lies within. */
+		{ { 5000, 3000 }, { 7000, 4000 }, { 6000, 100 } },
+		/* They touch, from either side; others miss that by a byte. */
+		{ { 100, 50 }, { 150, 50 }, { 50, 50 }, { 300, 1 }, { 302, 1 } },
+		/* Within one line of the cache, and over the border of two. */
+		{ { 4096, 1 }, { 4098, 3 }, { 4159, 2 } },
+		/* The first byte and the last. */
+		{ { 0, 1 }, { SIZE - 1, 1 } },
+		/* In several buffers. */
+		{ { 65529, 140001 }, { 300000, 65537 } },
+		/* Again. */
+		{ { 5000, 3000 } },
+		{ },
+	};
+	struct iovec part = { "1234567", 7 };
+	int fd;
+
+	seed = (unsigned long)time(NULL) | 1;
+	printf("# seed %lu\n", seed);
+	check(up() && watch());
+	fd = open(NODE, O_RDWR);
+	check(fd >= 0);
+	for (size_t n = 0; n < sizeof(rounds) / sizeof(*rounds); n++) {
+		for (int i = 0; rounds[n][i].len; i++)
+			check(write_at(fd, rounds[n][i].from, rounds[n][i].len));
+		check(!fsync(fd) && committed_just(0, SIZE));
+	}
+	/* No more than are told apart. */
+	for (int n = 0; n < 3; n++) {
+		for (int i = 0; i < 60; i++)
+			check(write_at(fd, random_number() % 100000, 1 + random_number() % 1000));
+		check(!fsync(fd) && committed_just(0, SIZE));
+	}
+	/* A synchronous write commits its own bytes only. */
+	check(write_at(fd, 1 << 20, 10));
+	wrote(99, 7);
+	check(pwritev2(fd, &part, 1, 99, RWF_DSYNC) == 7 && committed_just(99, 7));
+	check(!fsync(fd) && committed_just(0, SIZE));
+	close(fd);
+	check(unwatch() && down());
 	return true;
 }
 
@@ -86,17 +143,17 @@ static bool scattered_writes_are_all_committed(void)
 {
 	int fd;
 
-	check(up());
+	check(up() && watch());
 	fd = open(NODE, O_RDWR);
 	check(fd >= 0);
 	/* More extents than are told apart. */
 	for (int i = 0; i < 500; i++)
-		check(pwrite(fd, "x", 1, i * 16000) == 1);
-	check(!fsync(fd));
+		check(write_at(fd, i * 16000, 1));
+	check(!fsync(fd) && committed_all());
 	check(statistic("commits ") > 0 && statistic("commits ") <= 64);
 	check(!fsync(fd) && statistic("commits ") <= 64 && statistic("errors ") == 0);
 	close(fd);
-	check(down());
+	check(unwatch() && down());
 	return true;
 }
 
@@ -122,6 +179,7 @@ static bool data_outlives_the_replica(void)
 
 const struct test durability_tests[] = {
 	TEST(sync_commits_what_was_written_and_no_more),
+	TEST(sync_commits_each_byte_that_was_written_and_no_other),
 	TEST(close_does_not_commit),
 	TEST(synchronous_writes_commit),
 	TEST(scattered_writes_are_all_committed),

@@ -64,6 +64,16 @@ unsigned long random_number(void);
 void fill(unsigned char *at, size_t len, unsigned long tag);
 unsigned char *buffer(size_t len);
 
+/*
+ * durable.c: from watch() to unwatch(), what was written, and whether just what was
+ * written of these bytes was committed since the last question, or all and maybe more.
+ */
+bool watch(void);
+bool unwatch(void);
+void wrote(size_t from, size_t len);
+bool committed_just(size_t from, size_t len);
+bool committed_all(void);
+
 /* fault.c: whether allocations can be made to fail. */
 bool can_fail(void);
 
