@@ -132,7 +132,7 @@ mod op {
             };
             let (id, mut op) = bench.post_request(request, 0)?;
             op.op().set_tag(Some(5));
-            op.op().consume();
+            op.op().consume(Kind::Write);
             assert_eq!((op.tag(), op.told_kind()), (Some(5), Kind::RemoteWrite));
             // A failure is told.
             drop(op);
