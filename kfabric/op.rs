@@ -160,6 +160,7 @@ impl Op {
         self.atomic = None;
         self.tags = None;
         self.exposes = Access::NONE;
+        slot::put_into_idle(&mut self.buffer, Buffer::empty());
         self.consumed = None;
         self.ended = false;
         self.use_count = self.use_count.wrapping_add(1);

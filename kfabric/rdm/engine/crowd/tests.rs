@@ -221,7 +221,14 @@ mod crowd {
         let (a, b, to_b, _) = bench.pair()?;
         for round in 1..4 {
             a.reaches(&b, to_b)?;
-            until(|| a.peers().forgotten.value() == round && b.peers().forgotten.value() == round)?;
+            let gone = until(|| [&a, &b].iter().all(|side| side.peers().forgotten.value() == round));
+            if gone.is_err() {
+                for side in [&a, &b] {
+                    let (made, gone) = (side.peers().made.value(), side.peers().forgotten.value());
+                    pr_err!("round {}: {} peers made, {} forgotten\n", round, made, gone);
+                }
+            }
+            gone?;
             // The ends of the link went with it: the hosts are left.
             until(|| bench.net.alive() == 2)?;
         }
