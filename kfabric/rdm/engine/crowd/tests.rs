@@ -221,7 +221,11 @@ mod crowd {
         let (a, b, to_b, _) = bench.pair()?;
         for round in 1..4 {
             a.reaches(&b, to_b)?;
-            let gone = until(|| [&a, &b].iter().all(|side| side.peers().forgotten.value() == round));
+            let gone = until(|| {
+                [&a, &b]
+                    .iter()
+                    .all(|side| side.peers().forgotten.value() == round)
+            });
             if gone.is_err() {
                 for side in [&a, &b] {
                     let (made, gone) = (side.peers().made.value(), side.peers().forgotten.value());
