@@ -38,7 +38,7 @@
 //! | [`incoming`] | operations of the peer |
 //! | [`transmit`] | the frame that goes next |
 //! | [`receive`] | the frame that has come |
-//! | [`rest`] | the end of a session that nobody uses |
+//! | `rest` | the end of a session that nobody uses |
 
 pub mod command;
 pub mod incoming;

@@ -246,12 +246,13 @@ impl Shared {
             letters: KVec::with_capacity(LETTERS, GFP_KERNEL)?,
             closed: None,
         };
+        let own_name = link::in_lane(&name, lane)?;
         Arc::pin_init(
             try_pin_init!(Shared {
                 hub: hub.clone(),
                 port: port.clone(),
                 name,
-                own_name: link::in_lane(&name, lane)?,
+                own_name,
                 lane,
                 lanes,
                 order: info.order,

@@ -183,9 +183,7 @@ impl Shared {
                 true => peer.let_go(),
                 false => None,
             };
-            let Some(past) = past else {
-                return None;
-            };
+            let past = past?;
             let node = table.peers.remove_node(peer.name());
             table.known -= usize::from(node.is_some());
             // Whoever waits has room now.

@@ -34,8 +34,8 @@ fn contexts_are_as_many_as_were_asked_for(info: &Info, _seed: u64) -> Result {
         Ok((limits.tx_contexts, limits.rx_contexts))
     };
     let (most_tx, most_rx) = ask(0, 0)?;
-    check!(most_tx >= COUNT && most_tx <= MAX_CONTEXTS);
-    check!(most_rx >= COUNT && most_rx <= MAX_CONTEXTS);
+    check!((COUNT..=MAX_CONTEXTS).contains(&most_tx));
+    check!((COUNT..=MAX_CONTEXTS).contains(&most_rx));
     check_eq!(ask(COUNT, 1), Ok((COUNT, 1)));
     check_eq!(ask(most_tx, most_rx), Ok((most_tx, most_rx)));
     check_eq!(ask(most_tx + 1, 1), Err(ENODATA));
