@@ -44,6 +44,13 @@ mod crowd {
         (1..=count).map(|nth| links(bench, nth)).sum()
     }
 
+    /// Whether a side has forgotten all its peers, and so many of them at least: a dial that is late may make one once
+    /// more, for a moment.
+    fn has_forgotten(side: &Side, least: u64) -> bool {
+        let forgotten = side.peers().forgotten.value();
+        forgotten >= least && forgotten == side.peers().made.value()
+    }
+
     /// Until a link counts as idle.
     fn grow_old() {
         pause(i64::from(GRACE_MS) + 20);
@@ -70,8 +77,8 @@ mod crowd {
         until(|| a.peers().forgotten.value() + 2 == a.peers().made.value())?;
         check(a.peers().idle.value() >= 3 * OTHERS as u64 - 4)?;
         // The others are told, and forget as well.
-        let idle = others.iter().map(|(side, _)| side.peers().idle.value());
-        check(idle.sum::<u64>() == a.peers().idle.value())?;
+        let idle = || others.iter().map(|(side, _)| side.peers().idle.value());
+        until(|| idle().sum::<u64>() == a.peers().idle.value())?;
         // They may begin as well.
         for (side, _) in &others {
             let to_a = side.av.insert(&a.ep.name())?;
@@ -113,7 +120,7 @@ mod crowd {
         check(brings(b.went_well(Kind::Recv, 2)?, 1))?;
         until(|| links(&bench, 1) == 0)?;
         // Nothing is left at either.
-        until(|| a.peers().forgotten.value() == 1 && b.peers().forgotten.value() == 1)?;
+        until(|| [&a, &b].iter().all(|side| has_forgotten(side, 1)))?;
         drop((a, b));
         bench.close()
     }
@@ -221,12 +228,7 @@ mod crowd {
         let (a, b, to_b, _) = bench.pair()?;
         for round in 1..4 {
             a.reaches(&b, to_b)?;
-            // A dial that is late may make a peer once more, for a moment.
-            let is_gone = |side: &Side| {
-                let gone = side.peers().forgotten.value();
-                gone >= round && gone == side.peers().made.value()
-            };
-            until(|| is_gone(&a) && is_gone(&b))?;
+            until(|| [&a, &b].iter().all(|side| has_forgotten(side, round)))?;
             // The ends of the link went with it: the hosts are left.
             until(|| bench.net.alive() == 2)?;
         }

@@ -19,6 +19,11 @@ fn counts(side: &Side) -> Result<(u64, u64)> {
     Ok((stats.gathered.value(), stats.spliced.value()))
 }
 
+/// Waits until those are the counts: what a link has taken is counted afterwards.
+fn counted(side: &Side, expected: (u64, u64)) -> Result {
+    until(|| counts(side) == Ok(expected))
+}
+
 /// Waits until a region has the bytes of a pattern, and nothing else.
 fn await_pattern(region: &MemoryRegion, len: usize, seed: u64) -> Result {
     let mut bytes = KVVec::zeroed(len, GFP_KERNEL)?;
@@ -50,7 +55,7 @@ mod splice {
         kept.release();
         check(brings(a.went_well(Kind::Write, 1)?, 3))?;
         nothing_completes(&a)?;
-        check(counts(&a)? == (HUGE as u64, HUGE as u64))?;
+        counted(&a, (HUGE as u64, HUGE as u64))?;
         drop((kept, region, a, b));
         bench.close()
     }
@@ -156,20 +161,20 @@ mod splice {
         let slice = remote.slice(0, short as u64)?;
         a.ep.write(pattern(short, 1)?, to_b, slice, Options::NONE, 1)?;
         a.went_well(Kind::Write, 1)?;
-        check(counts(&a)? == (short as u64, 0))?;
+        counted(&a, (short as u64, 0))?;
         // What is read of this side is its region's.
         let (of_a, to_read) = a.region(HUGE)?;
         let slice = to_read.slice(0, HUGE as u64)?;
         b.ep.read(Memory::zeroed(HUGE)?, to_a, slice, Options::NONE, 2)?;
         b.went_well(Kind::Read, 2)?;
-        check(counts(&a)? == ((short + HUGE) as u64, 0))?;
+        counted(&a, ((short + HUGE) as u64, 0))?;
         of_a.close().map_err(|(error, _)| error)?;
         // A link that keeps nothing.
         kept.set(Keep::Nothing);
         let slice = remote.slice(0, HUGE as u64)?;
         a.ep.write(pattern(HUGE, 3)?, to_b, slice, Options::NONE, 3)?;
         a.went_well(Kind::Write, 3)?;
-        check(counts(&a)? == ((short + 2 * HUGE) as u64, 0))?;
+        counted(&a, ((short + 2 * HUGE) as u64, 0))?;
         // The shortest that is not copied.
         kept.set(Keep::UntilTold);
         let slice = remote.slice(0, SHORTEST_SPLICED as u64)?;
