@@ -28,7 +28,7 @@ pub(crate) struct Keys {
 impl Keys {
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Keys {
-            table <- new_spinlock_irq!(KeyTable::new(KVVec::new()), "kfi_keys"),
+            table <- new_spinlock_irq!(KeyTable::new(), "kfi_keys"),
             regions: Chunks::new(),
         })
     }
@@ -40,15 +40,15 @@ impl Keys {
         loop {
             let room = self.table.lock().room();
             if let Room::Grow(len) = room {
-                let mut larger = KVVec::with_capacity(len, GFP_KERNEL)?;
-                while larger.len() < len {
-                    larger.push(Entry::vacant(), GFP_KERNEL)?;
+                let mut part = KVVec::with_capacity(len, GFP_KERNEL)?;
+                while part.len() < len {
+                    part.push(Entry::vacant(), GFP_KERNEL)?;
                 }
-                // The old storage, or the new if another was faster, goes without the lock.
-                let unused = self.table.lock().replace_storage(larger);
+                // If another was faster, it goes without the lock.
+                let unused = self.table.lock().extend(part);
                 drop(unused);
             }
-            let random = random::u32();
+            let random = random::u64();
             let inserted = self.table.lock().insert(random, ());
             match inserted {
                 Ok(key) => {

@@ -7,11 +7,14 @@
 //! | bits | field | why |
 //! |---|---|---|
 //! | 0 to 19 | index | finds the entry without a search |
-//! | 20 to 35 | generation | counts the uses of the entry, so that a key dies with its region |
-//! | 36 to 63 | random | makes a key unguessable: one guess in 2^28 hits a given region |
+//! | 20 to 35 | generation | tells the uses of the entry apart, so that a key dies with its region |
+//! | 36 to 63 | random | makes a key unguessable, anew for each use |
 //!
-//! Generations start at 1: so no key is 0, and [`Key::NONE`] is free to mean "none". An entry
-//! whose generations are used up is retired for good rather than started over: **a closed region's
+//! The first generation of an entry is random as well. So a peer that never had a key of that entry
+//! has 44 bits to guess, and one that had an earlier one 28.
+//!
+//! Generations are 1 to 65,535, in a ring: so no key is 0, and [`Key::NONE`] is free to mean "none". An
+//! entry that has been round the ring is retired for good rather than started over: **a closed region's
 //! key never reaches new memory.** Freed entries wait in a queue and the one that has been free the
 //! longest goes first, which spreads the uses evenly. 2^20 entries of 65,535 uses each are enough
 //! for a thousand registrations a second over two years; after that, [`Full::Exhausted`].
@@ -20,16 +23,16 @@
 //! counters of this host; on the wire there is one error for all. A peer that could tell a wrong
 //! generation from a wrong random part could search them one after the other.
 //!
-//! The table allocates nothing: storage is handed in, and replaced by larger storage that was
-//! allocated outside the caller's lock, as in `drivers/android/binder/range_alloc`:
+//! The table allocates nothing: it is handed storage in parts, each allocated outside the caller's lock,
+//! as in `drivers/android/binder/range_alloc`. Nothing moves when it grows, so that takes constant time:
 //!
 //! ```text
 //! loop {
 //!     let room = table.lock().room();              // ask before
 //!     if let Room::Grow(len) = room {
 //!         let new = allocate(len)?;                // may sleep: no lock held
-//!         let unused = table.lock().replace_storage(new);
-//!         drop(unused);                            // the old, or the new if another was faster
+//!         let unused = table.lock().extend(new);
+//!         drop(unused);                            // if another was faster
 //!     }
 //!     match table.lock().insert(random, region) {  // another may have taken the room
 //!         Err(Full::NeedStorage(back)) => region = back,
@@ -38,6 +41,7 @@
 //! }
 //! ```
 
+use core::cmp::Ordering;
 use core::fmt;
 use core::ops::DerefMut;
 
@@ -50,11 +54,13 @@ pub const RANDOM_BITS: u32 = 28;
 
 /// How many entries a table has at most.
 pub const MAX_ENTRIES: usize = 1 << INDEX_BITS;
-/// The last generation of an entry; it is retired afterwards.
+/// The largest generation, and how many an entry has; it is retired afterwards.
 pub const MAX_GENERATION: u32 = (1 << GENERATION_BITS) - 1;
 
 /// The fewest entries that [`Room::Grow`] asks for.
 const MIN_ENTRIES: usize = 64;
+/// How many parts a table's storage has at most: as many as [`Room::Grow`] ever asks for.
+const MAX_PARTS: usize = 1 + (MAX_ENTRIES / MIN_ENTRIES).ilog2() as usize;
 
 const _: () = assert!(INDEX_BITS + GENERATION_BITS + RANDOM_BITS == u64::BITS);
 
@@ -80,8 +86,8 @@ impl Key {
     }
 
     /// Makes the key of a use; the bits of `random` that do not fit are left out.
-    const fn new(index: u32, generation: u32, random: u32) -> Key {
-        let random = random as u64 & ((1 << RANDOM_BITS) - 1);
+    const fn new(index: u32, generation: u32, random: u64) -> Key {
+        let random = random & ((1 << RANDOM_BITS) - 1);
         let generation = (generation as u64) << INDEX_BITS;
         let random = random << (INDEX_BITS + GENERATION_BITS);
         Key(index as u64 | generation | random)
@@ -148,12 +154,13 @@ pub enum Room {
 ///
 /// # Invariants
 ///
-/// `key` is the last key given out for this entry; it names `value` if there is one. `next` is the
-/// next entry in the queue of free ones, or `NIL`.
+/// `key` is the last key given out for this entry; it names `value` if there is one. `first` is the
+/// generation of its first. `next` is the next entry in the queue of free ones, or `NIL`.
 #[derive(Debug)]
 pub struct Entry<T> {
     key: Key,
     next: u32,
+    first: u16,
     value: Option<T>,
 }
 
@@ -165,19 +172,31 @@ impl<T> Entry<T> {
         Entry {
             key: Key::NONE,
             next: NIL,
+            first: 0,
             value: None,
         }
     }
 
+    /// How many uses of this entry came before that of `key`, whose generation is not 0.
+    fn uses_before(&self, key: Key) -> u32 {
+        (key.generation() + MAX_GENERATION - u32::from(self.first)) % MAX_GENERATION
+    }
+
+    /// Whether its present use is the last that it has.
+    fn is_spent(&self) -> bool {
+        self.uses_before(self.key) == MAX_GENERATION - 1
+    }
+
     /// Why `key`, which has this entry's index, does not name a value.
     fn refuse(&self, key: Key) -> Refusal {
-        let last = self.key.generation();
-        match key.generation() {
-            0 => Refusal::Unknown,
-            generation if generation > last => Refusal::Unknown,
-            generation if generation < last => Refusal::Stale,
-            _ if key == self.key => Refusal::Stale,
-            _ => Refusal::Guess,
+        if key.generation() == 0 {
+            return Refusal::Unknown;
+        }
+        match self.uses_before(key).cmp(&self.uses_before(self.key)) {
+            Ordering::Greater => Refusal::Unknown,
+            Ordering::Less => Refusal::Stale,
+            Ordering::Equal if key == self.key => Refusal::Stale,
+            Ordering::Equal => Refusal::Guess,
         }
     }
 }
@@ -190,16 +209,18 @@ impl<T> Default for Entry<T> {
 
 /// The values that peers may name, each under its key.
 ///
-/// All but [`KeyTable::replace_storage`] and [`KeyTable::iter`] take constant time. Storage is
-/// anything that is a slice of [`Entry`]: a vector, a box, a borrowed slice; an empty one will do.
+/// All but [`KeyTable::iter`] take constant time. A part of the storage is anything that is a slice of
+/// [`Entry`]: a vector, a box, a borrowed slice.
 ///
 /// # Invariants
 ///
+/// `parts` are filled from the first on, and `capacity` counts their entries, up to [`MAX_ENTRIES`].
 /// Entries from `fresh` on were never given out. Those below are in use, in the queue from `head`
 /// to `tail`, or retired; `used` and `retired` count them.
 #[derive(Debug)]
 pub struct KeyTable<S> {
-    entries: S,
+    parts: [Option<S>; MAX_PARTS],
+    capacity: u32,
     fresh: u32,
     head: u32,
     tail: u32,
@@ -211,12 +232,13 @@ impl<S, T> KeyTable<S>
 where
     S: DerefMut<Target = [Entry<T>]>,
 {
-    /// An empty table in `entries`; what is in them is forgotten.
+    /// An empty table without storage.
     ///
     /// Keys of another table do not carry over: one table serves one domain for its whole life.
-    pub const fn new(entries: S) -> Self {
+    pub const fn new() -> Self {
         KeyTable {
-            entries,
+            parts: [const { None }; MAX_PARTS],
+            capacity: 0,
             fresh: 0,
             head: NIL,
             tail: NIL,
@@ -242,75 +264,81 @@ where
 
     /// How many entries the storage offers.
     pub fn capacity(&self) -> usize {
-        self.entries.len().min(MAX_ENTRIES)
+        self.capacity as usize
     }
 
     /// Whether the next [`KeyTable::insert`] finds room, and how much storage it needs if not.
     pub fn room(&self) -> Room {
         let capacity = self.capacity();
-        if self.head != NIL || (self.fresh as usize) < capacity {
+        if self.head != NIL || self.fresh < self.capacity {
             Room::Ready
-        } else if capacity < MAX_ENTRIES {
-            Room::Grow((capacity * 2).clamp(MIN_ENTRIES, MAX_ENTRIES))
+        } else if capacity < MAX_ENTRIES && self.parts.iter().any(Option::is_none) {
+            // As much again.
+            Room::Grow(capacity.max(MIN_ENTRIES).min(MAX_ENTRIES - capacity))
         } else {
             Room::Exhausted
         }
     }
 
-    /// Moves the table into larger storage; gives the old back, to be freed outside the lock.
-    ///
-    /// Keys stay valid. Takes time in proportion to the entries ever used.
+    /// Adds storage, all of whose entries are vacant.
     ///
     /// # Errors
     ///
-    /// `new` itself, if it is not larger than the present storage: another grew the table first.
-    pub fn replace_storage(&mut self, mut new: S) -> Result<S, S> {
-        if new.len() <= self.entries.len() {
-            return Err(new);
+    /// `part` itself, if the table has room without it: another was faster; or if nothing helps.
+    pub fn extend(&mut self, part: S) -> Result<(), S> {
+        let Room::Grow(_) = self.room() else {
+            return Err(part);
+        };
+        match self.parts.iter_mut().find(|place| place.is_none()) {
+            Some(place) => {
+                let capacity = self.capacity as usize + part.len();
+                self.capacity = capacity.min(MAX_ENTRIES) as u32;
+                *place = Some(part);
+                Ok(())
+            }
+            None => Err(part),
         }
-        let used = self.entries.iter_mut().take(self.fresh as usize);
-        for (old, new) in used.zip(new.iter_mut()) {
-            core::mem::swap(old, new);
-        }
-        Ok(core::mem::replace(&mut self.entries, new))
     }
 
     /// Takes `value` and gives it a key that no value had before.
     ///
-    /// `random` must be unpredictable to peers; its lower [`RANDOM_BITS`] bits are used.
+    /// `random` must be unpredictable to peers; its lower 44 bits are used.
     ///
     /// # Errors
     ///
-    /// - [`Full::NeedStorage`]: replace the storage, then repeat.
+    /// - [`Full::NeedStorage`]: extend the storage, then repeat.
     /// - [`Full::Exhausted`]: the table is as large as it gets.
-    pub fn insert(&mut self, random: u32, value: T) -> Result<Key, Full<T>> {
+    pub fn insert(&mut self, random: u64, value: T) -> Result<Key, Full<T>> {
         match self.room() {
             Room::Ready => {}
             Room::Grow(_) => return Err(Full::NeedStorage(value)),
             Room::Exhausted => return Err(Full::Exhausted(value)),
         }
         // An entry never used has been free the longest of all.
-        let reuse = self.fresh as usize >= self.capacity();
+        let reuse = self.fresh >= self.capacity;
         let index = if reuse { self.head } else { self.fresh };
-        let Some(entry) = self.entries.get_mut(index as usize) else {
+        let Some(entry) = self.entry_mut(index) else {
             return Err(Full::NeedStorage(value));
         };
         let generation = if reuse {
-            self.head = entry.next;
+            entry.key.generation() % MAX_GENERATION + 1
+        } else {
+            let random = (random >> RANDOM_BITS) as u32 & MAX_GENERATION;
+            entry.first = (random % MAX_GENERATION + 1) as u16;
+            u32::from(entry.first)
+        };
+        let key = Key::new(index, generation, random);
+        entry.key = key;
+        entry.value = Some(value);
+        let next = core::mem::replace(&mut entry.next, NIL);
+        if !reuse {
+            self.fresh += 1;
+        } else {
+            self.head = next;
             if self.head == NIL {
                 self.tail = NIL;
             }
-            entry.key.generation() + 1
-        } else {
-            self.fresh += 1;
-            1
-        };
-        let key = Key::new(index, generation, random);
-        *entry = Entry {
-            key,
-            next: NIL,
-            value: Some(value),
-        };
+        }
         self.used += 1;
         Ok(key)
     }
@@ -321,7 +349,7 @@ where
     ///
     /// Why there is none, for the counters. The peer is told only that there is none.
     pub fn get(&self, key: Key) -> Result<&T, Refusal> {
-        let entry = self.entry(key).ok_or(Refusal::Unknown)?;
+        let entry = self.entry(key.index()).ok_or(Refusal::Unknown)?;
         match &entry.value {
             // The whole key at once: no part is right on its own.
             Some(value) if entry.key == key => Ok(value),
@@ -335,15 +363,17 @@ where
     pub fn remove(&mut self, key: Key) -> Option<T> {
         self.get(key).ok()?;
         let index = key.index();
-        let value = self.entries.get_mut(index as usize)?.value.take()?;
+        let entry = self.entry_mut(index)?;
+        let value = entry.value.take()?;
+        let spent = entry.is_spent();
         self.used -= 1;
-        if key.generation() == MAX_GENERATION {
+        if spent {
             self.retired += 1;
             return Some(value);
         }
-        match self.entries.get_mut(self.tail as usize) {
-            Some(last) if self.tail != NIL => last.next = index,
-            _ => self.head = index,
+        match self.entry_mut(self.tail) {
+            Some(last) => last.next = index,
+            None => self.head = index,
         }
         self.tail = index;
         Some(value)
@@ -354,15 +384,45 @@ where
     where
         T: 'a,
     {
-        let used = self.entries.iter().take(self.fresh as usize);
+        let entries = self.parts.iter().flatten().flat_map(|part| part.iter());
+        let used = entries.take(self.fresh as usize);
         used.filter_map(|entry| Some((entry.key, entry.value.as_ref()?)))
     }
 
-    fn entry(&self, key: Key) -> Option<&Entry<T>> {
-        if key.index() >= self.fresh {
+    /// The entry of an index that was given out.
+    fn entry(&self, index: u32) -> Option<&Entry<T>> {
+        if index >= self.fresh {
             return None;
         }
-        self.entries.get(key.index() as usize)
+        let (part, at) = self.place(index)?;
+        self.parts.get(part)?.as_ref()?.get(at)
+    }
+
+    /// The entry of any index that there is storage for.
+    fn entry_mut(&mut self, index: u32) -> Option<&mut Entry<T>> {
+        let (part, at) = self.place(index)?;
+        self.parts.get_mut(part)?.as_mut()?.get_mut(at)
+    }
+
+    /// Which part of the storage an index is in, and where in it. Steps: at most [`MAX_PARTS`].
+    fn place(&self, index: u32) -> Option<(usize, usize)> {
+        let mut at = index as usize;
+        for (n, part) in self.parts.iter().flatten().enumerate() {
+            if at < part.len() {
+                return Some((n, at));
+            }
+            at -= part.len();
+        }
+        None
+    }
+}
+
+impl<S, T> Default for KeyTable<S>
+where
+    S: DerefMut<Target = [Entry<T>]>,
+{
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -379,7 +439,9 @@ mod tests {
     }
 
     fn table<T>(len: usize) -> Table<T> {
-        KeyTable::new(storage(len))
+        let mut table = KeyTable::new();
+        assert!(len == 0 || table.extend(storage(len)).is_ok());
+        table
     }
 
     #[test]
@@ -387,7 +449,7 @@ mod tests {
         let mut table = table(3);
         let keys: Vec<_> = (0..3).map(|i| table.insert(i, i * 10).unwrap()).collect();
         for (i, &key) in keys.iter().enumerate() {
-            assert_eq!(table.get(key), Ok(&(i as u32 * 10)));
+            assert_eq!(table.get(key), Ok(&(i as u64 * 10)));
         }
         assert_eq!(table.len(), 3);
     }
@@ -549,10 +611,9 @@ mod tests {
     fn growth_keeps_values_keys_and_the_queue() {
         let mut table = table(4);
         let keys: Vec<_> = (0..4).map(|i| table.insert(i, i).unwrap()).collect();
+        table.extend(storage(2)).unwrap();
         table.remove(keys[2]).unwrap();
         table.remove(keys[1]).unwrap();
-        let old = table.replace_storage(storage(6)).unwrap();
-        assert!(old.iter().all(|entry| entry.value.is_none()));
         assert_eq!(table.get(keys[0]), Ok(&0));
         assert_eq!(table.get(keys[3]), Ok(&3));
         assert_eq!(table.get(keys[1]), Err(Refusal::Stale));
@@ -562,45 +623,89 @@ mod tests {
         assert_eq!(order, [4, 5, 2, 1]);
         assert_eq!(table.get(keys[1]), Err(Refusal::Stale));
         assert_eq!(table.len(), 6);
+        assert_eq!(table.iter().count(), 6);
     }
 
     #[test]
-    fn storage_that_is_not_larger_comes_back() {
-        let mut table = table(4);
+    fn storage_that_is_not_needed_comes_back() {
+        let mut table = table(1);
+        assert_eq!(table.extend(storage(3)).unwrap_err().len(), 3);
         let key = table.insert(0, 'a').unwrap();
-        for len in [0, 3, 4] {
-            assert_eq!(table.replace_storage(storage(len)).unwrap_err().len(), len);
-        }
-        assert_eq!(table.capacity(), 4);
-        assert_eq!(table.replace_storage(storage(5)).unwrap().len(), 4);
+        table.extend(storage(2)).unwrap();
+        assert_eq!(table.capacity(), 3);
+        assert_eq!(table.extend(storage(5)).unwrap_err().len(), 5);
         assert_eq!(table.get(key), Ok(&'a'));
     }
 
     #[test]
-    fn used_storage_brings_nothing_along() {
-        let mut other = table(8);
-        let keys: Vec<_> = (0..8).map(|i| other.insert(i, i).unwrap()).collect();
-        let mut table = table(1);
-        table.insert(0, 100).unwrap();
-        table.replace_storage(other.entries).unwrap();
-        for &key in &keys[1..] {
-            assert_eq!(table.get(key), Err(Refusal::Unknown));
+    fn table_of_the_most_parts_takes_no_more() {
+        let mut table: Table<u64> = table(0);
+        for i in 0..MAX_PARTS as u64 {
+            assert_eq!(table.room(), Room::Grow(64));
+            table.extend(storage(1)).unwrap();
+            let key = table.insert(i, i).unwrap();
+            assert_eq!((key.index(), table.get(key)), (i as u32, Ok(&i)));
         }
-        assert_eq!(table.iter().count(), 1);
-        assert_eq!(table.insert(3, 200).unwrap(), Key::new(1, 1, 3));
+        assert_eq!(table.room(), Room::Exhausted);
+        assert_eq!(table.insert(0, 7), Err(Full::Exhausted(7)));
+        assert!(table.extend(storage(1)).is_err());
+    }
+
+    #[test]
+    fn generations_go_round_from_a_random_one() {
+        let at = |first: u64, random: u64| (first - 1) << RANDOM_BITS | random;
+        for first in [1, 2, 0x8000, 65_534, 65_535] {
+            let mut table = table(1);
+            let mut seen = HashSet::new();
+            let mut keys = Vec::new();
+            for use_ in 0..u64::from(MAX_GENERATION) {
+                assert_eq!(table.retired(), 0);
+                // Only the first says where an entry begins.
+                let key = table.insert(at(first + use_ % 7, 9), ()).unwrap();
+                let expected = (first - 1 + use_) % u64::from(MAX_GENERATION) + 1;
+                assert_eq!(u64::from(key.generation()), expected);
+                assert!(seen.insert(key.raw()));
+                if use_ % 5_000 == 0 {
+                    keys.push(key);
+                    let next = key.generation() % MAX_GENERATION + 1;
+                    assert_eq!(table.get(Key::new(0, next, 9)), Err(Refusal::Unknown));
+                }
+                table.remove(key).unwrap();
+                assert!(keys
+                    .iter()
+                    .all(|&key| table.get(key) == Err(Refusal::Stale)));
+            }
+            assert_eq!(table.retired(), 1);
+            assert_eq!(table.insert(9, ()), Err(Full::NeedStorage(())));
+            assert!(keys
+                .iter()
+                .all(|&key| table.get(key) == Err(Refusal::Stale)));
+        }
+    }
+
+    #[test]
+    fn largest_first_generation_is_one_that_there_is() {
+        for high in [u64::MAX, 0xffff << RANDOM_BITS, 0xfffe << RANDOM_BITS] {
+            let mut table = table(1);
+            let key = table.insert(high, 'a').unwrap();
+            assert!((1..=MAX_GENERATION).contains(&key.generation()));
+            assert_eq!(table.get(key), Ok(&'a'));
+        }
     }
 
     #[test]
     fn room_says_what_insert_will_say() {
-        let mut table: Table<u32> = table(0);
+        let mut table: Table<u64> = table(0);
         assert_eq!(table.room(), Room::Grow(64));
         assert_eq!(table.insert(0, 7), Err(Full::NeedStorage(7)));
-        table.replace_storage(storage(64)).unwrap();
-        for i in 0..64 {
-            assert_eq!(table.room(), Room::Ready);
-            table.insert(i, i).unwrap();
+        for (len, more) in [(64, 64), (64, 128), (128, 256)] {
+            table.extend(storage(len)).unwrap();
+            for i in 0..len as u64 {
+                assert_eq!(table.room(), Room::Ready);
+                table.insert(i, i).unwrap();
+            }
+            assert_eq!(table.room(), Room::Grow(more));
         }
-        assert_eq!(table.room(), Room::Grow(128));
         let key = table.iter().next().unwrap().0;
         table.remove(key).unwrap();
         assert_eq!(table.room(), Room::Ready);
@@ -608,13 +713,13 @@ mod tests {
 
     #[test]
     fn largest_table_is_exhausted_not_grown() {
-        let mut table: Table<u32> = table(MAX_ENTRIES - 1);
-        for i in 0..MAX_ENTRIES as u32 - 1 {
+        let mut table: Table<u64> = table(MAX_ENTRIES - 1);
+        for i in 0..MAX_ENTRIES as u64 - 1 {
             table.insert(i, i).unwrap();
         }
-        assert_eq!(table.room(), Room::Grow(MAX_ENTRIES));
+        assert_eq!(table.room(), Room::Grow(1));
         // One more than can be named: the last one stays unused.
-        table.replace_storage(storage(MAX_ENTRIES + 1)).unwrap();
+        table.extend(storage(2)).unwrap();
         assert_eq!(table.capacity(), MAX_ENTRIES);
         let last = table.insert(1, 1).unwrap();
         assert_eq!(last.index(), (1 << INDEX_BITS) - 1);
@@ -629,7 +734,7 @@ mod tests {
     #[test]
     fn only_the_low_bits_of_random_are_used() {
         let mut table = table(2);
-        let key = table.insert(u32::MAX, ()).unwrap();
+        let key = table.insert(0xffff_f000_0fff_ffff, ()).unwrap();
         assert_eq!(key, Key::new(0, 1, (1 << RANDOM_BITS) - 1));
         assert_eq!(key.raw(), 0xffff_fff0_0010_0000);
     }
@@ -652,7 +757,8 @@ mod tests {
     #[test]
     fn borrowed_storage_will_do() {
         let mut entries = [const { Entry::vacant() }; 2];
-        let mut table = KeyTable::new(&mut entries[..]);
+        let mut table = KeyTable::new();
+        assert!(table.extend(&mut entries[..]).is_ok());
         let key = table.insert(1, 'a').unwrap();
         assert_eq!(table.remove(key), Some('a'));
     }
@@ -667,9 +773,9 @@ mod tests {
         for step in 0..40_000 {
             if rng.below(100) < 52 {
                 if let Room::Grow(len) = table.room() {
-                    table.replace_storage(storage(len)).unwrap();
+                    table.extend(storage(len)).unwrap();
                 }
-                let key = table.insert(rng.next_u64() as u32, step).unwrap();
+                let key = table.insert(rng.next_u64(), step).unwrap();
                 assert!(alive.insert(key.raw(), step).is_none());
                 order.push(key);
             } else if !order.is_empty() {
