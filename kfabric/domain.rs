@@ -173,8 +173,9 @@ impl Drop for Use {
 
 /// The hold on a domain by something that was opened in it.
 pub(crate) struct Child {
+    // First: once nothing is counted any more, nothing but the handle uses the domain.
     domain: Arc<Use>,
-    class: Class,
+    _counted: Counted,
 }
 
 impl Child {
@@ -196,9 +197,25 @@ impl core::ops::Deref for Child {
     }
 }
 
-impl Drop for Child {
+/// One that is open, as its class counts it.
+struct Counted {
+    core: Arc<Core>,
+    class: Class,
+}
+
+impl Counted {
+    fn new(core: &Arc<Core>, class: Class) -> Self {
+        core.children[class as usize].add(1, Relaxed);
+        Counted {
+            core: core.clone(),
+            class,
+        }
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.domain.core.children[self.class as usize].fetch_sub(1, Release);
+        self.core.children[self.class as usize].fetch_sub(1, Release);
     }
 }
 
@@ -286,10 +303,9 @@ impl Domain {
     /// A hold on the domain, for something that is opened in it.
     pub(crate) fn child(&self, class: Class) -> Result<Child> {
         self.core().life.alive()?;
-        self.core().children[class as usize].add(1, Relaxed);
         Ok(Child {
             domain: self.domain.clone(),
-            class,
+            _counted: Counted::new(self.core(), class),
         })
     }
 
