@@ -379,10 +379,6 @@ impl Session {
         let met = self.meet(now, hello)?;
         let id = self.new_id();
         self.past.accept(hello.generation);
-        if met.ended {
-            // What is said of the session that has ended must not be taken for this one.
-            self.past.leave();
-        }
         self.hello_due = true;
         self.link = Link::Open { id, dialled: false };
         Ok(Accept::Take(id, met))
@@ -489,7 +485,7 @@ impl Session {
         self.executed = self.executed.wrapping_add(1);
         self.acks.owe(now, len);
         if hurry {
-            self.acks.hurry();
+            self.acks.ask();
         }
     }
 

@@ -284,6 +284,39 @@ fn small_message_and_write_cost_no_reply() {
 }
 
 #[test]
+fn answers_carry_acknowledgements_once_they_are_expected() {
+    let mut pair = Pair::new(Order::NONE);
+    let mut frames = Vec::new();
+    for _ in 0..8 {
+        pair.forget();
+        let mut ops = Vec::new();
+        for side in 0..2 {
+            ops.push(pair.submit(side, Command::send(10)));
+            pair.run();
+        }
+        // Credit is given back all the same.
+        let sent = pair.sent.iter().flatten();
+        frames.push(sent.filter(|header| header.kind != Kind::Grant).count());
+        // The first was acknowledged by its answer; that is, by the next message.
+        assert_eq!(pair.ended(0), [(ops[0], GOOD)]);
+    }
+    assert_eq!(frames, [4, 2, 4, 2, 2, 2, 2, 2]);
+    // Now no answer comes.
+    pair.forget();
+    let op = pair.submit(0, Command::send(10));
+    pair.run();
+    assert_eq!(pair.kinds(1), []);
+    pair.settle();
+    assert_eq!(pair.kinds(1), [Kind::Ack]);
+    assert_eq!(pair.ended(0), [(op, GOOD)]);
+    let op = pair.submit(0, Command::send(10));
+    pair.run();
+    // At once, if by a grant.
+    assert_eq!(pair.kinds(1).len(), 2);
+    assert_eq!(pair.ended(0), [(op, GOOD)]);
+}
+
+#[test]
 fn refusal_comes_before_the_acknowledgement() {
     let mut pair = Pair::new(Order::NONE);
     pair.answers[1].push(Executed::Failed(failed(Errno::EACCES)));

@@ -172,19 +172,19 @@ impl<S: Storage> Peer<S> {
             return Some(transmit);
         }
         if let Some((context, granted)) = self.grants.tell() {
-            let mut header = self.unsequenced(Kind::Grant);
+            let mut header = self.unsequenced(now, Kind::Grant);
             header.context = context;
             (header.total, header.data) = (granted.bytes, granted.messages.into());
             return Some(bare(header));
         }
         if self.take_rest() {
-            return Some(bare(self.unsequenced(Kind::Idle)));
+            return Some(bare(self.unsequenced(now, Kind::Idle)));
         }
         if self.session.take_pong() {
-            return Some(bare(self.unsequenced(Kind::Pong)));
+            return Some(bare(self.unsequenced(now, Kind::Pong)));
         }
         if self.session.take_ping() {
-            return Some(bare(self.unsequenced(Kind::Ping)));
+            return Some(bare(self.unsequenced(now, Kind::Ping)));
         }
         for _ in 0..3 {
             if !self.ring.has_room() {
@@ -204,13 +204,13 @@ impl<S: Storage> Peer<S> {
             return Some(transmit);
         }
         if self.session.acks().are_due(now) {
-            return Some(bare(self.unsequenced(Kind::Ack)));
+            return Some(bare(self.unsequenced(now, Kind::Ack)));
         }
         None
     }
 
-    fn unsequenced(&mut self, kind: Kind) -> Header {
-        self.session.acks().clear();
+    fn unsequenced(&mut self, now: u64, kind: Kind) -> Header {
+        self.session.acks().say(now);
         let mut header = Header::new(kind);
         (header.seq, header.ack) = (self.ring.last(), self.session.executed());
         header
@@ -226,7 +226,7 @@ impl<S: Storage> Peer<S> {
         let ack = limit.unwrap_or(self.session.executed());
         let seq = self.ring.push(frame, ack, reply.is_some())?;
         if limit.is_none() {
-            self.session.acks().clear();
+            self.session.acks().ride(now);
         }
         Some(self.make(seq, ack, frame))
     }

@@ -558,3 +558,23 @@ fn peer_that_has_not_heard_of_the_end_comes_again() {
     assert_eq!(at_a.1, FRESH);
     assert!(at_b.1.fresh && at_b.1.ended);
 }
+
+#[test]
+fn session_that_the_peer_has_begun_is_not_lost_with_the_one_before() {
+    let (mut a, mut b) = pair();
+    let ((id, _), _) = connect(&mut b, &mut a, 0);
+    a.end(1, End::Idle);
+    a.abandon(1);
+    b.link_lost(1, id);
+    // A begins another with what B says, and its answer is lost.
+    let id = dial(&mut b, 11 * MS);
+    let hello = greet(&mut b, id);
+    let (at_a, met) = taken(a.accept(11 * MS, &hello));
+    assert_eq!(met, FRESH);
+    assert!(a.take_hello().is_some());
+    assert!(a.link_lost(12 * MS, at_a) && b.link_lost(12 * MS, id));
+    // So B learns that the session before is over, and that this one goes on.
+    let (at_a, at_b) = connect(&mut a, &mut b, 25 * MS);
+    assert!(at_b.1.fresh && at_b.1.ended);
+    assert_eq!((at_a.1.fresh, at_a.1.ended), (false, false));
+}
