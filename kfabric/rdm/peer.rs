@@ -9,6 +9,7 @@
 //!
 //! | file | noun |
 //! |---|---|
+//! | `ahead` | bytes that came with those that were asked for |
 //! | `guest` | an operation of the peer that is under way here |
 //! | `landing` | where the payload of a frame lands |
 //! | `receive` | the frame that comes |
@@ -41,6 +42,7 @@ use kernel::workqueue::{
     impl_has_delayed_work, impl_has_work, new_delayed_work, new_work, DelayedWork, Work, WorkItem,
 };
 
+mod ahead;
 mod guest;
 mod landing;
 mod receive;

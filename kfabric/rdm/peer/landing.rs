@@ -7,7 +7,7 @@
 //! nobody from closing a region, and none of its bytes gets into one that is closed. What can't be placed any more
 //! is read and dropped, and the operation fails.
 
-use super::super::link::{IovIterDest, Link};
+use super::super::link::IovIterDest;
 use super::guest::{let_go, State};
 use super::receive::access;
 use super::talk::Talk;
@@ -164,12 +164,12 @@ impl Talk {
         }
     }
 
-    /// Receives a part of the payload of a frame, of which `have` bytes are here, to where it belongs, and says what
-    /// the link said; `None`: it goes through the buffer.
+    /// Has `receive` put a part of the payload of a frame, of which `have` bytes are here, to where it belongs, and
+    /// gives what that says; `None`: it goes through the buffer.
     pub(super) fn land(
         &self,
         peer: &Arc<Peer>,
-        link: &dyn Link,
+        receive: impl FnOnce(&mut IovIterDest<'_>) -> Result<usize>,
         (header, action, landing): (&Header, &Action, &Landing),
         have: usize,
     ) -> Result<Option<Result<usize>>, Turn> {
@@ -178,7 +178,6 @@ impl Talk {
             return Ok(None);
         }
         let refused = |failure| Turn(Way::Refused(failure));
-        let receive = |into: &mut IovIterDest<'_>| link.receive(into);
         let received = match *action {
             Action::Write {
                 token,

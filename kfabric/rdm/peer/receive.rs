@@ -2,7 +2,9 @@
 
 //! The frame that comes: its header, its payload, and what it asks for.
 
+use super::super::link::Link;
 use super::super::{atomic, verdict};
+use super::ahead::Ahead;
 use super::guest::{let_go, Held, State, Wish};
 use super::landing::{Landing, Payload};
 use super::talk::{deliver, finish, Talk, LETTERS, LIMITS, MESSAGES};
@@ -29,6 +31,7 @@ pub(super) struct Reception {
     have: usize,
     frame: Option<Frame>,
     payload: KVVec<u8>,
+    ahead: Ahead,
 }
 
 /// A frame whose header is here.
@@ -48,12 +51,14 @@ impl Reception {
             have: 0,
             frame: None,
             payload,
+            ahead: Ahead::new()?,
         })
     }
 
     /// Forgets the frame that had begun, with its link.
     pub(super) fn reset(&mut self) {
         self.have = 0;
+        self.ahead.clear();
         if let Some(frame) = self.frame.take() {
             frame.landing.forget();
         }
@@ -112,43 +117,70 @@ impl Talk {
 
     /// Reads until the part that comes is here.
     fn gather(&mut self, peer: &Arc<Peer>, now: u64) -> Result<(), Stop> {
-        let Some(current) = self.link.as_ref().filter(|current| current.up) else {
+        let Some(current) = self.link.take_if(|current| current.up) else {
             return Err(Stop::Empty);
         };
-        let (id, link) = (current.id, &*current.link);
+        // Both taken out, so that the rest can be changed meanwhile.
+        let mut ahead = core::mem::take(&mut self.reception.ahead);
+        let done = loop {
+            match self.gather_some(peer, &*current.link, &mut ahead) {
+                Ok(Some(len @ 1..)) => {
+                    self.reception.have += len;
+                    self.machine.heard(now, current.id);
+                }
+                Ok(Some(0)) => break Err(ECONNRESET),
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        self.reception.ahead = ahead;
+        self.link = Some(current);
+        done.map_err(|error| match error {
+            EAGAIN => Stop::Empty,
+            _ => {
+                self.lose(now);
+                Stop::Lost
+            }
+        })
+    }
+
+    /// Reads some of it, and says how many bytes, as [`Link::receive`] does; `None`: all of it is here.
+    fn gather_some(
+        &mut self,
+        peer: &Arc<Peer>,
+        link: &dyn Link,
+        ahead: &mut Ahead,
+    ) -> Result<Option<usize>> {
         loop {
             let landed = match &self.reception.frame {
                 Some(Frame {
                     header,
                     action: Some(action),
                     landing,
-                }) => self.land(peer, link, (header, action, landing), self.reception.have),
+                }) => self.land(
+                    peer,
+                    |into| ahead.receive(link, into),
+                    (header, action, landing),
+                    self.reception.have,
+                ),
                 _ => Ok(None),
             };
-            let received = match (landed, self.reception.room()) {
-                (Ok(Some(received)), _) => {
+            match landed {
+                Ok(Some(received)) => {
                     let placed = received.unwrap_or(0) as u64;
                     peer.engine.stats().placed.add(placed);
-                    received
+                    return received.map(Some);
                 }
-                (Ok(None), Some(room)) => link.receive_bytes(room),
-                (Ok(None), None) => return Ok(()),
-                (Err(turn), _) => {
+                Ok(None) => {
+                    let Some(room) = self.reception.room() else {
+                        return Ok(None);
+                    };
+                    return ahead.receive_bytes(link, room).map(Some);
+                }
+                Err(turn) => {
                     if let Some(frame) = &mut self.reception.frame {
                         frame.landing.turn(turn);
                     }
-                    continue;
-                }
-            };
-            match received {
-                Ok(len @ 1..) => {
-                    self.reception.have += len;
-                    self.machine.heard(now, id);
-                }
-                Err(EAGAIN) => return Err(Stop::Empty),
-                Ok(0) | Err(_) => {
-                    self.lose(now);
-                    return Err(Stop::Lost);
                 }
             }
         }
@@ -159,6 +191,7 @@ impl Talk {
         let crc = self.machine.has_crc();
         let parsed = Header::parse(&self.reception.header, LIMITS.frame, crc);
         let header = parsed.map_err(|malformed| self.broke(peer, now, malformed.into()))?;
+        self.reception.ahead.expect(header.len);
         if header.kind == wire::Kind::Hello {
             return Ok(Some(Frame {
                 header,
