@@ -15,28 +15,31 @@ given = $(foreach v,$(tools),$(if $(filter command,$(origin $(v))),$(call quote,
 export KERNEL CPUS MEM NVDIMM APPEND ICOUNT
 export TURN
 
+# First what they need of the host, Python for one: says nothing if it is there.
+ready = @scripts/host &&
+
 ## demo     the main job, from nothing: a file into another host's memory, a
 ##          hard kill, and the same file back
 .PHONY: demo
 demo:
-	@scripts/demo
+	$(ready) scripts/demo
 
 ## test     the tests, of the longest those whose turn it is; TURN=all for all
 ##          suites; SUITES='a b' runs the named ones
 .PHONY: test
 test:
-	@scripts/test $(SUITES)
+	$(ready) scripts/test $(SUITES)
 
 ## check    rustfmt, clippy, layers, checkpatch, scripts, documents
 .PHONY: check
 check:
-	@scripts/check/all $(CHECKS)
+	$(ready) scripts/check/all $(CHECKS)
 
 ## bench    what operations cost, beside memcpy(), and between two guests beside a
 ##          bare module: a table, build/bench.json and build/bench.svg; some minutes
 .PHONY: bench
 bench:
-	@scripts/bench
+	$(ready) scripts/bench
 
 ## modules  the modules (the default); KDIR=/path for a kernel tree of your
 ##          own, with CC= or LLVM= if it needs them
@@ -51,17 +54,17 @@ modules:
 ##          `scripts/vm run --build -- CMD` exits with CMD's
 .PHONY: vm
 vm:
-	@scripts/vm run --build $(VMFLAGS) $(if $(value CMD),-- $(call quote,$(value CMD)))
+	$(ready) scripts/vm run --build $(VMFLAGS) $(if $(value CMD),-- $(call quote,$(value CMD)))
 
 ## doc      rustdoc and the pages of Documentation/ as HTML, in build/doc
 .PHONY: doc
 doc:
-	@scripts/doc
+	$(ready) scripts/doc
 
 ## mutants  each small breakage of a list, and the suite that must notice it
 .PHONY: mutants
 mutants:
-	@scripts/mutants
+	$(ready) scripts/mutants
 
 ## fuzz     feeds made-up bytes to parsers and the protocol's machines, guided
 ##          by what they reach; FUZZ_SECONDS=60 for each target

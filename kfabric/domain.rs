@@ -345,7 +345,7 @@ impl Domain {
     /// Sleeps; process context.
     ///
     /// # Errors
-    /// - `EINVAL`: it is empty; or peers may do atomics, and it does not begin at a multiple of 8
+    /// - `EINVAL`: it is empty; or volatile, and the attributes ask for what lasts; or peers may do atomics, and it does not begin at a multiple of 8
     ///   bytes, or is in pieces that do not all begin and end at one.
     /// - `EOPNOTSUPP`: a hint that the domain does not know ([`Caps::UNCACHED`]); a device's own
     ///   memory where it does not know that ([`Caps::HMEM`]), or for atomics of peers.
@@ -360,23 +360,6 @@ impl Domain {
         attributes: impl Into<Attributes>,
     ) -> Result<MemoryRegion, (Error, Memory)> {
         MemoryRegion::register(self, memory, attributes.into())
-    }
-
-    /// Registers memory that must be persistent. As [`Domain::register`].
-    ///
-    /// # Errors
-    /// - `EINVAL`: it is volatile.
-    ///
-    /// Source: FI_RMA_PMEM of fi_mr(3).
-    pub fn register_persistent(
-        &self,
-        memory: Memory,
-        attributes: impl Into<Attributes>,
-    ) -> Result<MemoryRegion, (Error, Memory)> {
-        if !memory.is_persistent() {
-            return Err((EINVAL, memory));
-        }
-        self.register(memory, attributes)
     }
 
     /// Ends the domain, and no other, as if its device were pulled.
@@ -412,7 +395,6 @@ impl Domain {
 mod tests {
     use super::*;
     use crate::info::{Label, Limits};
-    use crate::mr::Access;
     use crate::provider::registry::unplug;
     use crate::provider::testing::{Desk, Opened};
     use kernel::str::CString;
@@ -513,15 +495,6 @@ mod tests {
         let domain = Label::new("domai")?;
         let other = Info { domain, ..info };
         assert_eq!(opened.domain.core().check(&other), Err(EINVAL));
-        Ok(())
-    }
-
-    #[test]
-    fn volatile_memory_is_not_registered_as_persistent() -> Result {
-        let opened = Opened::new()?;
-        let memory = Memory::zeroed(64)?;
-        let registered = opened.domain.register_persistent(memory, Access::READ);
-        assert!(matches!(registered, Err((EINVAL, memory)) if memory.len() == 64));
         Ok(())
     }
 

@@ -41,7 +41,7 @@ pub enum Event {
         endpoint: u64,
         /// `ECONNREFUSED`: rejected, or nobody listens, or its backlog is full. `EHOSTUNREACH`:
         /// nobody has the name. `ETIMEDOUT`: no answer came. `ENOBUFS`, `ENOMEM`: the provider talks
-        /// to as many peers as it can. `ENODEV`: the domain has ended.
+        /// to as many peers as it can, or has no room for what is to be said. `ENODEV`: the domain has ended.
         error: Error,
         /// What the peer sent with its reject.
         data: PrivateData,

@@ -70,8 +70,12 @@ impl MemoryRegion {
         memory: Memory,
         attributes: Attributes,
     ) -> Result<Self, (Error, Memory)> {
-        let Attributes { access, uncached } = attributes;
-        if memory.is_empty() {
+        let Attributes {
+            access,
+            uncached,
+            persistent,
+        } = attributes;
+        if memory.is_empty() || persistent && !memory.is_persistent() {
             return Err((EINVAL, memory));
         }
         if memory.is_device()
@@ -99,7 +103,7 @@ impl MemoryRegion {
             Ok(key) => key,
             Err(error) => return Err((error, memory)),
         };
-        let region = Region::new(memory, attributes, key, child.id());
+        let mut region = Region::new(memory, attributes, key, child.id());
         let failed = |error, region: Region| {
             child.keys().remove(key);
             Err((error, region.memory.into_memory()))
@@ -108,6 +112,7 @@ impl MemoryRegion {
             Ok(made) => made,
             Err(error) => return failed(error, region),
         };
+        region.sheet = Some(sheet.clone());
         let owner = match Owner::new(region) {
             Ok(owner) => owner,
             Err(region) => return failed(ENOMEM, region),
@@ -357,6 +362,7 @@ mod tests {
         let attributes = Attributes {
             access: Access::READ,
             uncached: true,
+            ..Attributes::default()
         };
         let refused = opened.domain.register(Memory::zeroed(LEN)?, attributes);
         assert!(matches!(refused, Err((EOPNOTSUPP, memory)) if memory.len() == LEN));
@@ -458,7 +464,12 @@ mod tests {
         let opened = Opened::new()?;
         let device = Device::new(4096)?;
         let memory = Memory::persistent(&device, 1, LEN)?;
-        let registered = opened.domain.register_persistent(memory, Access::READ);
+        let attributes = Attributes {
+            access: Access::READ,
+            persistent: true,
+            ..Attributes::default()
+        };
+        let registered = opened.domain.register(memory, attributes);
         let region = registered.map_err(|(error, _)| error)?;
         let told = RemoteRegion::parse(&region.descriptor()?)?;
         assert!(region.is_persistent() && told.slice(0, 1)?.is_persistent());

@@ -33,7 +33,7 @@ pub(crate) mod crc;
 pub(crate) mod debugfs;
 pub(crate) mod global;
 pub(crate) mod iter;
-mod kvfree;
+pub(crate) mod kvfree;
 pub(crate) mod lease;
 pub(crate) mod module;
 pub mod net;

@@ -3,7 +3,9 @@
 //! The requests that wait at a passive endpoint.
 //!
 //! A request stands in its listener's list until it is answered: accepted, rejected, dropped, or
-//! rejected by the close of the listener. The list is the backlog.
+//! rejected by the close of the listener. The list is the backlog. Who accepts keeps the request's place until the
+//! answer has gone: if it can't go now, the request waits again, and if the listener closes meanwhile, it is rejected
+//! as all others are. Of two answers the peer takes the first.
 //!
 //! Locks: `state` is a leaf lock, interrupts disabled; nothing is told or sent with it held.
 
@@ -18,6 +20,7 @@ use kernel::prelude::*;
 use kernel::sync::{new_spinlock_irq, rcu, Arc, SpinLockIrq};
 
 /// A request that is not answered yet.
+#[derive(Clone, Copy)]
 pub(super) struct Waiting {
     ticket: u64,
     pub(super) from: Party,
@@ -132,18 +135,17 @@ impl Listener {
         Ok(())
     }
 
-    /// Takes a request to be answered; `None` if it has been.
+    /// A request that is to be answered; `None` if it has been.
+    pub(super) fn waiting(&self, ticket: u64) -> Option<Waiting> {
+        let state = self.state.lock();
+        state.waiting.iter().find(|it| it.ticket == ticket).copied()
+    }
+
+    /// Takes a request out that is answered; `None` if it has been.
     pub(super) fn take(&self, ticket: u64) -> Option<Waiting> {
         let mut state = self.state.lock();
         let at = state.waiting.iter().position(|it| it.ticket == ticket)?;
         state.waiting.remove(at).ok()
-    }
-
-    /// Has a request that was taken, but could not be answered, wait again. Whether it does: others
-    /// may have the room by now, or the listener is closed.
-    pub(super) fn put_back(&self, waiting: Waiting) -> bool {
-        let mut state = self.state.lock();
-        state.open.is_some() && state.waiting.push_within_capacity(waiting).is_ok()
     }
 
     /// Rejects a request, unless it has been answered.

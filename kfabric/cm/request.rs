@@ -54,13 +54,17 @@ impl ConnectionRequest {
             Ok(accepting) => accepting,
             Err(error) => return Err((error, self)),
         };
-        let Some(waiting) = self.listener.take(self.ticket) else {
+        let Some(waiting) = self.listener.waiting(self.ticket) else {
             return Err((ECONNABORTED, self));
         };
         match accepting.answer(transport, &waiting.from, waiting.cookie, data) {
-            Ok(()) => Ok(()),
-            Err(EAGAIN) if !self.listener.put_back(waiting) => Err((ECONNABORTED, self)),
-            Err(error) => Err((error, self)),
+            Err(EAGAIN) if self.listener.waiting(self.ticket).is_some() => Err((EAGAIN, self)),
+            // The listener has closed meanwhile, and rejected it.
+            Err(EAGAIN) => Err((ECONNABORTED, self)),
+            done => {
+                self.listener.take(self.ticket);
+                done.map_err(|error| (error, self))
+            }
         }
     }
 }
@@ -184,11 +188,14 @@ mod tests {
     #[test]
     fn request_whose_answer_has_no_room_still_waits() -> Result {
         let rig = Rig::new()?;
-        let request = rig.asks(5)?;
+        let (request, other) = (rig.asks(5)?, rig.asks(6)?);
         rig.bench.wire.error.store(EAGAIN.to_errno(), Relaxed);
         let (error, request) = rig.accept(request).err().ok_or(EINVAL)?;
         assert_eq!((error, rig.connection.phase()), (EAGAIN, Phase::Idle));
         rig.bench.wire.error.store(0, Relaxed);
+        // In its place, which is nobody else's.
+        assert!(rig.asks(8).is_err());
+        drop(other);
         while rig.bench.wire.next().is_some() {}
         assert!(rig.accept(request).is_ok());
         assert!(rig.told() == Some((Says::Accept, 5)));

@@ -448,6 +448,7 @@ impl Held {
         let attributes = RegionAttributes {
             access: Access::READ_WRITE,
             uncached: true,
+            ..RegionAttributes::default()
         };
         match self.rig.b.domain.register(pattern(100, 1)?, attributes) {
             Ok(region) => check_pattern(&closed(region.close_wait(timeout()))?, 1),

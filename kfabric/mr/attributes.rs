@@ -19,13 +19,17 @@ pub struct Attributes {
     /// So it displaces nothing there, and a commit has nothing to write back. Needs
     /// [`Caps::UNCACHED`](crate::info::Caps::UNCACHED).
     pub uncached: bool,
+    /// Its bytes must last: for volatile memory `EINVAL`. Without it, a region is what its memory is.
+    ///
+    /// Source: FI_RMA_PMEM of fi_mr(3).
+    pub persistent: bool,
 }
 
 impl From<Access> for Attributes {
     fn from(access: Access) -> Self {
         Attributes {
             access,
-            uncached: false,
+            ..Attributes::default()
         }
     }
 }

@@ -2,11 +2,13 @@
 
 //! What a key stands for.
 
+use super::sheet::Sheet;
 use super::{Access, Attributes};
 use crate::memory::{Exposed, Memory};
 use crate::proto::descriptor::{Flush, Persistence};
 use crate::proto::key::Key;
 use kernel::prelude::*;
+use kernel::sync::Arc;
 
 /// What a key stands for: the memory and the rights of peers.
 pub(crate) struct Region {
@@ -15,6 +17,8 @@ pub(crate) struct Region {
     key: Key,
     /// The number of its domain.
     pub(super) domain: u64,
+    /// Where it is shown, once it is.
+    pub(super) sheet: Option<Arc<Sheet>>,
 }
 
 impl Region {
@@ -25,13 +29,16 @@ impl Region {
         key: Key,
         domain: u64,
     ) -> Self {
-        let Attributes { access, uncached } = attributes.into();
+        let Attributes {
+            access, uncached, ..
+        } = attributes.into();
         let memory = memory.expose();
         Region {
             memory: if uncached { memory.uncached() } else { memory },
             access,
             key,
             domain,
+            sheet: None,
         }
     }
 
@@ -49,6 +56,20 @@ impl Region {
     #[inline]
     pub(crate) fn access(&self) -> Access {
         self.access
+    }
+
+    /// Notes that an access of a peer was refused.
+    pub(crate) fn note_refusal(&self) {
+        if let Some(sheet) = &self.sheet {
+            sheet.refused.add(1);
+        }
+    }
+
+    /// Notes that a peer has had so many bytes made durable.
+    pub(crate) fn note_commit(&self, len: usize) {
+        if let Some(sheet) = &self.sheet {
+            sheet.committed.add(len as u64);
+        }
     }
 
     /// How its bytes become durable, if they do.
@@ -76,7 +97,11 @@ mod tests {
     fn region_is_what_was_registered() -> Result {
         for access in [Access::NONE, Access::READ, Access::READ_WRITE] {
             for uncached in [false, true] {
-                let attributes = Attributes { access, uncached };
+                let attributes = Attributes {
+                    access,
+                    uncached,
+                    ..Attributes::default()
+                };
                 let region = region(Memory::zeroed(64)?, attributes);
                 assert_eq!((region.access(), region.domain), (access, DOMAIN));
                 assert!(region.key() == Key::from_raw(7));
@@ -98,6 +123,7 @@ mod tests {
             let attributes = Attributes {
                 access: Access::WRITE,
                 uncached,
+                ..Attributes::default()
             };
             for memory in [Memory::zeroed(64)?, Memory::device(lender.memory(), 0, 64)?] {
                 assert!(region(memory, attributes).persistence().is_none());

@@ -7,6 +7,7 @@ use super::Access;
 use crate::debugfs;
 use crate::proto::descriptor::{Flush, Persistence};
 use crate::proto::key::Key;
+use crate::stats::Count;
 use kernel::fmt;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
@@ -20,6 +21,10 @@ pub(crate) struct Sheet {
     persistence: Option<Persistence>,
     /// Index and generation of the key; 0 without one.
     pub(super) key: Atomic<u64>,
+    /// Accesses of peers that were refused, of those that had the key.
+    pub(super) refused: Count,
+    /// Bytes that peers have had made durable.
+    pub(super) committed: Count,
 }
 
 impl Sheet {
@@ -31,6 +36,8 @@ impl Sheet {
             device: region.memory.is_device(),
             persistence: region.persistence(),
             key: Atomic::new(Self::shown(region.key())),
+            refused: Count::default(),
+            committed: Count::default(),
         }
     }
 
@@ -58,6 +65,8 @@ impl Sheet {
             ),
             ("key_index", key >> 32),
             ("key_generation", u64::from(key as u32)),
+            ("refused", self.refused.value()),
+            ("committed_bytes", self.committed.value()),
         ];
         debugfs::rows(f, &rows)
     }
@@ -83,29 +92,44 @@ mod tests {
         let opened = Opened::new()?;
         let registered = opened.domain.register(Memory::zeroed(64)?, Access::READ);
         let first = registered.map_err(|(error, _)| error)?;
-        let expected =
+        let shows = |region: &MemoryRegion, rest: &CStr, key: (u32, u32), counts: (u64, u64)| {
+            let expected = CString::try_from_fmt(fmt!(
+                "{rest}key_index {}\nkey_generation {}\nrefused {}\ncommitted_bytes {}\n",
+                key.0,
+                key.1,
+                counts.0,
+                counts.1
+            ))?;
+            assert!(*file(region)? == *expected);
+            Ok::<_, Error>(())
+        };
+        let generation = |region: &MemoryRegion| region.sheet.key.load(Relaxed) as u32;
+        let volatile =
             c"len 64\nremote_read 1\nremote_write 0\nuncached 0\ndevice 0\npersistent 0\n\
-            flush_responder 0\nkey_index 0\nkey_generation 1\n";
-        assert!(*file(&first)? == *expected);
+            flush_responder 0\n";
+        shows(&first, volatile, (0, generation(&first)), (0, 0))?;
 
         let device = Device::new(4096)?;
         let memory = Memory::persistent(&device, 0, 4096)?;
         let registered = opened.domain.register(memory, Access::WRITE);
         let second = registered.map_err(|(error, _)| error)?;
-        let expected =
-            c"len 4096\nremote_read 0\nremote_write 1\nuncached 0\ndevice 0\npersistent 1\n\
-            flush_responder 1\nkey_index 1\nkey_generation 1\n";
-        assert!(*file(&second)? == *expected);
+        let lasting = c"len 4096\nremote_read 0\nremote_write 1\nuncached 0\ndevice 0\n\
+            persistent 1\nflush_responder 1\n";
+        shows(&second, lasting, (1, generation(&second)), (0, 0))?;
+        // What peers have done with one is that one's.
+        let region = second.region()?;
+        region.note_refusal();
+        region.note_refusal();
+        region.note_commit(100);
+        region.note_commit(23);
+        shows(&second, lasting, (1, generation(&second)), (2, 123))?;
+        shows(&first, volatile, (0, generation(&first)), (0, 0))?;
 
         // One whose close found it in use has no key any more.
         let _slice = first.slice(0, 1)?;
         let Err((EBUSY, first)) = first.close() else {
             return Err(EINVAL);
         };
-        let expected =
-            c"len 64\nremote_read 1\nremote_write 0\nuncached 0\ndevice 0\npersistent 0\n\
-            flush_responder 0\nkey_index 0\nkey_generation 0\n";
-        assert!(*file(&first)? == *expected);
-        Ok(())
+        shows(&first, volatile, (0, 0), (0, 0))
     }
 }

@@ -6,15 +6,18 @@
 //! Locks: `ended` is a leaf lock, interrupts disabled.
 
 use super::{Chain, Operation};
+use crate::sys::kvfree::Anywhere;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Acquire, Atomic, Full, Relaxed};
 use kernel::sync::{new_spinlock_irq, Arc, SpinLockIrq};
 
 /// The shares in the receives of several messages of one endpoint.
+///
+/// The last use may be that of a completion which is read with a spinlock held.
 #[pin_data]
 pub(crate) struct Shares {
     /// For each slot: how many of its messages are under way, and one more until it has ended itself.
-    counts: KVVec<Atomic<i32>>,
+    counts: Anywhere<Atomic<i32>>,
     /// Those that have ended before their messages.
     #[pin]
     ended: SpinLockIrq<Chain>,
@@ -29,7 +32,7 @@ impl Shares {
         }
         Arc::pin_init(
             pin_init!(Shares {
-                counts,
+                counts: Anywhere::from(counts),
                 ended <- new_spinlock_irq!(Chain::new(), "kfi_shares"),
             }),
             GFP_KERNEL,
@@ -124,6 +127,18 @@ mod tests {
             }
         }
         assert_eq!(bench.origin.in_flight(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn last_use_may_end_where_nobody_may_sleep() -> Result {
+        // So many that their room is vmalloc()'s.
+        let shares = Shares::new(2 << 20)?;
+        let lock: Pin<KBox<SpinLockIrq<()>>> =
+            KBox::pin_init(new_spinlock_irq!((), "kfabric_op_shares"), GFP_KERNEL)?;
+        let guard = lock.lock();
+        drop(shares);
+        drop(guard);
         Ok(())
     }
 

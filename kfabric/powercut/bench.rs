@@ -114,6 +114,7 @@ pub(crate) fn attributes(uncached: bool) -> RegionAttributes {
     RegionAttributes {
         access: Access::READ_WRITE,
         uncached,
+        ..RegionAttributes::default()
     }
 }
 

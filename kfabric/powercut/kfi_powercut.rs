@@ -28,7 +28,6 @@ use bench::Bench;
 use kernel::prelude::*;
 use kfabric::prelude::*;
 use kfabric::proto::rng::Rng;
-use kfabric::sys::random;
 
 mod bench;
 mod coverage;
@@ -139,7 +138,7 @@ impl kernel::Module for Module {
         };
         let infos = getinfo(&hints)?;
         let seed = match module_parameters::seed.value() {
-            0 => random::u64(),
+            0 => random(),
             seed => seed,
         };
 

@@ -45,6 +45,13 @@ impl<K> Place<K> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket(u32);
 
+impl Ticket {
+    /// The number of its peer's place: below that of places, and no other peer's meanwhile.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// What becomes of a post.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Posted {

@@ -242,7 +242,7 @@ mod tests {
     fn what_is_injected_is_counted_at_the_domain_and_at_its_provider() -> Result {
         let (provider, name) = (Faults::new()?, Label::new("kunit")?);
         let settings = b"seed 3\ndelay_us 4\ndelay_ppm 1000000\nreorder 1\n\
-            fail_ppm 1000000\nfail_errno 5\nagain_ppm 1000000\n";
+            fail_ppm 1000000\nfail_errno 110\nagain_ppm 1000000\n";
         provider.set(&name, settings)?;
         let faults = Faults::like(&provider)?;
         // What is set there afterwards is for other domains.
@@ -262,7 +262,7 @@ mod tests {
             let next = faults.next(true);
             assert_eq!(next.delay_us(), 4);
             let (op, error) = faults.take(&next, Order::NONE, &mut chain).ok_or(ENOENT)?;
-            assert_eq!(error, Some(EIO));
+            assert_eq!(error, Some(ETIMEDOUT));
             overtaken += u64::from(op.id() != first);
             drop(op);
             drop(bench.read());
@@ -272,9 +272,10 @@ mod tests {
         assert!((1..50).contains(&held));
         for (faults, seed, on) in [(&faults, 3, true), (&provider, 8, false)] {
             let (ppm, flag) = (if on { 1_000_000 } else { 0 }, u64::from(on));
+            let errno = if on { 110 } else { 5 };
             let expected = CString::try_from_fmt(fmt!(
                 "seed {seed}\ndelay_us {}\ndelay_ppm {ppm}\nreorder {flag}\nfail_ppm {ppm}\n\
-                 fail_errno 5\nagain_ppm {ppm}\nrefused 1\ndelayed 8\novertaken {overtaken}\n\
+                 fail_errno {errno}\nagain_ppm {ppm}\nrefused 1\ndelayed 8\novertaken {overtaken}\n\
                  failed 8\nheld {held}\n",
                 4 * flag
             ))?;

@@ -29,6 +29,9 @@ use kernel::workqueue::{self, impl_has_work, new_work, Work, WorkItem};
 /// How many are executed in one go: each may copy as much as a post does.
 const BUDGET: usize = 16;
 
+/// How many are made ready in one go, with interrupts disabled.
+const RELEASED: usize = 64;
+
 /// What an endpoint with fences knows of what it has posted.
 #[pin_data]
 pub(crate) struct Fence {
@@ -55,8 +58,8 @@ impl WorkItem for Fence {
 
 struct State {
     table: Fences<KVVec<Place<Name>>>,
-    /// What waits, in the order of the posts.
-    waiting: Chain,
+    /// What waits at each peer, by the number of its place, in the order of the posts.
+    waiting: KVVec<Chain>,
     /// What waits no more, and is to be executed.
     ready: Chain,
     /// Whether somebody is executing what is ready.
@@ -66,20 +69,27 @@ struct State {
 }
 
 impl State {
-    /// Makes ready what may go at `ticket`'s peer.
-    fn release(&mut self, ticket: Ticket) {
-        loop {
-            let (table, mut first) = (&mut self.table, true);
-            let op = self.waiting.find(|op| {
-                op.ticket() == Some(ticket)
-                    && core::mem::take(&mut first)
-                    && table.release(ticket, op.options().fence)
-            });
-            match op {
-                Some(op) => self.ready.push(op),
-                None => return,
+    /// Makes ready what may go at `ticket`'s peer, but only so many; whether there may be more.
+    fn release(&mut self, ticket: Ticket) -> bool {
+        let Some(waiting) = self.waiting.get_mut(ticket.index()) else {
+            return false;
+        };
+        for _ in 0..RELEASED {
+            let fence = waiting.iter().next().map(|op| op.options().fence);
+            if !fence.is_some_and(|fence| self.table.release(ticket, fence)) {
+                return false;
+            }
+            if let Some(op) = waiting.pop() {
+                self.ready.push(op);
             }
         }
+        true
+    }
+
+    /// Takes an operation out that waits, at a place from that on. Steps: all before it.
+    fn find(&mut self, place: usize, id: OpId) -> Option<Operation> {
+        let mut chains = self.waiting.iter_mut().skip(place);
+        chains.find_map(|chain| chain.find(|op| op.id() == id))
     }
 }
 
@@ -90,9 +100,13 @@ impl Fence {
         for _ in 0..slots {
             places.push(Place::vacant(), GFP_KERNEL)?;
         }
+        let mut waiting = KVVec::with_capacity(slots, GFP_KERNEL)?;
+        for _ in 0..slots {
+            waiting.push(Chain::new(), GFP_KERNEL)?;
+        }
         let state = State {
             table: Fences::new(places),
-            waiting: Chain::new(),
+            waiting,
             ready: Chain::new(),
             draining: false,
             open: false,
@@ -126,7 +140,15 @@ impl Fence {
         match state.table.post(&peer, hash, op.options().fence) {
             Some(Posted::Wait(ticket)) => {
                 op.op().set_ticket(Some(ticket));
-                state.waiting.push(op);
+                match state.waiting.get_mut(ticket.index()) {
+                    Some(waiting) => waiting.push(op),
+                    // There is a chain for each place.
+                    None => {
+                        state.table.withdraw(ticket, hash);
+                        op.op().set_ticket(None);
+                        return Err(Rejected { op, error: EINVAL });
+                    }
+                }
                 Ok(None)
             }
             Some(Posted::Go(ticket)) => {
@@ -166,12 +188,14 @@ impl Fence {
     ///
     /// Executes what waited for it: any context but hardirq.
     pub(crate) fn ended(self: &Arc<Self>, ticket: Ticket, hash: u64) {
-        let mut state = self.state.lock();
-        if !state.table.end(ticket, hash) {
-            return;
+        if self.state.lock().table.end(ticket, hash) {
+            self.go_on(ticket);
         }
-        state.release(ticket);
-        drop(state);
+    }
+
+    /// Executes what may go at `ticket`'s peer now. The lock is let go of now and then: others take their turn.
+    fn go_on(self: &Arc<Self>, ticket: Ticket) {
+        while self.state.lock().release(ticket) {}
         self.drain();
     }
 
@@ -224,26 +248,39 @@ impl Fence {
 
     /// Takes an operation out again that waits.
     pub(crate) fn cancel(self: &Arc<Self>, id: OpId) -> Option<Operation> {
+        self.cancel_from(0, id)
+    }
+
+    /// As [`Fence::cancel`], if it waits at a place from that on.
+    fn cancel_from(self: &Arc<Self>, place: usize, id: OpId) -> Option<Operation> {
         let mut state = self.state.lock();
-        let mut op = state.waiting.find(|op| op.id() == id)?;
-        if let Some(ticket) = op.ticket() {
+        let mut op = state.find(place, id)?;
+        let ticket = op.ticket();
+        if let Some(ticket) = ticket {
             state.table.withdraw(ticket, op.peer().hash());
             op.op().set_ticket(None);
-            // A fence may have gone from before others.
-            state.release(ticket);
         }
         drop(state);
-        self.drain();
+        if let Some(ticket) = ticket {
+            // A fence may have gone from before others.
+            self.go_on(ticket);
+        }
         Some(op)
     }
 
     /// Completes with `error` what waits, of one who posts no more. Sleeps; process context.
     pub(crate) fn quit(self: &Arc<Self>, error: Error) {
-        loop {
-            let first = self.state.lock().waiting.iter().next().map(|op| op.id());
-            let Some(id) = first else { return };
-            if let Some(op) = self.cancel(id) {
-                op.complete(Err(Failure::not_executed(error)));
+        let first = |at: usize| {
+            let state = self.state.lock();
+            let first = state.waiting.get(at)?.iter().next()?.id();
+            Some(first)
+        };
+        let places = self.state.lock().waiting.len();
+        for at in 0..places {
+            while let Some(id) = first(at) {
+                if let Some(op) = self.cancel_from(at, id) {
+                    op.complete(Err(Failure::not_executed(error)));
+                }
             }
         }
     }
@@ -252,7 +289,8 @@ impl Fence {
     pub(crate) fn close(self: &Arc<Self>, error: Error) {
         let mut state = self.state.lock();
         state.open = false;
-        let (mut waiting, mut ready) = (state.waiting.take(), state.ready.take());
+        let mut ready = state.ready.take();
+        let mut waiting = core::mem::replace(&mut state.waiting, KVVec::new());
         // Here, for the last operation that refers to this may go in a context that can't free it.
         let empty = Fences::new(KVVec::new());
         let table = core::mem::replace(&mut state.table, empty);
@@ -260,7 +298,7 @@ impl Fence {
         // Afterwards nobody executes anything any more.
         work::cancel(self);
         drop((self.live.take(), table));
-        for chain in [&mut ready, &mut waiting] {
+        for chain in Iterator::chain(core::iter::once(&mut ready), &mut waiting) {
             while let Some(mut op) = chain.pop() {
                 op.op().set_ticket(None);
                 op.complete(Err(Failure::not_executed(error)));

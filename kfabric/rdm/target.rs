@@ -139,8 +139,8 @@ impl Port {
         place: impl FnOnce(&Exposed, usize) -> Result,
     ) -> Status {
         let (remote, region) = self.admit(op, needed, find)?;
-        let memory = region.memory();
-        self.placed(op, remote, memory, place(memory, remote.offset() as usize))
+        let placed = place(region.memory(), remote.offset() as usize);
+        self.placed(op, remote, &region, placed)
     }
 
     /// Checks an access that needs this right; gives its range, and the region.
@@ -166,25 +166,25 @@ impl Port {
             }
         };
         let memory = region.memory();
-        if !region.access().contains(needed) {
-            return Err(self.refuse(op, EACCES, &stats.no_right));
-        }
-        if !remote.range().within(memory.len() as u64) || remote.len() != op.len() as u64 {
-            return Err(self.refuse(op, ERANGE, &stats.out_of_range));
-        }
-        if needed == Access::ATOMIC && !is_aligned(op, remote) {
-            return Err(self.refuse(op, EINVAL, &stats.misaligned));
-        }
-        if op.level() == Level::Committed && !memory.is_persistent() {
-            return Err(self.refuse(op, EOPNOTSUPP, &stats.volatile));
-        }
-        Ok((remote, region))
+        let (error, count) = if !region.access().contains(needed) {
+            (EACCES, &stats.no_right)
+        } else if !remote.range().within(memory.len() as u64) || remote.len() != op.len() as u64 {
+            (ERANGE, &stats.out_of_range)
+        } else if needed == Access::ATOMIC && !is_aligned(op, remote) {
+            (EINVAL, &stats.misaligned)
+        } else if op.level() == Level::Committed && !memory.is_persistent() {
+            (EOPNOTSUPP, &stats.volatile)
+        } else {
+            return Ok((remote, region));
+        };
+        region.note_refusal();
+        Err(self.refuse(op, error, count))
     }
 
     /// Says how an access went whose bytes are placed, or could not be; makes them durable if they
     /// are to be.
     #[inline(always)]
-    fn placed(&self, op: &Op, remote: &RemoteSlice, memory: &Exposed, placed: Result) -> Status {
+    fn placed(&self, op: &Op, remote: &RemoteSlice, region: &Region, placed: Result) -> Status {
         let stats = self.domain().target_stats();
         placed.map_err(|error| {
             if error == ENODEV {
@@ -193,7 +193,7 @@ impl Port {
             Failure::unknown(error)
         })?;
         if op.level() == Level::Committed {
-            self.commit(op, remote, memory)?;
+            self.commit(op, remote, region)?;
         }
         stats.executed.add(1);
         Ok(Success {
@@ -223,21 +223,23 @@ impl Port {
         let Some(remote) = op.remote() else {
             return Err(Failure::not_executed(EINVAL));
         };
-        let status = self.placed(op, remote, region.memory(), placed);
+        let status = self.placed(op, remote, region, placed);
         self.count_access(op, &status);
         status
     }
 
     /// Makes the bytes of an access durable.
     #[inline(never)]
-    fn commit(&self, op: &Op, remote: &RemoteSlice, memory: &Exposed) -> Result<(), Failure> {
-        let committed = memory.commit(remote.offset() as usize, op.len());
+    fn commit(&self, op: &Op, remote: &RemoteSlice, region: &Region) -> Result<(), Failure> {
+        let offset = remote.offset() as usize;
+        let committed = region.memory().commit(offset, op.len());
         committed.map_err(|error| match error {
             // With the device went what was delivered.
             ENODEV => Failure::unknown(error),
             _ => Failure::after(Level::Delivered, error),
         })?;
         self.domain().target_stats().committed.add(op.len() as u64);
+        region.note_commit(op.len());
         trace::commit(self.id(), op, remote);
         Ok(())
     }

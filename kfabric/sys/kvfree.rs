@@ -8,7 +8,8 @@
 //!
 //! Source: kvfree_atomic() in mm/slub.c, vfree_atomic() in mm/vmalloc.c.
 
-use core::mem::size_of;
+use core::mem::{size_of, take};
+use core::ops::Deref;
 use kernel::{bindings, prelude::*};
 
 /// Drops what is in `vec`, and frees its room. Any context but NMI, also with a spinlock held.
@@ -23,6 +24,29 @@ pub(super) fn free<T>(mut vec: KVVec<T>) {
         // SAFETY: The room of a `KVVec` is of krealloc() or vrealloc(), which this frees; it was
         // the vector's own, and the vector is gone.
         unsafe { bindings::kvfree_atomic(ptr.cast_const().cast()) };
+    }
+}
+
+/// The elements of a vector, which are dropped, and their room freed, as by [`free`].
+pub(crate) struct Anywhere<T>(KVVec<T>);
+
+impl<T> From<KVVec<T>> for Anywhere<T> {
+    fn from(vec: KVVec<T>) -> Self {
+        Anywhere(vec)
+    }
+}
+
+impl<T> Deref for Anywhere<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<T> Drop for Anywhere<T> {
+    fn drop(&mut self) {
+        free(take(&mut self.0));
     }
 }
 

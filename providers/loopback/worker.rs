@@ -178,13 +178,13 @@ impl Worker {
         self.queue.lock().operations.find(|op| op.id() == id)
     }
 
-    /// Completes the operations that wait with `error`, and waits for what is being executed. Sleeps.
+    /// Completes the operations that wait with `error`. What is being executed completes soon; it is not waited for,
+    /// since messages may keep the worker busy for as long as they come.
     pub(crate) fn quit(&self, error: Error) {
         let mut operations = self.queue.lock().operations.take();
         while let Some(op) = operations.pop() {
             op.complete(Err(Failure::not_executed(error)));
         }
-        work::flush(&self.work);
     }
 
     /// Completes what waits with `error`, and waits for what is being executed. Sleeps.

@@ -30,32 +30,37 @@ fn hello() -> Result {
         ..Hints::default()
     };
     let info = *getinfo(&hints)?.first().ok_or(ENODATA)?;
-
     // Two endpoints. What is made later is dropped earlier, and so closed in order.
-    let fabric = Fabric::open(&info)?;
-    let domain = fabric.domain(&info)?;
+    let domain = Fabric::open(&info)?.domain(&info)?;
     let av = AddressVector::new(&domain)?;
     let cq = CompletionQueue::new(&domain, 2 * (8 + 8), None)?;
     let alice = Endpoint::builder(&domain, &info).cq(&cq).av(&av).enable()?;
     let bob = Endpoint::builder(&domain, &info).cq(&cq).av(&av).enable()?;
     let to_bob = av.insert(&bob.name())?;
-
     // A message: both buffers move in, and come back with their completions.
-    let options = Options::default();
     bob.recv(Memory::zeroed(64)?, "bob received")?;
-    alice.send(bytes(b"hello")?, to_bob, options, "alice sent")?;
-
+    alice.send(bytes(b"hello")?, to_bob, Options::NONE, "alice sent")?;
     // A write: what alice must know of bob's memory is in a descriptor of 32 bytes.
     let registered = domain.register(Memory::zeroed(4096)?, Access::WRITE);
     let region = registered.map_err(|(error, _memory)| error)?;
     let remote = RemoteRegion::parse(&region.descriptor()?)?.slice(100, 8)?;
-    alice.write(bytes(b"by alice")?, to_bob, remote, options, "alice wrote")?;
-
+    alice.write(
+        bytes(b"by alice")?,
+        to_bob,
+        remote,
+        Options::NONE,
+        "alice wrote",
+    )?;
     for _ in 0..3 {
         let done = cq.read_wait(TIMEOUT)?;
         let len = done.result.map_err(|failure| failure.error)?.len;
         pr_info!("{}: {len} bytes over {}\n", done.context, info.provider);
     }
+    show(&region)
+}
+
+/// Prints what was written.
+fn show(region: &MemoryRegion) -> Result {
     let mut found = [0; 8];
     region.read_at(100, &mut found)?;
     pr_info!("bob's memory reads \"{}\"\n", BStr::from_bytes(&found));

@@ -38,6 +38,8 @@ const REPLICAS: usize = 64;
 const GRAIN: u64 = 4096;
 const PROVIDER_MAX: usize = 31;
 const PATH_MAX: usize = 255;
+/// So much of what is refused is shown.
+const SHOWN: usize = 20;
 
 /// What the administrator has set.
 pub(crate) struct Settings {
@@ -262,9 +264,17 @@ impl Item {
     }
 
     /// Refuses a setting.
+    ///
+    /// A card may have been written, here or to a setting that takes none, and holds a key: so only the beginning is
+    /// shown, which is of its name.
     fn refuse<T>(&self, what: &str, value: &[u8], why: &str, error: Error) -> Result<T> {
-        let value = BStr::from_bytes(value);
-        pr_err!("{}: {what} \"{value}\": {why}\n", &*self.label);
+        let shown = &value[..value.len().min(SHOWN)];
+        let more = if shown.len() < value.len() { "..." } else { "" };
+        pr_err!(
+            "{}: {what} \"{}\"{more}: {why}\n",
+            &*self.label,
+            BStr::from_bytes(shown)
+        );
         Err(error)
     }
 

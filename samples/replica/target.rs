@@ -46,7 +46,7 @@ impl Target {
         let fabric = Fabric::open(&info)?;
         let domain = fabric.domain(&info)?;
         let region = domain
-            .register_persistent(memory, Access::READ_WRITE)
+            .register(memory, Access::READ_WRITE)
             .map_err(|(error, _)| error)?;
         let av = AddressVector::new(&domain)?;
         let cq = CompletionQueue::new(&domain, 2, None)?;

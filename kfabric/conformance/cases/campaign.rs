@@ -138,6 +138,8 @@ struct Counts {
     posted: u64,
     completed: u64,
     failed: u64,
+    /// The smallest and the largest errno of those that failed, 0 if none has.
+    errors: (i32, i32),
     refused: u64,
     silent: u64,
     overtaken: u64,
@@ -426,6 +428,12 @@ impl Campaign {
             }
             Err(failure) => {
                 self.counts.failed += 1;
+                let errno = -failure.error.to_errno();
+                let (least, most) = self.counts.errors;
+                self.counts.errors = match least {
+                    0 => (errno, errno),
+                    _ => (least.min(errno), most.max(errno)),
+                };
                 let gone = matches!(failure.error, ENODEV | EHOSTUNREACH);
                 let ending = self.ends && gone;
                 let nothing = failure.outcome == Outcome::NotExecuted;
@@ -576,14 +584,16 @@ impl Campaign {
         let counts = &self.counts;
         pr_info!(
             "# campaign: {} operations, {} failed, {} posts refused, {} overtaken, {} silent, \
-             {} messages and notices, {} in doubt\n",
+             {} messages and notices, {} in doubt; errors {} to {}\n",
             counts.posted,
             counts.failed,
             counts.refused,
             counts.overtaken,
             counts.silent,
             counts.sent,
-            counts.doubtful
+            counts.doubtful,
+            counts.errors.0,
+            counts.errors.1
         );
         check_eq!(counts.completed + counts.silent, counts.posted);
         // What was sent has arrived, and what is in doubt has or has not.

@@ -207,7 +207,12 @@ fn device_memory_is_not_committed(info: &Info, _seed: u64) -> Result {
         .commit(rig.to_b, remote.slice(0, 1)?, Options::NONE, 1);
     drop(check_refused(posted, EOPNOTSUPP, 1)?);
     let memory = Memory::device(device.memory(), 0, 64)?;
-    let refused = rig.b.domain.register_persistent(memory, Access::READ);
+    let lasting = RegionAttributes {
+        access: Access::READ,
+        persistent: true,
+        ..RegionAttributes::default()
+    };
+    let refused = rig.b.domain.register(memory, lasting);
     check_eq!(given_back(refused, EINVAL)?.len(), 64);
     drop(closed(region.close_wait(timeout()))?);
     rig.close()

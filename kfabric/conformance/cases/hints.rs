@@ -26,6 +26,7 @@ fn uncached(access: Access) -> RegionAttributes {
     RegionAttributes {
         access,
         uncached: true,
+        ..RegionAttributes::default()
     }
 }
 

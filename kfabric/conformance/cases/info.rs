@@ -174,6 +174,17 @@ fn limits_are_lowered_to_what_is_wanted(info: &Info, _seed: u64) -> Result {
     let lowered = found.first().ok_or(EINVAL)?;
     check_eq!((lowered.limits.tx_size, lowered.limits.rx_size), (3, 5));
     check_eq!(lowered.limits.max_msg_size, info.limits.max_msg_size);
+    // Those that cost nothing are what there is, and so are capabilities.
+    let hints = Hints {
+        caps: Caps::MSG & info.caps,
+        max_msg_size: 1,
+        inject_size: 1.min(info.limits.inject_size),
+        ..domain_of(info)
+    };
+    let raised = *getinfo(&hints)?.first().ok_or(EINVAL)?;
+    check_eq!(raised.limits.max_msg_size, info.limits.max_msg_size);
+    check_eq!(raised.limits.inject_size, info.limits.inject_size);
+    check_eq!(raised.caps & info.caps, info.caps);
     let fabric = Fabric::open(lowered)?;
     let domain = fabric.domain(lowered)?;
     let cq = CompletionQueue::<u64>::new(&domain, 8, None)?;

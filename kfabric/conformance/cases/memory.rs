@@ -29,7 +29,7 @@ cases! {
     pieces_for_atomics_are_whole_words [connected]: Caps::ATOMIC,
     atomics_reach_each_piece [connected]: Caps::ATOMIC,
     pieces_are_persistent_nowhere [connected]: Caps::RMA.union(Caps::COMMIT),
-    persistent_memory_meets_pieces [connected]: Caps::RMA.union(Caps::COMMIT),
+    persistent_memory_meets_pieces [connected]: Caps::RMA.union(Caps::COMMIT).union(Caps::MSG),
 }
 
 /// Lengths that are copied in a post, and by a worker.
@@ -230,14 +230,17 @@ fn pieces_come_back_as_they_went(info: &Info, _seed: u64) -> Result {
 fn pieces_are_at_most_256(info: &Info, seed: u64) -> Result {
     check_eq!(Memory::MAX_SEGMENTS, 256);
     let rig = Rig::new(info)?;
-    let (region, remote) = rig.region(257 * 3, Access::READ_WRITE)?;
+    let (region, remote) = rig.region(256 * PAGE_SIZE, Access::READ_WRITE)?;
+    let writes = |mut memory: Memory, seed| {
+        let len = memory.len();
+        memory.write_at(0, pattern(len, seed)?.as_slice().ok_or(EINVAL)?)?;
+        rig.written(memory, remote.slice(0, len as u64)?, Options::NONE)?;
+        check_region(&region, 0, len, seed)
+    };
     for count in [1, 255, 256] {
-        let mut memory = closed(Memory::from_vecs(vecs((0..count).map(|_| 3))?))?;
-        let bytes = pattern(3 * count, seed)?;
-        memory.write_at(0, bytes.as_slice().ok_or(EINVAL)?)?;
-        let slice = remote.slice(0, 3 * count as u64)?;
-        rig.written(memory, slice, Options::NONE)?;
-        check_region(&region, 0, 3 * count, seed)?;
+        let memory = closed(Memory::from_vecs(vecs((0..count).map(|_| 3))?))?;
+        check_eq!(memory.len(), 3 * count);
+        writes(memory, seed ^ count as u64)?;
     }
     let vecs = given_back(Memory::from_vecs(vecs((0..257).map(|_| 3))?), EINVAL)?;
     check_eq!(vecs.len(), 257);
@@ -253,9 +256,12 @@ fn pieces_are_at_most_256(info: &Info, seed: u64) -> Result {
         let list = closed(list)?;
         check_eq!(list.entries(), count);
         if good {
-            check_eq!(closed(Memory::from_pages(parts))?.len(), 3 * count);
+            let memory = closed(Memory::from_pages(parts))?;
+            check_eq!(memory.len(), 3 * count);
+            writes(memory, !seed)?;
             let memory = closed(Memory::from_scatterlist(list))?;
             check_eq!(memory.len(), count * PAGE_SIZE);
+            writes(memory, seed)?;
         } else {
             check_eq!(given_back(Memory::from_pages(parts), EINVAL)?.len(), count);
             let list = given_back(Memory::from_scatterlist(list), EINVAL)?;
@@ -526,6 +532,20 @@ fn persistent_memory_meets_pieces(info: &Info, seed: u64) -> Result {
         check_eq!(error(&done), None);
         check_region(&region, 0, LEN, !seed)?;
         drop(closed(volatile.close_wait(timeout()))?);
+
+        // As the buffer of a message, on either side.
+        let range = || Memory::persistent(&device, 123, LEN);
+        let passes = |from: Memory, to: Memory| {
+            rig.b.ep.recv(to, 1)?;
+            rig.a.ep.send(from, rig.to_b, Options::NONE, 2)?;
+            let received = rig.b.next()?;
+            check_eq!(ended(&received), (Kind::Recv, 1, Ok(LEN)));
+            check_eq!(ended(&rig.a.next()?), (Kind::Send, 2, Ok(LEN)));
+            memory_of(received.buffer)
+        };
+        check_memory(&passes(range()?, made_of(source, LEN)?)?, 0, LEN, !seed)?;
+        drop(passes(patterned(source, LEN, seed)?, range()?)?);
+        check_region(&region, 0, LEN, seed)?;
     }
     drop(closed(region.close_wait(timeout()))?);
     rig.close()

@@ -41,12 +41,16 @@ fn empty_memory_is_refused_and_comes_back(info: &Info, _seed: u64) -> Result {
 
 fn persistent_registration_of_volatile_memory_is_refused(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
-    let volatile = pattern(100, seed)?;
-    let registered = rig.b.domain.register_persistent(volatile, Access::WRITE);
+    let lasting = RegionAttributes {
+        access: Access::WRITE,
+        persistent: true,
+        ..RegionAttributes::default()
+    };
+    let registered = rig.b.domain.register(pattern(100, seed)?, lasting);
     let memory = given_back(registered, EINVAL)?;
     check!(memory.as_slice() == pattern(100, seed)?.as_slice());
     let persistent = Memory::persistent(&pmem()?, 0, 4096)?;
-    let region = closed(rig.b.domain.register_persistent(persistent, Access::WRITE))?;
+    let region = closed(rig.b.domain.register(persistent, lasting))?;
     check!(region.is_persistent());
     closed(region.close())?;
     rig.close()

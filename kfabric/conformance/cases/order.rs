@@ -19,8 +19,16 @@ cases! {
     messages_arrive_in_the_order_of_their_posts [connected]: Caps::MSG => Order::SAS,
     message_after_a_write_finds_its_bytes [connected]: Caps::RMA.union(Caps::MSG) => Order::SAW,
     atomic_after_a_write_finds_its_bytes [connected]: Caps::RMA.union(Caps::ATOMIC) => Order::WAW,
+    read_after_a_read_takes_the_next_receive [connected]: TAGGED => Order::RAR,
+    read_after_a_message_takes_the_next_receive [connected]: TAGGED => Order::RAS,
+    write_after_a_message_takes_the_next_receive [connected]: TAGGED => Order::WAS,
+    message_after_a_read_takes_the_next_receive [connected]: TAGGED => Order::SAR,
     strict_order_keeps_everything [connected]: Caps::RMA.union(Caps::MSG) => Order::STRICT,
 }
+
+/// By tagged RMA reads and writes meet receives, as messages do, and so show their order.
+const TAGGED: Caps = Caps::TAGGED.union(Caps::RMA);
+const TAG: u64 = 5;
 
 /// Long enough for a worker, where a provider has one.
 const LONG: usize = 200_000;
@@ -225,6 +233,57 @@ fn atomic_after_a_write_finds_its_bytes(info: &Info, seed: u64) -> Result {
     }
     drop(closed(region.close_wait(timeout()))?);
     rig.close()
+}
+
+/// Posts one, and another of the same tag, and fails unless each consumes the receive of its turn.
+fn keep_their_order(info: &Info, seed: u64, kinds: [Kind; 2]) -> Result {
+    let rig = Rig::new(info)?;
+    let none = Options::default();
+    for n in 0..rounds() {
+        // The one that is short would be done before the other.
+        let lens = [[LONG, 10], [10, LONG], [20_000, 10]][n as usize % 3];
+        for context in [1, 2] {
+            let (memory, from) = (pattern(LONG, seed)?, Address::UNSPECIFIED);
+            let ep = &rig.b.ep;
+            ep.trecv_rma(memory, from, (TAG, 0), Access::READ_WRITE, context)?;
+        }
+        for (kind, len) in kinds.into_iter().zip(lens) {
+            let (ep, memory) = (&rig.a.ep, pattern(len, seed)?);
+            match kind {
+                Kind::Send => ep.tsend(memory, rig.to_b, TAG, none, 3)?,
+                Kind::Write => ep.twrite(memory, rig.to_b, TAG, none, 3)?,
+                _ => ep.tread(memory, rig.to_b, TAG, none, 3)?,
+            };
+        }
+        let met = rig.b.gather(2)?;
+        for ((context, done), (kind, len)) in (1..).zip(&met).zip(kinds.into_iter().zip(lens)) {
+            let there = match kind {
+                Kind::Send => Kind::Recv,
+                Kind::Write => Kind::RemoteWrite,
+                _ => Kind::RemoteRead,
+            };
+            check_eq!(ended(done), (there, context, Ok(len)));
+        }
+        rig.all_well(2)?;
+    }
+    rig.quiet()?;
+    rig.close()
+}
+
+fn read_after_a_read_takes_the_next_receive(info: &Info, seed: u64) -> Result {
+    keep_their_order(info, seed, [Kind::Read, Kind::Read])
+}
+
+fn read_after_a_message_takes_the_next_receive(info: &Info, seed: u64) -> Result {
+    keep_their_order(info, seed, [Kind::Send, Kind::Read])
+}
+
+fn write_after_a_message_takes_the_next_receive(info: &Info, seed: u64) -> Result {
+    keep_their_order(info, seed, [Kind::Send, Kind::Write])
+}
+
+fn message_after_a_read_takes_the_next_receive(info: &Info, seed: u64) -> Result {
+    keep_their_order(info, seed, [Kind::Read, Kind::Send])
 }
 
 fn strict_order_keeps_everything(info: &Info, seed: u64) -> Result {

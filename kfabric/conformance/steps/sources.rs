@@ -23,6 +23,7 @@ impl Sources {
             let attributes = RegionAttributes {
                 access: Access::READ_WRITE,
                 uncached,
+                ..RegionAttributes::default()
             };
             let local = register(&rig.a.domain, near, Access::NONE)?;
             let region = closed(rig.b.domain.register(far, attributes))?;

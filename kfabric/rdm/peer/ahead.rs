@@ -64,11 +64,7 @@ impl Ahead {
     }
 
     /// Puts the next bytes to the beginning of `into`, as [`Link::receive`] does.
-    pub(super) fn receive(
-        &mut self,
-        link: &dyn Link,
-        into: &mut IovIterDest<'_>,
-    ) -> Result<usize> {
+    pub(super) fn receive(&mut self, link: &dyn Link, into: &mut IovIterDest<'_>) -> Result<usize> {
         if self.left.is_empty() {
             return link.receive(into);
         }

@@ -625,7 +625,8 @@ impl Talk {
         };
         match (submitted, kept) {
             (Some(number), Ok(message)) => self.put_posted(number, What::Letter(message)),
-            _ => unheard(peer, &message, EAGAIN),
+            (_, Err(_)) => unheard(peer, &message, ENOMEM),
+            (None, Ok(_)) => unheard(peer, &message, ENOBUFS),
         }
     }
 

@@ -623,6 +623,36 @@ mod peer {
     }
 
     #[test]
+    fn post_that_is_held_back_ends_with_its_cancel_or_its_endpoint() -> Result {
+        let bench = Bench::new(SOON)?;
+        let (a, b) = halves(&bench, LARGE)?;
+        a.reaches(&b)?;
+        b.reaches(&a)?;
+        let more = Options {
+            more: true,
+            ..Options::NONE
+        };
+        // No receive is posted: whether it has left meanwhile or not, nothing else ends it.
+        for n in 0..20 {
+            let id = a.side.ep.send(pattern(SMALL, 1)?, a.to, more, n)?;
+            if n % 2 == 0 {
+                pause(3);
+            }
+            until(|| a.side.ep.cancel(id) != Err(ENOENT))?;
+            a.side.failed(Kind::Send, n, ECANCELED)?;
+        }
+        a.side.ep.send(pattern(SMALL, 1)?, a.to, more, 20)?;
+        let Half { side, region, .. } = a;
+        let Side { ep, av, cq, domain } = side;
+        check(ep.close().is_ok())?;
+        let done = cq.read().ok_or(ENOENT)?;
+        check(done.context == 20 && cq.read().is_none())?;
+        check(matches!(done.result, Err(failure) if failure.error == ECANCELED))?;
+        drop((cq, av, region, domain, b));
+        bench.close()
+    }
+
+    #[test]
     fn messages_leave_together_while_the_link_is_full() -> Result {
         let bench = Bench::new(SOON)?;
         let (a, b) = halves(&bench, LARGE)?;

@@ -16,6 +16,10 @@
 
 static bool bad_settings_are_refused_with_an_errno_and_a_line(void)
 {
+	/* A card and a word more. */
+	static const char card[] =
+		"04c0000202b712000000000000000001 "
+		"0100000000000000a5a5a5a55a5a5a5a0000000000800000030000000000000c more";
 	char longest[300] = "/";
 
 	check(make("r"));
@@ -28,6 +32,10 @@ static bool bad_settings_are_refused_with_an_errno_and_a_line(void)
 	check(refused("device", longest, EINVAL));
 	check(refused("peer", "04ff", EINVAL));
 	check(refused("peer", "04ff 0103", EINVAL));
+	check(refused("peer", card, EINVAL));
+	check(refused("device", card, EINVAL));
+	check(refused("provider", card, EINVAL));
+	check(refused("size", card, EINVAL));
 	check(refused("export", "yes", EINVAL));
 	check(refused("size", "0", EINVAL));
 	check(refused("size", "4095", EINVAL));

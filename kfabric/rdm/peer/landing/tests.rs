@@ -72,7 +72,12 @@ fn to_and_from(
     let bench = Bench::new(SOON)?;
     let (a, b, to_b, _) = bench.pair()?;
     let access = Access::READ_WRITE;
-    let region = b.domain.register(memory, Attributes { access, uncached });
+    let attributes = Attributes {
+        access,
+        uncached,
+        ..Attributes::default()
+    };
+    let region = b.domain.register(memory, attributes);
     let region = region.map_err(|(error, _)| error)?;
     let remote = RemoteRegion::parse(&region.descriptor()?)?;
     let slice = remote.slice(at as u64, len as u64)?;
