@@ -122,12 +122,6 @@ impl<K: Copy + Eq, S: DerefMut<Target = [Place<K>]>> Fences<S> {
         }
     }
 
-    /// Whether some wait at its peer.
-    pub fn is_awaited(&self, ticket: Ticket) -> bool {
-        let place = self.places.get(ticket.0 as usize);
-        place.is_some_and(|place| place.waiting > 0)
-    }
-
     /// Uncounts an operation that went and has completed; `hash` is that of its peer.
     ///
     /// Whether some of its peer wait, for which [`Fences::release`] may be asked now.

@@ -32,6 +32,10 @@ const BUDGET: usize = 16;
 /// How many are made ready in one go, with interrupts disabled.
 const RELEASED: usize = 64;
 
+/// Places beyond the slots: for operations that were handed over, whose slots may be others' by now, and are not
+/// uncounted yet. Each is one that somebody is just completing.
+const SPARE: usize = 16;
+
 /// What an endpoint with fences knows of what it has posted.
 #[pin_data]
 pub(crate) struct Fence {
@@ -96,12 +100,11 @@ impl State {
 impl Fence {
     /// For at most `slots` operations. May sleep. `ENOMEM`.
     pub(crate) fn new(slots: usize) -> Result<Arc<Self>> {
-        let mut places = KVVec::with_capacity(slots, GFP_KERNEL)?;
-        for _ in 0..slots {
+        let count = slots + SPARE;
+        let mut places = KVVec::with_capacity(count, GFP_KERNEL)?;
+        let mut waiting = KVVec::with_capacity(count, GFP_KERNEL)?;
+        for _ in 0..count {
             places.push(Place::vacant(), GFP_KERNEL)?;
-        }
-        let mut waiting = KVVec::with_capacity(slots, GFP_KERNEL)?;
-        for _ in 0..slots {
             waiting.push(Chain::new(), GFP_KERNEL)?;
         }
         let state = State {
@@ -161,27 +164,18 @@ impl Fence {
                 }
                 Ok(Some(op))
             }
-            // There is a place for each slot; but what has waited for one that is just handed over may be gone.
+            // There is a place for each slot, and for some that are just handed over.
             None => Err(Rejected { op, error: EAGAIN }),
         }
     }
 
-    /// Uncounts an operation that went and has completed, and hands it over; then executes what waited for it: any
+    /// Hands an operation over that went and has completed, and uncounts it; then executes what waited for it: any
     /// context but hardirq.
     ///
-    /// If none waits it is not counted any more when it can be read: its slot, and its place here, may be another's
-    /// at once.
+    /// In this order, so that no completion of what a fence has held back comes before it.
     pub(crate) fn end(self: &Arc<Self>, ticket: Ticket, hash: u64, hand_over: impl FnOnce()) {
-        let mut state = self.state.lock();
-        let is_awaited = state.table.is_awaited(ticket);
-        if !is_awaited {
-            state.table.end(ticket, hash);
-        }
-        drop(state);
         hand_over();
-        if is_awaited {
-            self.ended(ticket, hash);
-        }
+        self.ended(ticket, hash);
     }
 
     /// Uncounts an operation that went, and has completed or was handed back.
@@ -491,6 +485,25 @@ mod tests {
         assert_eq!(rig.kept()?, 1);
         rig.complete_all();
         for number in [2, 3] {
+            assert_eq!(rig.ended(), Some((number, success())));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn fence_waits_for_what_is_just_handed_over() -> Result {
+        let rig = Rig::new()?;
+        rig.post(0, b"a", false)?;
+        let (mut posted, mut waits) = (Err(EINVAL), false);
+        let first = rig.next().ok_or(EINVAL)?;
+        rig.complete_and(first, || {
+            posted = rig.post(1, b"a", true);
+            waits = rig.arrived().is_empty();
+        });
+        posted?;
+        assert!(waits);
+        rig.complete_all();
+        for number in [0, 1] {
             assert_eq!(rig.ended(), Some((number, success())));
         }
         Ok(())
