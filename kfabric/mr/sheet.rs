@@ -92,7 +92,7 @@ mod tests {
         let opened = Opened::new()?;
         let registered = opened.domain.register(Memory::zeroed(64)?, Access::READ);
         let first = registered.map_err(|(error, _)| error)?;
-        let shows = |region: &MemoryRegion, rest: &CStr, key: (u32, u32), counts: (u64, u64)| {
+        let shows = |region: &MemoryRegion, rest: &str, key: (u32, u32), counts: (u64, u64)| {
             let expected = CString::try_from_fmt(fmt!(
                 "{rest}key_index {}\nkey_generation {}\nrefused {}\ncommitted_bytes {}\n",
                 key.0,
@@ -105,7 +105,7 @@ mod tests {
         };
         let generation = |region: &MemoryRegion| region.sheet.key.load(Relaxed) as u32;
         let volatile =
-            c"len 64\nremote_read 1\nremote_write 0\nuncached 0\ndevice 0\npersistent 0\n\
+            "len 64\nremote_read 1\nremote_write 0\nuncached 0\ndevice 0\npersistent 0\n\
             flush_responder 0\n";
         shows(&first, volatile, (0, generation(&first)), (0, 0))?;
 
@@ -113,7 +113,7 @@ mod tests {
         let memory = Memory::persistent(&device, 0, 4096)?;
         let registered = opened.domain.register(memory, Access::WRITE);
         let second = registered.map_err(|(error, _)| error)?;
-        let lasting = c"len 4096\nremote_read 0\nremote_write 1\nuncached 0\ndevice 0\n\
+        let lasting = "len 4096\nremote_read 0\nremote_write 1\nuncached 0\ndevice 0\n\
             persistent 1\nflush_responder 1\n";
         shows(&second, lasting, (1, generation(&second)), (0, 0))?;
         // What peers have done with one is that one's.

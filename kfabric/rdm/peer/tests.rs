@@ -247,7 +247,8 @@ mod peer {
             at_once: false,
             count: usize::MAX,
         }));
-        for wire in &bench.net.between(A, B)? {
+        let wires = bench.net.between(A, B)?;
+        for wire in &wires {
             wire.inject(Fault {
                 from: A,
                 frame: 3,
@@ -257,7 +258,11 @@ mod peer {
         }
         b.side.ep.recv(Memory::zeroed(HUGE)?, 6)?;
         let (none, ep) = (Options::NONE, &a.side.ep);
+        let sent = || wires.first().map_or(0, |wire| wire.sends_of(A));
+        let before = sent();
         ep.send(pattern(HUGE, 2)?, a.to, none, 1)?;
+        // It is announced before there is anything else to be sent.
+        until(|| sent() > before)?;
         let slice = |at: usize| b.remote.slice(at as u64, HUGE as u64);
         ep.write(pattern(HUGE, 2)?, a.to, slice(WRITTEN)?, none, 2)?;
         let from = slice(WRITTEN + HUGE)?;
