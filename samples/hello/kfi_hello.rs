@@ -36,21 +36,15 @@ fn hello() -> Result {
     let cq = CompletionQueue::new(&domain, 2 * (8 + 8), None)?;
     let alice = Endpoint::builder(&domain, &info).cq(&cq).av(&av).enable()?;
     let bob = Endpoint::builder(&domain, &info).cq(&cq).av(&av).enable()?;
-    let to_bob = av.insert(&bob.name())?;
+    let to = av.insert(&bob.name())?;
     // A message: both buffers move in, and come back with their completions.
     bob.recv(Memory::zeroed(64)?, "bob received")?;
-    alice.send(bytes(b"hello")?, to_bob, Options::NONE, "alice sent")?;
+    alice.send(bytes(b"hello")?, to, Options::NONE, "alice sent")?;
     // A write: what alice must know of bob's memory is in a descriptor of 32 bytes.
     let registered = domain.register(Memory::zeroed(4096)?, Access::WRITE);
     let region = registered.map_err(|(error, _memory)| error)?;
-    let remote = RemoteRegion::parse(&region.descriptor()?)?.slice(100, 8)?;
-    alice.write(
-        bytes(b"by alice")?,
-        to_bob,
-        remote,
-        Options::NONE,
-        "alice wrote",
-    )?;
+    let far = RemoteRegion::parse(&region.descriptor()?)?.slice(100, 8)?;
+    alice.write(bytes(b"by alice")?, to, far, Options::NONE, "alice wrote")?;
     for _ in 0..3 {
         let done = cq.read_wait(TIMEOUT)?;
         let len = done.result.map_err(|failure| failure.error)?.len;
