@@ -72,6 +72,12 @@ pub(super) const SOON: Timeouts = Timeouts {
     settle: 2000 * MS,
 };
 
+/// As [`SOON`], and nobody is asked whether it is there: nothing wakes a worker but what there is to do.
+pub(super) const STILL: Timeouts = Timeouts {
+    ping: 60_000 * MS,
+    ..SOON
+};
+
 /// Nobody is waited for long; long enough for who is there, though the machine has much else to do.
 pub(super) const SHORT: Timeouts = Timeouts {
     ping: 1000 * MS,

@@ -143,7 +143,7 @@ mod peer {
     use super::super::super::link::Links;
     use super::super::super::testing::{name, pause, until, Script};
     use super::super::super::testing::{Act, Fault, Place, Refusal};
-    use super::super::super::testing::{A, B, CAPACITY, HUGE, LARGE, PATIENCE_MS, SHORT, SOON};
+    use super::super::super::testing::{A, B, CAPACITY, HUGE, LARGE, PATIENCE_MS, SHORT, SOON, STILL};
     use super::*;
     use crate::info::Order;
     use crate::op::Outcome;
@@ -607,7 +607,7 @@ mod peer {
 
     #[test]
     fn posts_that_say_that_more_follows_leave_together() -> Result {
-        let bench = Bench::new(SOON)?;
+        let bench = Bench::new(STILL)?;
         let (a, b) = halves(&bench, LARGE)?;
         a.reaches(&b)?;
         b.reaches(&a)?;
