@@ -72,9 +72,10 @@ mod crowd {
             for (side, to) in &others {
                 a.reaches(side, *to)?;
             }
-            until(|| all_links(&bench, OTHERS) == 2)?;
+            // One more may go, if one has just ended while those that may go were sought.
+            until(|| all_links(&bench, OTHERS) <= 2)?;
         }
-        until(|| a.peers().forgotten.value() + 2 == a.peers().made.value())?;
+        until(|| a.peers().forgotten.value() + 2 >= a.peers().made.value())?;
         check(a.peers().idle.value() >= 3 * OTHERS as u64 - 4)?;
         // The others are told, and forget as well.
         let idle = || others.iter().map(|(side, _)| side.peers().idle.value());
