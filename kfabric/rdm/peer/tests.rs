@@ -143,7 +143,9 @@ mod peer {
     use super::super::super::link::Links;
     use super::super::super::testing::{name, pause, until, Script};
     use super::super::super::testing::{Act, Fault, Place, Refusal};
-    use super::super::super::testing::{A, B, CAPACITY, HUGE, LARGE, PATIENCE_MS, SHORT, SOON, STILL};
+    use super::super::super::testing::{
+        A, B, CAPACITY, HUGE, LARGE, PATIENCE_MS, SHORT, SOON, STILL,
+    };
     use super::*;
     use crate::info::Order;
     use crate::op::Outcome;

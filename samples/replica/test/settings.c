@@ -17,7 +17,7 @@
 static bool bad_settings_are_refused_with_an_errno_and_a_line(void)
 {
 	/* A card and a word more. */
-	static const char card[] = "04c0000202b712000000000001 0100000000000000a5a5a5a55a5a5a5a more";
+	static const char card[] = "04c0000202b7120000000001 0100000000000000a5a5a5a55a5a more";
 	char longest[300] = "/";
 
 	check(make("r"));
