@@ -58,6 +58,10 @@ module! {
             default: 512,
             description: "Peers of an endpoint that may have a session at a time; each holds 0.5 MB",
         },
+        resume_ms: u32 {
+            default: 4000,
+            description: "How long operations wait for a peer that is not reached, in ms, 1000 to 600000",
+        },
     },
 }
 
@@ -71,6 +75,7 @@ pub struct Core {
 
 impl kernel::Module for Core {
     fn init(_module: &'static ThisModule) -> Result<Self> {
+        rdm::check_parameters()?;
         sys::global::init();
         Ok(Core {
             _debugfs: debugfs::Root::new()?,

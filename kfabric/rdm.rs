@@ -34,3 +34,9 @@ mod verdict;
 
 pub use engine::Engine;
 pub use hub::Domain;
+
+/// Refuses parameters of the module that can't be. `EINVAL`, with a line in the log.
+pub(crate) fn check_parameters() -> kernel::error::Result {
+    bounds::Bounds::check()?;
+    timeouts::Timeouts::check()
+}

@@ -2,6 +2,8 @@
 
 //! How much an endpoint over links keeps of its peers.
 
+use kernel::prelude::*;
+
 /// How many of what; each of one transmit context of an endpoint.
 #[derive(Clone, Copy)]
 pub(super) struct Bounds {
@@ -19,8 +21,17 @@ impl Bounds {
         let of = |value: u32| value as usize;
         Bounds {
             links: of(crate::module_parameters::links.value()),
-            sessions: of(crate::module_parameters::sessions.value()).max(1),
+            sessions: of(crate::module_parameters::sessions.value()),
             past: 1 << 17,
         }
+    }
+
+    /// Refuses parameters that can't be. `EINVAL`, with a line in the log.
+    pub(super) fn check() -> Result {
+        if crate::module_parameters::sessions.value() == 0 {
+            pr_err!("sessions=0: no peer could be reached: at least 1 is wanted\n");
+            return Err(EINVAL);
+        }
+        Ok(())
     }
 }

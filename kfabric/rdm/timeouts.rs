@@ -2,7 +2,14 @@
 
 //! How long the engine waits, in nanoseconds: for peers, and for those that may become some.
 
+use core::ops::RangeInclusive;
+
+use kernel::prelude::*;
+
 const MS: u64 = 1_000_000;
+
+/// What `resume` may be, in milliseconds. A link that breaks is made again within a second, if it can be made.
+const RESUME: RangeInclusive<u32> = 1000..=600_000;
 
 /// How long the engine waits.
 #[derive(Clone, Copy)]
@@ -26,8 +33,26 @@ pub(super) struct Timeouts {
 }
 
 impl Timeouts {
-    /// Those of every domain, but in tests.
-    pub(super) const DEFAULT: Timeouts = Timeouts {
+    /// Those of every domain, but in tests: what the parameters of the module don't say is fixed.
+    pub(super) fn configured() -> Self {
+        Timeouts {
+            resume: u64::from(crate::module_parameters::resume_ms.value()) * MS,
+            ..Timeouts::DEFAULT
+        }
+    }
+
+    /// Refuses parameters that can't be. `EINVAL`, with a line in the log.
+    pub(super) fn check() -> Result {
+        let resume = crate::module_parameters::resume_ms.value();
+        if !RESUME.contains(&resume) {
+            let (least, most) = RESUME.into_inner();
+            pr_err!("resume_ms={resume}: {least} to {most} is wanted\n");
+            return Err(EINVAL);
+        }
+        Ok(())
+    }
+
+    const DEFAULT: Timeouts = Timeouts {
         ping: 2000 * MS,
         dead: 10_000 * MS,
         dial: 3000 * MS,
