@@ -11,7 +11,7 @@ mod engine {
     use super::super::super::link::{address_of, anywhere_at, service_at, source_of, MAX_ADDRESS};
     use super::super::super::testing::{brings, check, pattern, pause, until, Bench, Side};
     use super::super::super::testing::{Act, Fault, Place, Refusal};
-    use super::super::super::testing::{A, B, HUGE, LARGE, PATIENCE_MS, SHORT, SMALL, SOON};
+    use super::super::super::testing::{A, B, HUGE, LARGE, PATIENCE_MS, SHORT, SMALL, SOON, STILL};
     use super::super::super::timeouts::Timeouts;
     use crate::av::{Address, Name};
     use crate::cm::{PassiveEndpoint, PrivateData};
@@ -294,6 +294,30 @@ mod engine {
     #[test]
     fn close_ends_everything_over_a_link_that_wakes_nobody() -> Result {
         closes_in_time(Link::Deaf)
+    }
+
+    #[test]
+    fn close_waits_for_what_the_peer_says() -> Result {
+        let bench = Bench::new(Timeouts {
+            // The peer answers in that time, however slow the machine is.
+            settle: 20_000_000_000,
+            ..STILL
+        })?;
+        let (a, b, to_b, _) = bench.pair()?;
+        a.reaches(&b, to_b)?;
+        // It waits there for a receive.
+        a.send(to_b, 1)?;
+        pause(20);
+        for wire in &bench.net.between(A, B)? {
+            wire.hold_until_missed(A, 5);
+        }
+        check(a.ep.close().is_ok())?;
+        let done = a.cq.read().ok_or(ENODATA)?;
+        let failure = done.result.err().ok_or(EINVAL)?;
+        check(done.context == 1 && failure.error == ECANCELED)?;
+        check(failure.outcome == Outcome::NotExecuted)?;
+        drop((a.av, a.cq, a.domain, b));
+        bench.close()
     }
 
     #[test]

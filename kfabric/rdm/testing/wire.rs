@@ -34,6 +34,8 @@ struct State {
     mute: bool,
     /// Whether wakers are not woken, for now.
     held: bool,
+    /// They are again when this side has found nothing so often.
+    misses: Option<(usize, u32)>,
     /// After how many others it happens.
     fault: Option<(Fault, i32)>,
 }
@@ -64,6 +66,27 @@ impl State {
             (_, true) => side.due = true,
             (Some(waker), false) => waker.wake(),
             (None, false) => {}
+        }
+    }
+
+    fn hold(&mut self, held: bool) {
+        self.held = held;
+        for side in 0..2 {
+            if !held && core::mem::take(&mut self.sides[side].due) {
+                self.wake(side);
+            }
+        }
+    }
+
+    /// A side has found nothing.
+    fn missed(&mut self, side: usize) {
+        match &mut self.misses {
+            Some((of, left)) if *of == side && *left > 1 => *left -= 1,
+            Some((of, _)) if *of == side => {
+                self.misses = None;
+                self.hold(false);
+            }
+            _ => {}
         }
     }
 
@@ -101,6 +124,7 @@ impl Wire {
             broken: false,
             mute: false,
             held: false,
+            misses: None,
             fault,
         };
         let wire = Arc::pin_init(
@@ -149,13 +173,14 @@ impl Wire {
 
     /// Wakes nobody from now on, or those again that were to be woken meanwhile.
     pub(super) fn hold(&self, held: bool) {
+        self.state.lock().hold(held);
+    }
+
+    /// Wakes nobody from now on, until the side of that address has found nothing so many times.
+    pub(crate) fn hold_until_missed(&self, name: u8, times: u32) {
         let mut state = self.state.lock();
-        state.held = held;
-        for side in 0..2 {
-            if !held && core::mem::take(&mut state.sides[side].due) {
-                state.wake(side);
-            }
-        }
+        state.misses = self.side_of(name).map(|side| (side, times));
+        state.hold(true);
     }
 
     /// Whether it is of use.
@@ -352,7 +377,10 @@ impl Link for End {
         }
         match (state.broken, state.mute, state.sides[1 - self.side].closed) {
             (true, ..) => Err(ECONNRESET),
-            (_, true, _) | (_, _, false) => Err(EAGAIN),
+            (_, true, _) | (_, _, false) => {
+                state.missed(self.side);
+                Err(EAGAIN)
+            }
             _ => Ok(0),
         }
     }
