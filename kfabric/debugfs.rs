@@ -5,6 +5,7 @@
 //! ```text
 //! PROVIDER/state                       its fabrics, whether it is gone
 //! PROVIDER/faults                      what domains that are opened later begin with; writable
+//! PROVIDER/fabric-N                    the domains of a fabric
 //! PROVIDER/domain-N/state              whether the domain is gone
 //! PROVIDER/domain-N/objects            what is open in the domain
 //! PROVIDER/domain-N/target             what peers tried on its regions
@@ -31,6 +32,7 @@ use crate::cm;
 use crate::cntr;
 use crate::cq::Queue;
 use crate::domain;
+use crate::fabric;
 use crate::info::Label;
 use crate::mr;
 use crate::op::Origin;
@@ -96,6 +98,8 @@ pub(crate) fn dir(parent: &Dir, name: fmt::Arguments<'_>) -> Result<Dir> {
 pub(crate) enum Shown {
     /// `state`.
     Provider(Arc<Entry>),
+    /// `fabric-N`.
+    Fabric(Arc<fabric::Core>),
     /// `state` of a domain.
     Domain(Arc<domain::Core>),
     /// `objects`.
@@ -167,6 +171,7 @@ impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Shown::Provider(entry) => entry.show(f),
+            Shown::Fabric(fabric) => fabric.show(f),
             Shown::Domain(domain) => domain.show(f),
             Shown::Objects(domain) => domain.show_objects(f),
             Shown::Target(domain) => domain.target_stats().show(f),

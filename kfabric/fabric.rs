@@ -4,20 +4,29 @@
 //!
 //! Source: fi_fabric(3).
 
+use crate::debugfs::{self, Shown};
 use crate::domain::Domain;
 use crate::info::{Info, Label};
 use crate::provider::registry::{self, Entry};
+use crate::stats::Count;
 use crate::sys::module::Reference;
+use kernel::fmt;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
 use kernel::sync::Arc;
+
+static NEXT_ID: Atomic<u64> = Atomic::new(1);
 
 /// What a fabric shares with its domains.
 pub(crate) struct Core {
     entry: Arc<Entry>,
     label: Label,
-    /// The open domains, and what is open in them.
+    /// The open domains, and those that are closed and of which something is open.
     users: Atomic<i32>,
+    /// Domains that were opened.
+    opened: Count,
+    /// Domains that could not be.
+    refused: Count,
     // Last: while anything of the provider is left, so is its module.
     _module: Reference,
 }
@@ -25,6 +34,15 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn entry(&self) -> &Arc<Entry> {
         &self.entry
+    }
+
+    pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = [
+            ("domains", self.users.load(Relaxed).max(0) as u64),
+            ("opened", self.opened.value()),
+            ("refused", self.refused.value()),
+        ];
+        debugfs::rows(f, &rows)
     }
 }
 
@@ -64,6 +82,7 @@ impl Drop for Child {
 
 /// An open fabric.
 pub struct Fabric {
+    _file: debugfs::File,
     core: Arc<Core>,
 }
 
@@ -95,10 +114,16 @@ impl Fabric {
             entry,
             label: info.fabric,
             users: Atomic::new(0),
+            opened: Count::default(),
+            refused: Count::default(),
             _module: module,
         };
+        let core = Arc::new(core, GFP_KERNEL)?;
+        let id = NEXT_ID.fetch_add(1, Relaxed);
+        let shown = Shown::Fabric(core.clone());
         Ok(Fabric {
-            core: Arc::new(core, GFP_KERNEL)?,
+            _file: debugfs::file(&core.entry.dir()?, fmt!("fabric-{id}"), shown)?,
+            core,
         })
     }
 
@@ -111,6 +136,15 @@ impl Fabric {
     /// - `EADDRINUSE`: its source is taken, as a port at which somebody listens.
     /// - `ENOMEM`; others that the provider gives.
     pub fn domain(&self, info: &Info) -> Result<Domain> {
+        let opened = self.open_domain(info);
+        match opened {
+            Ok(_) => self.core.opened.add(1),
+            Err(_) => self.core.refused.add(1),
+        }
+        opened
+    }
+
+    fn open_domain(&self, info: &Info) -> Result<Domain> {
         self.core.entry.alive()?;
         if info.provider != self.core.entry.label || info.fabric != self.core.label {
             return Err(EINVAL);
@@ -146,6 +180,7 @@ mod tests {
     use crate::domain::Class;
     use crate::provider::registry::unplug;
     use crate::provider::testing::{Desk, Opened};
+    use kernel::str::CString;
 
     #[test]
     fn fabric_is_found_by_provider_and_name() -> Result {
@@ -198,6 +233,9 @@ mod tests {
         assert_eq!(open("kunit", "fabric", "domai")?, Some(ENODEV));
         unplug("kunit")?;
         assert_eq!(open("kunit", "fabric", "domain")?, Some(ENODEV));
+        // Those that were tried here; the first is the bench's own.
+        let shown = CString::try_from_fmt(fmt!("{}", Shown::Fabric(opened.fabric.core.clone())))?;
+        assert_eq!(shown.to_bytes(), b"domains 1\nopened 2\nrefused 4\n");
         Ok(())
     }
 
