@@ -37,6 +37,6 @@ pub use hub::Domain;
 
 /// Refuses parameters of the module that can't be. `EINVAL`, with a line in the log.
 pub(crate) fn check_parameters() -> kernel::error::Result {
-    bounds::Bounds::check()?;
-    timeouts::Timeouts::check()
+    let bounds = bounds::Bounds::configured();
+    bounds.and(timeouts::Timeouts::configured()).map(drop)
 }

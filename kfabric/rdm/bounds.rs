@@ -16,22 +16,35 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    /// Those of every domain, but in tests: of the parameters of the module.
-    pub(super) fn configured() -> Self {
-        let of = |value: u32| value as usize;
-        Bounds {
-            links: of(crate::module_parameters::links.value()),
-            sessions: of(crate::module_parameters::sessions.value()),
-            past: 1 << 17,
-        }
+    /// Those of every domain, but in tests: of the parameters of the module. `EINVAL`: one can't be; a line in the
+    /// log says so.
+    pub(super) fn configured() -> Result<Self> {
+        use crate::module_parameters::{links, sessions};
+        Self::of(links.value(), sessions.value())
     }
 
-    /// Refuses parameters that can't be. `EINVAL`, with a line in the log.
-    pub(super) fn check() -> Result {
-        if crate::module_parameters::sessions.value() == 0 {
-            pr_err!("sessions=0: no peer could be reached: at least 1 is wanted\n");
+    fn of(links: u32, sessions: u32) -> Result<Self> {
+        if sessions == 0 {
+            pr_err!("sessions=0: 1 or more is wanted, or no peer is reached\n");
             return Err(EINVAL);
         }
+        Ok(Bounds {
+            links: links as usize,
+            sessions: sessions as usize,
+            past: 1 << 17,
+        })
+    }
+}
+
+#[kunit_tests(kfabric_rdm_bounds)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_peer_must_have_a_session_none_a_link_that_stays() -> Result {
+        assert_eq!(Bounds::of(256, 0).err(), Some(EINVAL));
+        let least = Bounds::of(0, 1)?;
+        assert_eq!((least.links, least.sessions), (0, 1));
         Ok(())
     }
 }

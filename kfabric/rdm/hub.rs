@@ -130,7 +130,8 @@ impl Wake for Waker {
 impl Domain {
     /// A domain over `links`, whose work is done by `workers`. Sleeps. `ENOMEM`.
     pub fn new(links: Arc<dyn Links>, workers: Arc<WorkQueue>) -> Result<Arc<Self>> {
-        Self::with(links, workers, Timeouts::configured(), Bounds::configured())
+        let (timeouts, bounds) = (Timeouts::configured()?, Bounds::configured()?);
+        Self::with(links, workers, timeouts, bounds)
     }
 
     /// As [`Domain::new`], with other timeouts and bounds.

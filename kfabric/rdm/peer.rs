@@ -10,12 +10,14 @@
 //! | file | noun |
 //! |---|---|
 //! | `ahead` | bytes that came with those that were asked for |
+//! | `execute` | what a frame asks for |
 //! | `guest` | an operation of the peer that is under way here |
 //! | `landing` | where the payload of a frame lands |
+//! | `post` | what is posted to the peer |
 //! | `receive` | the frame that comes |
 //! | `send` | the frames that go |
 //! | `share` | messages that wait for a place in the machine |
-//! | `talk` | the conversation: the machine, its link, and what is under way |
+//! | `talk` | the conversation: the machine and its link |
 //!
 //! Locks: `inbox` is a leaf lock, interrupts disabled, but for the work queue's own. `talk` is a mutex
 //! that the work item holds while it works, also while it completes operations: nothing that a
@@ -43,8 +45,10 @@ use kernel::workqueue::{
 };
 
 mod ahead;
+mod execute;
 mod guest;
 mod landing;
+mod post;
 mod receive;
 mod send;
 mod share;

@@ -33,23 +33,22 @@ pub(super) struct Timeouts {
 }
 
 impl Timeouts {
-    /// Those of every domain, but in tests: what the parameters of the module don't say is fixed.
-    pub(super) fn configured() -> Self {
-        Timeouts {
-            resume: u64::from(crate::module_parameters::resume_ms.value()) * MS,
-            ..Timeouts::DEFAULT
-        }
+    /// Those of every domain, but in tests: of the parameters of the module. `EINVAL`: one can't be; a line in the
+    /// log says so.
+    pub(super) fn configured() -> Result<Self> {
+        Self::of(crate::module_parameters::resume_ms.value())
     }
 
-    /// Refuses parameters that can't be. `EINVAL`, with a line in the log.
-    pub(super) fn check() -> Result {
-        let resume = crate::module_parameters::resume_ms.value();
+    fn of(resume: u32) -> Result<Self> {
         if !RESUME.contains(&resume) {
             let (least, most) = RESUME.into_inner();
             pr_err!("resume_ms={resume}: {least} to {most} is wanted\n");
             return Err(EINVAL);
         }
-        Ok(())
+        Ok(Timeouts {
+            resume: u64::from(resume) * MS,
+            ..Timeouts::DEFAULT
+        })
     }
 
     const DEFAULT: Timeouts = Timeouts {
@@ -62,4 +61,27 @@ impl Timeouts {
         hurry: 500 * MS,
         settle: 1000 * MS,
     };
+}
+
+#[kunit_tests(kfabric_rdm_timeouts)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_are_waited_for_a_second_to_ten_minutes() -> Result {
+        for (resume, is_so) in [
+            (0, false),
+            (999, false),
+            (1000, true),
+            (600_000, true),
+            (600_001, false),
+        ] {
+            let timeouts = Timeouts::of(resume);
+            assert_eq!(timeouts.is_ok(), is_so);
+            if let Ok(timeouts) = timeouts {
+                assert_eq!(timeouts.resume, u64::from(resume) * 1_000_000);
+            }
+        }
+        Ok(())
+    }
 }

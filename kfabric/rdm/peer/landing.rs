@@ -8,8 +8,8 @@
 //! is read and dropped, and the operation fails.
 
 use super::super::link::IovIterDest;
+use super::execute::access;
 use super::guest::{let_go, State};
-use super::receive::access;
 use super::talk::Talk;
 use super::Peer;
 use crate::op::{Failure, Kind, Operation};

@@ -4,28 +4,26 @@
 
 use super::super::engine;
 use super::super::link::Link;
-use super::super::verdict;
-use super::guest::{let_go, tokened, Guest, Held, Proxies, State};
+use super::guest::{Guest, Proxies};
+use super::post::{meets_a_receive, Posted};
 use super::receive::Reception;
 use super::send::Transmission;
-use super::share::{Places, Share};
+use super::share::Share;
 use super::{Peer, Usage, Waker};
 use crate::av::Name;
 use crate::cm::Message;
 use crate::info::MAX_CONTEXTS;
-use crate::op::{Chain, Failure, Kind, Level, Op, Operation, Success};
+use crate::op::Chain;
 use crate::proto::flow::{Amount, Credit, Grant};
-use crate::proto::peer::command::{self, Command, Target, What as Does};
-use crate::proto::peer::incoming::{Incoming, Token};
+use crate::proto::peer::incoming::Incoming;
 use crate::proto::peer::outgoing::Outgoing;
-use crate::proto::peer::{self, Cancelled, Event, Parts, Refused, Settings, Storage};
+use crate::proto::peer::{self, Event, Parts, Settings, Storage};
 use crate::proto::session::acks::Policy;
 use crate::proto::session::past::Past;
 use crate::proto::session::ring::Sent;
 use crate::proto::session::{self, Accept, End, LinkId};
-use crate::proto::wire::hello::{self, Limits, CAP_CRC, MIN_OPS};
-use crate::proto::wire::verdict::Verdict;
-use crate::proto::wire::{self, Errno, Hello, Reason};
+use crate::proto::wire::hello::{self, Limits, CAP_CRC};
+use crate::proto::wire::{Hello, Reason};
 use crate::provider::Match;
 use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
@@ -53,7 +51,7 @@ pub(super) const LETTERS: u16 = 0;
 pub(super) const MESSAGES: u16 = 1;
 
 /// Operations of this side that the machine knows of; the others wait before it.
-const OPS: usize = 128;
+pub(super) const OPS: usize = 128;
 
 /// Frames that may wait to be acknowledged, beside those that the machine's rule asks for.
 const FRAMES: usize = 128;
@@ -82,31 +80,19 @@ pub(super) struct Current {
     _open: engine::Open,
 }
 
-/// What was posted, and the machine knows of.
-struct Posted {
-    number: command::Op,
-    what: What,
-}
-
-/// What was posted.
-enum What {
-    Operation(Operation),
-    Letter(KBox<Message>),
-}
-
 /// The conversation with a peer.
 pub(super) struct Talk {
     pub(super) machine: Machine,
     pub(super) link: Option<Current>,
     /// Operations that wait for the machine to have room.
-    queued: Chain,
+    pub(super) queued: Chain,
     /// Those of them that may have to wait for a receive of the peer, if no order holds the others
     /// back; and which of those in `posted` may.
-    messages: Share,
+    pub(super) messages: Share,
     /// Whether the next for the machine is one of `messages`, if both have one.
-    turn: bool,
-    posted: KVVec<Option<Posted>>,
-    guests: KVVec<Option<Guest>>,
+    pub(super) turn: bool,
+    pub(super) posted: KVVec<Option<Posted>>,
+    pub(super) guests: KVVec<Option<Guest>>,
     pub(super) proxies: Proxies,
     pub(super) reception: Reception,
     pub(super) transmission: Transmission,
@@ -116,7 +102,7 @@ pub(super) struct Talk {
     /// The session is over; another may begin once the goodbye was said, or something is posted.
     over: bool,
     /// What its end is called, once that has begun.
-    closing: Option<Error>,
+    pub(super) closing: Option<Error>,
 }
 
 /// A vector with `len` values that `make` makes.
@@ -456,43 +442,8 @@ impl Talk {
         self.transmission.reset();
     }
 
-    /// Hands operations to the machine, as long as it takes them.
-    fn submit(&mut self, peer: &Arc<Peer>, now: u64) {
-        if self.machine.link().is_none() || self.has_queued() {
-            self.begin_anew(peer, now);
-        }
-        while self.machine.has_room() {
-            let Some(op) = self.next_post() else { break };
-            if let Err(error) = probe(&op) {
-                let status = Err(Failure::not_executed(error));
-                peer.engine.outstanding().end(op, status);
-                continue;
-            }
-            match self.machine.submit(now, command(&op)) {
-                Ok(number) => {
-                    if meets_a_receive(&op) {
-                        self.messages.placed(&op);
-                    }
-                    self.put_posted(number, What::Operation(op));
-                }
-                Err(Refused::Closed) => {
-                    let lost = peer.engine.port().lost();
-                    let status = Err(Failure::not_executed(lost));
-                    peer.engine.outstanding().end(op, status);
-                }
-                // Not full: there was room. It is none of those that the core lets pass.
-                Err(Refused::Full | Refused::Unsound) => {
-                    let status = Err(Failure::not_executed(EINVAL));
-                    peer.engine.outstanding().end(op, status);
-                }
-            }
-        }
-        // It may have a link to make at once.
-        self.machine.handle_timeout(now);
-    }
-
     /// After the end of a session, has another begin with what is submitted.
-    fn begin_anew(&mut self, peer: &Arc<Peer>, now: u64) {
+    pub(super) fn begin_anew(&mut self, peer: &Arc<Peer>, now: u64) {
         if core::mem::take(&mut self.over) {
             self.machine.reopen(now);
             self.events(peer, now);
@@ -508,252 +459,6 @@ impl Talk {
             && !self.has_queued()
             && self.posted.iter().all(Option::is_none)
             && self.guests.iter().all(Option::is_none)
-    }
-
-    /// Whether operations wait for the machine to have room.
-    fn has_queued(&self) -> bool {
-        !(self.queued.is_empty() && self.messages.is_empty())
-    }
-
-    /// The places that messages may have: they leave some for what waits for no receive of the peer.
-    fn places(&self) -> Places {
-        let limits = self.machine.limits();
-        let all = limits.map_or(MIN_OPS, |limits| limits.ops);
-        let all = usize::from(all).min(OPS);
-        let contexts = limits.map_or(1, |limits| limits.contexts.saturating_sub(MESSAGES));
-        Places {
-            all: all - all / 4,
-            contexts: usize::from(contexts).min(MAX_CONTEXTS),
-        }
-    }
-
-    /// Whether the next operation for the machine is a message; `None`: it may have none.
-    fn next_is_message(&self) -> Option<bool> {
-        let may = self.messages.has_next(self.places());
-        match (may, !self.queued.is_empty()) {
-            (true, true) => Some(self.turn),
-            (true, false) => Some(true),
-            (false, true) => Some(false),
-            (false, false) => None,
-        }
-    }
-
-    /// The next operation for the machine.
-    fn next_post(&mut self) -> Option<Operation> {
-        let is_message = self.next_is_message()?;
-        self.turn = !is_message;
-        match is_message {
-            true => self.messages.pop(self.places()),
-            false => self.queued.pop(),
-        }
-    }
-
-    /// An operation of this side has ended.
-    fn ended(
-        &mut self,
-        peer: &Arc<Peer>,
-        number: command::Op,
-        command: &Command,
-        verdict: Verdict,
-    ) {
-        let place = self.posted.get_mut(number.index());
-        let op = match place.and_then(Option::take).map(|posted| posted.what) {
-            Some(What::Operation(op)) => op,
-            Some(What::Letter(message)) => return letter_ended(peer, &message, verdict),
-            None => return,
-        };
-        let meets = meets_a_receive(&op);
-        if meets {
-            self.messages.left(&op);
-        }
-        if (meets || op.is_tagged_rma()) && self.is_astray(command, verdict) {
-            op.count_stray();
-        }
-        let mut status = verdict::heard(verdict, command.len as usize);
-        if let Err(failure) = &mut status {
-            failure.error = match (failure.error, self.closing) {
-                (ECANCELED, Some(error)) => error,
-                // The peer, or its endpoint, is not there any more.
-                (ENOTCONN, _) => peer.engine.port().lost(),
-                (error, _) => error,
-            };
-        }
-        peer.engine.outstanding().end(op, status);
-    }
-
-    /// Whether an operation has failed since the peer does not have the receive context that it is for.
-    fn is_astray(&self, command: &Command, verdict: Verdict) -> bool {
-        let contexts = self.machine.limits().map(|limits| limits.contexts);
-        let known = contexts.is_none_or(|contexts| command.context < contexts);
-        !known && verdict.is_err_and(|failure| failure.errno == Errno::EINVAL)
-    }
-
-    /// The operation of this side that has this number.
-    pub(super) fn posted(&self, number: command::Op) -> Option<&Operation> {
-        let posted = self.posted.get(number.index())?.as_ref()?;
-        match &posted.what {
-            What::Operation(op) if posted.number == number => Some(op),
-            _ => None,
-        }
-    }
-
-    /// The connection message of this side that has this number.
-    pub(super) fn letter(&self, number: command::Op) -> Option<&Message> {
-        let posted = self.posted.get(number.index())?.as_ref()?;
-        match &posted.what {
-            What::Letter(message) if posted.number == number => Some(message),
-            _ => None,
-        }
-    }
-
-    fn put_posted(&mut self, number: command::Op, what: What) {
-        if let Some(place) = self.posted.get_mut(number.index()) {
-            *place = Some(Posted { number, what });
-        }
-    }
-
-    /// Hands a connection message to the machine.
-    fn write_letter(&mut self, peer: &Arc<Peer>, now: u64, message: Message) {
-        let command = Command {
-            context: LETTERS,
-            ..Command::send(message.emit().1 as u64)
-        };
-        let kept = KBox::new(message, GFP_KERNEL);
-        let submitted = match &kept {
-            Ok(_) if self.machine.has_room() => self.machine.submit(now, command).ok(),
-            _ => None,
-        };
-        match (submitted, kept) {
-            (Some(number), Ok(message)) => self.put_posted(number, What::Letter(message)),
-            (_, Err(_)) => unheard(peer, &message, ENOMEM),
-            (None, Ok(_)) => unheard(peer, &message, ENOBUFS),
-        }
-    }
-
-    /// Cancels what the consumer wants to be cancelled.
-    fn cancel(&mut self, peer: &Arc<Peer>) {
-        let outstanding = peer.engine.outstanding();
-        let unwanted = |op: &Op| outstanding.is_unwanted(op.id());
-        peer.engine
-            .end_all(&mut self.queued.extract(unwanted), ECANCELED);
-        peer.engine
-            .end_all(&mut self.messages.extract(unwanted), ECANCELED);
-        for posted in self.posted.iter().flatten() {
-            let What::Operation(op) = &posted.what else {
-                continue;
-            };
-            if unwanted(op) {
-                // What can't be withdrawn any more ends as it would have.
-                let (Cancelled::Ended | Cancelled::Asked | Cancelled::No) =
-                    self.machine.cancel(posted.number);
-            }
-        }
-    }
-
-    /// Takes what was ended by others than the worker.
-    fn take_ended(&mut self) {
-        while let Some((token, status)) = self.proxies.ended() {
-            // Its place is gone if the peer has withdrawn it meanwhile.
-            drop(self.take_guest(token));
-            self.machine.reply(token, verdict::told(&status));
-        }
-    }
-
-    /// Notes an operation of the peer.
-    pub(super) fn put_guest(&mut self, token: Token, state: State) {
-        if let Some(place) = self.guests.get_mut(token.index()) {
-            *place = Some(Guest { token, state });
-        }
-    }
-
-    /// The operation of the peer that has this token, to go on with it.
-    pub(super) fn take_guest(&mut self, token: Token) -> Option<Guest> {
-        let place = self.guests.get_mut(token.index())?;
-        match place {
-            Some(guest) if guest.token == token => place.take(),
-            _ => None,
-        }
-    }
-
-    /// The operation of the peer that has this token.
-    pub(super) fn guest(&self, token: Token) -> Option<&State> {
-        let guest = self.guests.get(token.index())?.as_ref()?;
-        (guest.token == token).then_some(&guest.state)
-    }
-
-    /// What waited has met a receive.
-    fn met(&mut self, peer: &Arc<Peer>, pair: Match) {
-        if !pair.brings_bytes() {
-            // The notice of a write, or a message that is too long: both sides end, see `take_ended`.
-            return pair.execute();
-        }
-        let (proxy, receive) = pair.into_parts();
-        let Some((proxy, token)) = tokened(proxy) else {
-            return receive.complete(Err(Failure::unknown(EPROTO)));
-        };
-        let held = match self.take_guest(token).map(|guest| guest.state) {
-            Some(State::Waiting { held, .. }) => held,
-            // The peer has gone meanwhile: the receive is for another.
-            _ => {
-                let_go(proxy);
-                return peer.engine.put_back(receive);
-            }
-        };
-        let status = match held {
-            Held::Here(bytes) => deliver(&proxy, receive, &bytes),
-            Held::Lost(error) => {
-                receive.complete(Err(Failure::unknown(error)));
-                Err(Failure::not_executed(error))
-            }
-            Held::Afar => {
-                self.put_guest(token, State::Receiving { proxy, receive });
-                if !self.machine.reply(token, Ok(wire::Level::Delivered)) {
-                    self.end_guest(peer, token);
-                }
-                return;
-            }
-        };
-        let_go(proxy);
-        self.machine.reply(token, verdict::told(&status));
-    }
-
-    /// The machine needs an operation of the peer no more: the peer has what it has read, or the session is over.
-    fn released(&mut self, peer: &Arc<Peer>, token: Token) {
-        let is_over = matches!(self.machine.state(), session::State::Closed(_));
-        match self.take_guest(token).map(|guest| guest.state) {
-            Some(State::Lending { proxy, receive }) if !is_over => {
-                // The peer knows: it has all bytes.
-                let _ = self.end_tagged(peer, proxy, receive, Ok(()));
-            }
-            Some(state) => self.end_state(peer, state),
-            None => {}
-        }
-    }
-
-    /// Ends a tagged write or read of the peer, and the receive that it has consumed; how it went, for the peer.
-    pub(super) fn end_tagged(
-        &self,
-        peer: &Peer,
-        proxy: Operation,
-        receive: Operation,
-        moved: Result,
-    ) -> crate::op::Status {
-        let (here, there) = peer.engine.port().end_tagged(&proxy, moved);
-        receive.complete(here);
-        let_go(proxy);
-        there
-    }
-
-    /// Lets go of an operation of the peer.
-    pub(super) fn end_guest(&mut self, peer: &Arc<Peer>, token: Token) {
-        if let Some(guest) = self.take_guest(token) {
-            self.end_state(peer, guest.state);
-        }
-    }
-
-    fn end_state(&self, peer: &Peer, state: State) {
-        let lost = || peer.engine.port().lost();
-        state.end(&peer.engine, self.closing.unwrap_or_else(lost));
     }
 
     /// Has the timer fire when the machine has something to do.
@@ -773,19 +478,6 @@ impl Talk {
         let after = deadline.saturating_sub(now).clamp(1, i64::MAX as u64);
         let handle = peer.clone().start(Delta::from_nanos(after as i64));
         self.timer = Some((deadline.max(now + 1), handle));
-    }
-
-    /// Ends what has not begun, with `error`, and has what waits for a receive of the peer withdrawn.
-    fn quit(&mut self, peer: &Arc<Peer>, error: Error) {
-        peer.engine.end_all(&mut self.queued, error);
-        peer.engine
-            .end_all(&mut self.messages.extract(|_| true), error);
-        for posted in self.posted.iter().flatten() {
-            if let What::Operation(_) = posted.what {
-                let (Cancelled::Ended | Cancelled::Asked | Cancelled::No) =
-                    self.machine.cancel(posted.number);
-            }
-        }
     }
 
     /// Begins the end, with `error`: what has not begun ends, and what waits for a receive of the peer
@@ -841,113 +533,4 @@ impl Talk {
         }
         self.timer.take()
     }
-}
-
-/// A connection message has reached the peer, or has not.
-fn letter_ended(peer: &Arc<Peer>, message: &Message, verdict: Verdict) {
-    if let Err(failure) = verdict {
-        let error = match verdict::error(failure.errno) {
-            ENOTCONN | ECONNRESET | EPROTO => EHOSTUNREACH,
-            error => error,
-        };
-        unheard(peer, message, error);
-    }
-}
-
-fn unheard(peer: &Arc<Peer>, message: &Message, error: Error) {
-    let section = rcu::read_lock();
-    peer.engine.port().unheard(message, error);
-    drop(section);
-}
-
-/// Whether an operation may have to wait for a receive of the peer.
-fn meets_a_receive(op: &Op) -> bool {
-    op.kind() == Kind::Send || op.notifies()
-}
-
-/// Whether the bytes that an operation brings can be had: a device may have gone.
-fn probe(op: &Op) -> Result {
-    let brings = matches!(op.kind(), Kind::Send | Kind::Write | Kind::Atomic);
-    let may_go = op
-        .buffer()
-        .memory()
-        .is_some_and(|memory| memory.is_device() || memory.is_persistent());
-    match brings && may_go && !op.buffer().is_empty() {
-        true => op.read_local(0, &mut [0]),
-        false => Ok(()),
-    }
-}
-
-/// What the machine is told of a post.
-fn command(op: &Op) -> Command {
-    let (key, offset) = op
-        .remote()
-        .map_or((0, 0), |remote| (remote.key().raw(), remote.offset()));
-    let commit = op.level() == Level::Committed;
-    let target = match (op.remote(), op.tag()) {
-        (None, Some(tag)) => Target::Tag(tag),
-        _ => Target::Key(key),
-    };
-    let what = match (op.kind(), op.atomic()) {
-        (Kind::Write, _) => Does::Write {
-            target,
-            offset,
-            commit,
-        },
-        (Kind::Read, _) => Does::Read { target, offset },
-        (Kind::Commit, _) => Does::Commit { key, offset },
-        (Kind::Atomic, Some(atomic)) => Does::Atomic {
-            key,
-            offset,
-            action: atomic.action,
-            datatype: atomic.datatype,
-            commit,
-        },
-        _ => Does::Send { tag: op.tag() },
-    };
-    Command {
-        what,
-        len: op.len() as u64,
-        data: op.data(),
-        // Those of an address have fewer bits.
-        context: MESSAGES.saturating_add(op.peer_context() as u16),
-    }
-}
-
-/// Puts all bytes of a message into its receive, and completes that; how it went, for the sender.
-pub(super) fn deliver(arrival: &Op, receive: Operation, bytes: &[u8]) -> crate::op::Status {
-    finish(arrival, receive, |receive| receive.write_local(0, bytes))
-}
-
-/// Completes the receive of a message whose bytes `place` puts there, or has put there.
-pub(super) fn finish(
-    arrival: &Op,
-    receive: Operation,
-    place: impl FnOnce(&Op) -> Result,
-) -> crate::op::Status {
-    let (len, level) = (arrival.len(), Level::Delivered);
-    let status = |data| match place_status(len, &receive) {
-        Some(failure) => Err(failure),
-        None => Ok(Success { len, data, level }),
-    };
-    let (here, there) = (status(arrival.data()), status(None));
-    if here.is_err() {
-        receive.complete(here);
-        return there;
-    }
-    match place(&receive) {
-        Ok(()) => {
-            receive.complete(here);
-            there
-        }
-        Err(error) => {
-            receive.complete(Err(Failure::unknown(error)));
-            Err(Failure::unknown(error))
-        }
-    }
-}
-
-/// Why a message of `len` bytes can't go into a receive.
-fn place_status(len: usize, receive: &Op) -> Option<Failure> {
-    (len > receive.len()).then_some(Failure::not_executed(EMSGSIZE))
 }
