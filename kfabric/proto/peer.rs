@@ -186,6 +186,7 @@ impl<S: Storage> Peer<S> {
     /// A machine without a session, after what was before.
     ///
     /// `None`: the storage is not what the limits need.
+    #[inline(never)]
     pub fn new(settings: Settings, past: Past, parts: Parts<S>) -> Option<Self> {
         let limits = settings.session.limits;
         let replies = 2 * usize::from(limits.ops);

@@ -145,16 +145,16 @@ impl WorkItem for Shared {
 }
 
 impl Table {
-    /// Takes out what waits for the peer of that name.
-    fn waiting_for(&mut self, name: &Name) -> (Chain, [Option<Message>; LETTERS]) {
-        let ops = self.strangers.extract(|op| op.peer() == name);
-        let mut letters = [const { None }; LETTERS];
-        let all = self.letters.iter().filter(|(to, _)| to == name);
-        for (place, (_, letter)) in letters.iter_mut().zip(all) {
-            *place = Some(*letter);
-        }
-        self.letters.retain(|(to, _)| to != name);
-        (ops, letters)
+    /// Takes out the operations that wait for the peer of that name.
+    fn waiting_for(&mut self, name: &Name) -> Chain {
+        self.strangers.extract(|op| op.peer() == name)
+    }
+
+    /// Takes out the first connection message that waits, of those to `to`, or of all.
+    fn next_letter(&mut self, to: Option<&Name>) -> Option<Message> {
+        let mut all = self.letters.iter();
+        let at = all.position(|(name, _)| to.is_none_or(|to| to == name))?;
+        self.letters.remove(at).ok().map(|(_, letter)| letter)
     }
 
     /// Remembers that of a peer, in `room`. If there are as many as may be, the next one by its name is not
@@ -441,14 +441,23 @@ impl Shared {
             }
             Err(error) => error,
         };
-        let (mut ops, letters) = self.table.lock().waiting_for(name);
+        let mut ops = self.table.lock().waiting_for(name);
         self.end_all(&mut ops, error);
-        let section = rcu::read_lock();
-        for letter in letters.iter().flatten() {
-            self.port.unheard(letter, error);
-        }
-        drop(section);
+        self.unheard(Some(name), error);
         true
+    }
+
+    /// Tells of connection messages that were not heard: those that wait to `to`, or all. Any context but hardirq.
+    fn unheard(&self, to: Option<&Name>, error: Error) {
+        // Not of those that come meanwhile.
+        for _ in 0..LETTERS {
+            let Some(letter) = self.table.lock().next_letter(to) else {
+                break;
+            };
+            let section = rcu::read_lock();
+            self.port.unheard(&letter, error);
+            drop(section);
+        }
     }
 
     /// Takes a connection message. Any context but hardirq.
@@ -508,12 +517,11 @@ impl Shared {
             table.peers.insert(node);
             table.known += 1;
             // With the table's lock held, so that nothing that is posted later overtakes it.
-            let (ops, letters) = table.waiting_for(name);
-            for letter in letters.iter().flatten() {
+            while let Some(letter) = table.next_letter(Some(name)) {
                 // It has just been made, and has room for as many.
-                let _ = peer.tell(letter);
+                let _ = peer.tell(&letter);
             }
-            peer.post(ops);
+            peer.post(table.waiting_for(name));
             // What has waited for it waits no more, whatever it says that follows.
             peer.queue();
             drop(table);

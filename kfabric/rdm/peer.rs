@@ -201,11 +201,13 @@ impl Wake for Waker {
 
 impl Peer {
     /// A peer that nothing has been said to since what is remembered. Sleeps. `ENOMEM`.
+    #[inline(never)]
     pub(super) fn new(engine: &Arc<engine::Shared>, name: &Name, past: Past) -> Result<Arc<Self>> {
         link::parts(name).ok_or(EHOSTUNREACH)?;
         // Of the whole name: services of several domains have the same number there.
         let number = name.hash().max(1);
-        let talk = Talk::new(engine, name, number, past)?;
+        let machine = talk::machine(engine, name, past)?;
+        let talk = Talk::new(engine, name, number, machine)?;
         let inbox = Inbox {
             posts: Chain::new(),
             together: 0,

@@ -97,6 +97,8 @@ struct File {
 }
 
 impl Live {
+    // Nor are the others that open something made part of their callers: the stack is small.
+    #[inline(never)]
     fn new(label: &CStr, settings: &Settings, numbers: &Arc<Numbers>) -> Result<Self> {
         if settings.export {
             let info = find(label, &settings.provider)?;
@@ -121,6 +123,7 @@ impl Live {
 }
 
 impl File {
+    #[inline(never)]
     fn new(settings: &Settings, numbers: &Arc<Numbers>) -> Result<Self> {
         let number = Number::new(numbers)?;
         let name = CString::try_from_fmt(fmt!("kfi_replica{}", number.value))?;

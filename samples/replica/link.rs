@@ -3,6 +3,7 @@
 //! The fabric objects of the writing side: an endpoint, and the peer's memory that it writes to.
 
 use super::{
+    card::Card,
     config::Settings,
     replica::{Token, BUFFERS, BUFFER_SIZE, COMMITS},
     slots::Ticket,
@@ -72,12 +73,13 @@ impl From<Refused<Token>> for Refusal {
     }
 }
 
-/// Says so if something could not be closed.
+/// Closes something, and says so if that could not be.
 ///
 /// It is dropped then, which for an endpoint waits, without a bound and reporting so, until the
 /// provider has given back every operation: none refers to this module when it is gone.
-pub(crate) fn closed<T>(label: &CStr, what: &str, result: Result<(), (Error, T)>) {
-    if let Err((error, _)) = result {
+#[inline(never)]
+pub(crate) fn closed<T>(label: &CStr, what: &str, close: impl FnOnce() -> Result<(), (Error, T)>) {
+    if let Err((error, _)) = close() {
         pr_err!("{label}: {what} does not close: {error:?}\n");
     }
 }
@@ -95,6 +97,7 @@ pub(crate) fn limited(info: &Info, operations: usize) -> Info {
 /// # Errors
 /// - `ENODEV`: there is none.
 /// - `EOPNOTSUPP`: it can't do what a replica needs.
+#[inline(never)]
 pub(crate) fn find(label: &CStr, provider: &CStr) -> Result<Info> {
     let name = provider.to_str().map_err(|_| EINVAL)?;
     let named = Hints {
@@ -140,15 +143,29 @@ impl Link {
     /// - `ENOSPC`: the peer's memory is smaller than the replica.
     /// - `EOPNOTSUPP`: it is not persistent.
     /// - Those of [`find`], of [`Target::open`], and of the fabric's objects.
-    pub(crate) fn open(label: &CStr, settings: &Settings) -> Result<Self> {
+    #[inline(never)]
+    pub(crate) fn open(label: &CStr, settings: &Settings) -> Result<KBox<Self>> {
         let info = find(label, &settings.provider)?;
-        let (card, target) = match settings.peer {
-            Some(card) => (card, None),
-            None => {
-                let target = Target::open(label, settings, &info)?;
-                (target.card()?, Some(target))
-            }
+        let target = match settings.peer {
+            Some(_) => None,
+            None => Some(Target::open(label, settings, &info)?),
         };
+        let card = match (&target, settings.peer) {
+            (Some(target), _) => target.card()?,
+            (None, card) => card.ok_or(EINVAL)?,
+        };
+        Self::to(label, settings, &info, &card, target)
+    }
+
+    /// Opens an endpoint to the peer of a card.
+    #[inline(never)]
+    fn to(
+        label: &CStr,
+        settings: &Settings,
+        info: &Info,
+        card: &Card,
+        target: Option<Target>,
+    ) -> Result<KBox<Self>> {
         let remote = card.region()?;
         if settings.size > remote.len() {
             let (size, len) = (settings.size, remote.len());
@@ -161,14 +178,14 @@ impl Link {
         }
 
         // From here on as if the peer were far away, which it may be.
-        let info = limited(&info, BUFFERS + COMMITS);
+        let info = limited(info, BUFFERS + COMMITS);
         let fabric = Fabric::open(&info)?;
         let domain = fabric.domain(&info)?;
         let av = AddressVector::new(&domain)?;
         let peer = av.insert(&card.name)?;
         let cq = CompletionQueue::new(&domain, BUFFERS + COMMITS + 1, None)?;
         let endpoint = Endpoint::builder(&domain, &info).cq(&cq).av(&av).enable()?;
-        Ok(Self {
+        let link = Self {
             endpoint,
             cq,
             av,
@@ -177,7 +194,8 @@ impl Link {
             target,
             peer,
             remote,
-        })
+        };
+        Ok(KBox::new(link, GFP_KERNEL)?)
     }
 
     fn slice(&self, extent: Extent) -> Result<RemoteSlice> {
@@ -274,14 +292,16 @@ impl Link {
     }
 
     /// Closes all of it; what is in flight ends first, one way or the other.
-    pub(crate) fn close(self, label: &CStr) {
-        closed(label, "the endpoint", self.endpoint.close());
-        while self.cq.read().is_some() {}
-        closed(label, "the completion queue", self.cq.close());
-        closed(label, "the address vector", self.av.close());
-        closed(label, "the domain", self.domain.close());
-        closed(label, "the fabric", self.fabric.close());
-        if let Some(target) = self.target {
+    #[inline(never)]
+    pub(crate) fn close(link: KBox<Self>, label: &CStr) {
+        let link = KBox::into_inner(link);
+        closed(label, "the endpoint", || link.endpoint.close());
+        while link.cq.read().is_some() {}
+        closed(label, "the completion queue", || link.cq.close());
+        closed(label, "the address vector", || link.av.close());
+        closed(label, "the domain", || link.domain.close());
+        closed(label, "the fabric", || link.fabric.close());
+        if let Some(target) = link.target {
             target.close(label);
         }
     }

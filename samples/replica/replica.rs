@@ -142,7 +142,7 @@ pub(crate) struct Replica {
     name: CString,
     size: u64,
     /// There until it is closed.
-    link: Option<Link>,
+    link: Option<KBox<Link>>,
     #[pin]
     state: Mutex<State>,
     #[pin]
@@ -154,7 +154,8 @@ pub(crate) struct File(Atomic<u64>);
 
 impl Replica {
     /// Creates a replica of `size` bytes at the other end of `link`.
-    pub(crate) fn new(name: CString, link: Link, size: u64) -> Result<Pin<KBox<Self>>> {
+    #[inline(never)]
+    pub(crate) fn new(name: CString, link: KBox<Link>, size: u64) -> Result<Pin<KBox<Self>>> {
         let slots = Slots::new(BUFFERS, || Memory::zeroed(BUFFER_SIZE))?;
         let state = State {
             slots,
@@ -192,12 +193,12 @@ impl Replica {
     /// Closes the link.
     pub(crate) fn close(mut self: Pin<KBox<Self>>) {
         if let Some(link) = self.as_mut().project().link.take() {
-            link.close(&self.name);
+            Link::close(link, &self.name);
         }
     }
 
     fn link(&self) -> Result<&Link> {
-        self.link.as_ref().ok_or(ENODEV)
+        self.link.as_deref().ok_or(ENODEV)
     }
 
     /// Takes what has completed.

@@ -33,6 +33,7 @@ impl Target {
     /// # Errors
     /// - `ENOSPC`: the device is smaller than the replica.
     /// - Those of [`Pmem::open`], and of the fabric's objects.
+    #[inline(never)]
     pub(crate) fn open(label: &CStr, settings: &Settings, info: &Info) -> Result<Self> {
         let device = Pmem::open(&settings.device)?;
         if settings.size > device.len() {
@@ -67,14 +68,15 @@ impl Target {
     }
 
     /// Closes it; the device is free afterwards.
+    #[inline(never)]
     pub(crate) fn close(self, label: &CStr) {
-        closed(label, "the peer's endpoint", self.endpoint.close());
+        closed(label, "the peer's endpoint", || self.endpoint.close());
         // A peer's access may be just ending.
-        let closing = self.region.close_wait(CLOSE_TIMEOUT);
-        closed(label, "the peer's region", closing.map(drop));
-        closed(label, "the peer's queue", self.cq.close());
-        closed(label, "the peer's addresses", self.av.close());
-        closed(label, "the peer's domain", self.domain.close());
-        closed(label, "the peer's fabric", self.fabric.close());
+        let close = || self.region.close_wait(CLOSE_TIMEOUT).map(drop);
+        closed(label, "the peer's region", close);
+        closed(label, "the peer's queue", || self.cq.close());
+        closed(label, "the peer's addresses", || self.av.close());
+        closed(label, "the peer's domain", || self.domain.close());
+        closed(label, "the peer's fabric", || self.fabric.close());
     }
 }

@@ -10,12 +10,12 @@
 //! [`Bounds::sessions`]: super::super::bounds::Bounds::sessions
 
 use super::super::peer::{Peer, Usage};
-use super::{Shared, LATE, LETTERS};
-use crate::cm::{Message, Role};
+use super::{Shared, LATE};
+use crate::cm::Role;
 use kernel::prelude::*;
 use kernel::rbtree::RBTreeNodeReservation;
 use kernel::sync::atomic::Relaxed;
-use kernel::sync::{rcu, Arc};
+use kernel::sync::Arc;
 use kernel::workqueue::WorkItem;
 
 #[cfg(CONFIG_KUNIT = "y")]
@@ -121,18 +121,9 @@ impl Shared {
         }
         table.waits_since = None;
         let mut strangers = table.strangers.take();
-        let mut letters = [const { None::<Message> }; LETTERS];
-        for (place, (_, letter)) in letters.iter_mut().zip(table.letters.iter()) {
-            *place = Some(*letter);
-        }
-        table.letters.clear();
         drop(table);
         self.end_all(&mut strangers, ENOBUFS);
-        let section = rcu::read_lock();
-        for letter in letters.iter().flatten() {
-            self.port.unheard(letter, ENOBUFS);
-        }
-        drop(section);
+        self.unheard(None, ENOBUFS);
     }
 
     /// Asks the peers whose links were not used for longest for the end of their sessions, so that `wanted` of them

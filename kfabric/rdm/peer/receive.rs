@@ -255,6 +255,7 @@ impl Talk {
     }
 
     /// The peer's answer to a hello.
+    #[inline(never)]
     fn greeting(&mut self, peer: &Arc<Peer>, now: u64, bytes: &[u8]) -> Result<(), Stop> {
         let hello =
             Hello::parse(bytes).map_err(|malformed| self.broke(peer, now, malformed.into()))?;

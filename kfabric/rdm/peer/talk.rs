@@ -82,7 +82,8 @@ pub(super) struct Current {
 
 /// The conversation with a peer.
 pub(super) struct Talk {
-    pub(super) machine: Machine,
+    // By itself: to be made, it is moved, and the stack is small.
+    pub(super) machine: KBox<Machine>,
     pub(super) link: Option<Current>,
     /// Operations that wait for the machine to have room.
     pub(super) queued: Chain,
@@ -96,6 +97,8 @@ pub(super) struct Talk {
     pub(super) proxies: Proxies,
     pub(super) reception: Reception,
     pub(super) transmission: Transmission,
+    /// Room for connection messages out of the inbox.
+    letters: KVec<Message>,
     timer: Option<(u64, ArcHrTimerHandle<Peer>)>,
     /// When the session was used last, and how far it was then.
     used: (u64, (u32, u32)),
@@ -103,6 +106,54 @@ pub(super) struct Talk {
     over: bool,
     /// What its end is called, once that has begun.
     pub(super) closing: Option<Error>,
+}
+
+/// A machine for a peer that nothing has been said to since what is remembered. Sleeps. `ENOMEM`.
+#[inline(never)]
+pub(super) fn machine(engine: &engine::Shared, name: &Name, past: Past) -> Result<KBox<Machine>> {
+    let wire = |name: &Name| hello::Name::new(name.as_bytes()).ok_or(EINVAL);
+    let timeouts = engine.timeouts();
+    let own = u16::try_from(engine.port().rx_contexts())?;
+    let limits = Limits {
+        contexts: MESSAGES + own,
+        ..LIMITS
+    };
+    let settings = Settings {
+        session: session::Settings {
+            name: wire(engine.name_for(name))?,
+            peer: wire(name)?,
+            limits,
+            caps: match engine.has_sums() {
+                true => CAP_CRC,
+                false => 0,
+            },
+            ping: timeouts.ping,
+            dead: timeouts.dead,
+            dial: timeouts.dial,
+            resume: timeouts.resume,
+            backoff: timeouts.backoff,
+            acks: Policy {
+                frames: 16,
+                bytes: 128 << 10,
+                delay: ACK_DELAY_NS,
+            },
+        },
+        window: WINDOW,
+        order: engine.order(),
+    };
+    let guests = usize::from(LIMITS.ops);
+    let parts = Parts {
+        ops: filled(OPS, Outgoing::vacant)?,
+        incoming: filled(guests, Incoming::vacant)?,
+        sent: filled(2 * guests + FRAMES, Sent::vacant)?,
+        grants: filled(limits.contexts.into(), Grant::default)?,
+        credits: filled(usize::from(MESSAGES) + MAX_CONTEXTS, Credit::default)?,
+    };
+    let room = KBox::new_uninit(GFP_KERNEL)?;
+    match Machine::new(settings, past, parts) {
+        Some(machine) => Ok(room.write(machine)),
+        None => Err(EINVAL),
+    }
 }
 
 /// A vector with `len` values that `make` makes.
@@ -115,52 +166,16 @@ fn filled<T>(len: usize, mut make: impl FnMut() -> T) -> Result<KVVec<T>> {
 }
 
 impl Talk {
+    #[inline(never)]
     pub(super) fn new(
         engine: &engine::Shared,
         name: &Name,
         number: u64,
-        past: Past,
+        machine: KBox<Machine>,
     ) -> Result<Self> {
-        let wire = |name: &Name| hello::Name::new(name.as_bytes()).ok_or(EINVAL);
-        let timeouts = engine.timeouts();
-        let own = u16::try_from(engine.port().rx_contexts())?;
-        let limits = Limits {
-            contexts: MESSAGES + own,
-            ..LIMITS
-        };
-        let settings = Settings {
-            session: session::Settings {
-                name: wire(engine.name_for(name))?,
-                peer: wire(name)?,
-                limits,
-                caps: match engine.has_sums() {
-                    true => CAP_CRC,
-                    false => 0,
-                },
-                ping: timeouts.ping,
-                dead: timeouts.dead,
-                dial: timeouts.dial,
-                resume: timeouts.resume,
-                backoff: timeouts.backoff,
-                acks: Policy {
-                    frames: 16,
-                    bytes: 128 << 10,
-                    delay: ACK_DELAY_NS,
-                },
-            },
-            window: WINDOW,
-            order: engine.order(),
-        };
         let guests = usize::from(LIMITS.ops);
-        let parts = Parts {
-            ops: filled(OPS, Outgoing::vacant)?,
-            incoming: filled(guests, Incoming::vacant)?,
-            sent: filled(2 * guests + FRAMES, Sent::vacant)?,
-            grants: filled(limits.contexts.into(), Grant::default)?,
-            credits: filled(usize::from(MESSAGES) + MAX_CONTEXTS, Credit::default)?,
-        };
         Ok(Talk {
-            machine: Machine::new(settings, past, parts).ok_or(EINVAL)?,
+            machine,
             link: None,
             queued: Chain::new(),
             messages: Share::new()?,
@@ -170,6 +185,7 @@ impl Talk {
             proxies: Proxies::new(name, number, engine.lane(), guests)?,
             reception: Reception::new()?,
             transmission: Transmission::new()?,
+            letters: KVec::with_capacity(super::LETTERS, GFP_KERNEL)?,
             timer: None,
             used: (0, (0, 0)),
             over: false,
@@ -247,22 +263,21 @@ impl Talk {
         let rests = core::mem::take(&mut inbox.rests);
         inbox.idle = None;
         inbox.together = 0;
-        let mut letters = [const { None::<Message> }; super::LETTERS];
+        let mut letters = core::mem::take(&mut self.letters);
         // They wait there for the answer, as what was posted does.
         if !self.machine.rests() {
-            for (to, letter) in letters.iter_mut().zip(inbox.letters.iter()) {
-                *to = Some(*letter);
-            }
-            inbox.letters.clear();
+            core::mem::swap(&mut inbox.letters, &mut letters);
         }
         drop(inbox);
         if let Some((link, hello)) = link {
             self.greeted(peer, now, link, &hello);
         }
         // Before what was posted after them.
-        for message in letters.into_iter().flatten() {
-            self.write_letter(peer, now, message);
+        for message in letters.iter() {
+            self.write_letter(peer, now, *message);
         }
+        letters.clear();
+        self.letters = letters;
         while let Some(op) = posts.pop() {
             match meets_a_receive(&op) && peer.engine.order().is_none() {
                 true => self.messages.push(op),
