@@ -538,7 +538,7 @@ impl Shared {
             let peer = match name.and_then(|name| self.peer(&name)) {
                 Ok(peer) => peer,
                 // Who finds the link closed comes again soon.
-                Err(EAGAIN) if self.ask_to_rest(1) => return link.close(false),
+                Err(EAGAIN) if self.ask_to_rest(|| 1) => return link.close(false),
                 Err(EAGAIN) => {
                     self.peer_stats().refused.add(1);
                     super::peer::part(&*link, Reason::Busy);

@@ -97,8 +97,8 @@ impl Shared {
             None => 0,
         };
         drop(table);
-        let wanted = self.excess().max(waiting);
-        if wanted > 0 {
+        let wanted = || self.excess().max(waiting);
+        if wanted() > 0 {
             self.ask_to_rest(wanted);
             let table = self.table.lock();
             if table.closed.is_none() {
@@ -128,10 +128,10 @@ impl Shared {
 
     /// Asks the peers whose links were not used for longest for the end of their sessions, so that `wanted` of them
     /// end; whether any does, or may soon. Sleeps.
-    pub(super) fn ask_to_rest(&self, wanted: usize) -> bool {
-        let wanted = wanted.min(AT_ONCE);
+    pub(super) fn ask_to_rest(&self, wanted: impl Fn() -> usize) -> bool {
+        let most = wanted().min(AT_ONCE);
         let (now, mut resting, mut is_young) = (self.now(), 0, false);
-        let Ok(mut idlest) = KVec::<(u64, Arc<Peer>)>::with_capacity(wanted, GFP_KERNEL) else {
+        let Ok(mut idlest) = KVec::<(u64, Arc<Peer>)>::with_capacity(most, GFP_KERNEL) else {
             return false;
         };
         self.each_peer(|peer| {
@@ -143,7 +143,7 @@ impl Shared {
                 }
                 Usage::Idle(since) => {
                     let at = idlest.partition_point(|(other, _)| *other <= since);
-                    if idlest.len() == wanted && at < wanted {
+                    if idlest.len() == most && at < most {
                         drop(idlest.pop());
                     }
                     // There is room, or it is not one of them.
@@ -152,6 +152,8 @@ impl Shared {
             }
             None::<()>
         });
+        // One of those that rest may have ended meanwhile, and is wanted no more.
+        let wanted = wanted().min(most);
         for (_, peer) in idlest.iter().take(wanted.saturating_sub(resting)) {
             peer.rest();
         }
