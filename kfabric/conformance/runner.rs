@@ -2,11 +2,9 @@
 
 //! The runner: each case on each provider, and KTAP in the log.
 
-use crate::crew::Crew;
 use crate::module_parameters;
 use crate::wishes::domain_of;
 use kernel::prelude::*;
-use kernel::sync::Arc;
 use kfabric::prelude::*;
 
 /// How many cases may time out on a provider before the others are not run.
@@ -144,13 +142,6 @@ pub(crate) fn run_named(cases: &[&[Case]], seed: u64, name: &str) -> Result {
     }
 }
 
-/// Runs a case in a thread of its own: of the stack, of which cases take much, modprobe has used some already.
-fn run_alone(case: &Case, info: Info, seed: u64) -> Result {
-    let run = case.run;
-    let job = Arc::new(move |_: usize| run(&info, seed), GFP_KERNEL)?;
-    Crew::start(1, job)?.join()
-}
-
 /// Runs those of which `is_chosen` thinks so, by their number, name, and what the name ends with;
 /// how many there were, and how many of them failed.
 ///
@@ -216,7 +207,7 @@ fn run_chosen(
                 );
                 continue;
             }
-            match run_alone(case, info, seed) {
+            match (case.run)(&info, seed) {
                 Ok(()) => pr_info!("ok {number} conformance.{provider}.{name}{how}{apart}\n"),
                 Err(error) => {
                     failed += 1;
