@@ -85,6 +85,7 @@ impl End {
     }
 
     /// Connects its endpoint to that of `to`.
+    #[inline(never)]
     fn connect(&self, to: &End, info: &Info) -> Result {
         let listener = PassiveEndpoint::listen(&to.domain, info, to.eq.as_ref().ok_or(EINVAL)?, 1)?;
         self.ep

@@ -97,6 +97,7 @@ macro_rules! check_eq {
 }
 
 /// The same domain's info, for what a case needs; `None` if that is not to be had.
+#[inline(never)]
 pub(crate) fn asked_for(
     info: &Info,
     endpoints: EndpointType,
@@ -113,6 +114,7 @@ pub(crate) fn asked_for(
 }
 
 /// What a domain has, also what it has only if it is asked for.
+#[inline(never)]
 pub(crate) fn all_caps(info: &Info) -> Caps {
     let fences = asked_for(info, EndpointType::Rdm, Caps::FENCE, Order::NONE);
     fences.map_or(info.caps, |fences| info.caps | fences.caps)

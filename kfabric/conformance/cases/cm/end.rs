@@ -35,7 +35,16 @@ fn ended_with_it(host: &Host, posted: u64, seed: u64) -> Result {
     Ok(())
 }
 
+// Each by itself: the stack is small.
 fn shutdown_ends_what_is_in_flight_on_both_sides(info: &Info, seed: u64) -> Result {
+    ends_messages_of_the_other(info, seed)?;
+    ends_receives_of_its_own(info, seed)?;
+    ends_messages_and_receives(info, seed)
+}
+
+/// What the side that does not end it has posted, and receives of it.
+#[inline(never)]
+fn ends_messages_of_the_other(info: &Info, seed: u64) -> Result {
     let pair = Connected::new(info)?;
     // B's messages wait for receives of A, and its receives for messages.
     for n in 0..8 {
@@ -52,9 +61,12 @@ fn shutdown_ends_what_is_in_flight_on_both_sides(info: &Info, seed: u64) -> Resu
     }
     pair.a.quiet()?;
     pair.b.quiet()?;
-    pair.close()?;
+    pair.close()
+}
 
-    // Those of the side that ends it, and receives of both.
+/// Receives of the side that ends it.
+#[inline(never)]
+fn ends_receives_of_its_own(info: &Info, seed: u64) -> Result {
     let pair = Connected::new(info)?;
     for n in 0..8 {
         pair.at_b.recv(pattern(100, seed)?, n)?;
@@ -64,8 +76,12 @@ fn shutdown_ends_what_is_in_flight_on_both_sides(info: &Info, seed: u64) -> Resu
     check!(matches!(pair.b.eq.read(), Some(Event::Shutdown { .. })));
     ended_with_it(&pair.b, 8, seed)?;
     pair.a.shut_down(&pair.at_a)?;
-    pair.close()?;
+    pair.close()
+}
 
+/// Messages and receives of that side, of which the other has none.
+#[inline(never)]
+fn ends_messages_and_receives(info: &Info, seed: u64) -> Result {
     let pair = Connected::new(info)?;
     for n in 0..8 {
         send(&pair.at_a, pattern(100, seed)?, n)?;
