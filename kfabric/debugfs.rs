@@ -9,6 +9,7 @@
 //! PROVIDER/domain-N/state              whether the domain is gone
 //! PROVIDER/domain-N/objects            what is open in the domain
 //! PROVIDER/domain-N/target             what peers tried on its regions
+//! PROVIDER/domain-N/peers              what became of its peers
 //! PROVIDER/domain-N/faults             what it injects; writable
 //! PROVIDER/domain-N/region-N           a memory region
 //! PROVIDER/domain-N/cq-N               a completion queue
@@ -106,6 +107,7 @@ pub(crate) enum Shown {
     Objects(Arc<domain::Core>),
     /// `target`.
     Target(Arc<domain::Core>),
+    /// `peers`.
     Peers(Arc<domain::Core>),
     /// `region-N`.
     Region(Arc<mr::Sheet>),
