@@ -39,15 +39,17 @@ pub(crate) struct End {
 }
 
 impl End {
-    pub(crate) fn new(info: &Info, callback: Option<Arc<dyn Callback<u64>>>) -> Result<Self> {
+    /// In a box, since a case has several copies of it in its frame else, and little stack.
+    pub(crate) fn new(info: &Info, callback: Option<Arc<dyn Callback<u64>>>) -> Result<KBox<Self>> {
         Self::sized(info, DEPTH, callback)
     }
 
+    #[inline(never)]
     pub(crate) fn sized(
         info: &Info,
         depth: usize,
         callback: Option<Arc<dyn Callback<u64>>>,
-    ) -> Result<Self> {
+    ) -> Result<KBox<Self>> {
         let info = with_sizes(info, depth, depth);
         let fabric = Fabric::open(&info)?;
         let domain = fabric.domain(&info)?;
@@ -64,14 +66,14 @@ impl End {
             }
             _ => return Err(EOPNOTSUPP),
         };
-        Ok(End {
-            ep,
+        let base = Base {
             av,
             cq,
             eq,
             domain,
             fabric,
-        })
+        };
+        base.under(ep)
     }
 
     /// The next completion, whatever it says.
@@ -123,19 +125,22 @@ impl End {
     }
 
     /// The endpoint, and what it stands on.
-    pub(crate) fn split(self) -> (Endpoint<u64>, Base) {
+    #[inline(never)]
+    pub(crate) fn split(self: KBox<Self>) -> (Endpoint<u64>, Base) {
+        let end = KBox::into_inner(self);
         let base = Base {
-            av: self.av,
-            cq: self.cq,
-            eq: self.eq,
-            domain: self.domain,
-            fabric: self.fabric,
+            av: end.av,
+            cq: end.cq,
+            eq: end.eq,
+            domain: end.domain,
+            fabric: end.fabric,
         };
-        (self.ep, base)
+        (end.ep, base)
     }
 
     /// Closes all of it, in order; fails if anything refuses.
-    pub(crate) fn close(self) -> Result {
+    #[inline(never)]
+    pub(crate) fn close(self: KBox<Self>) -> Result {
         let (ep, base) = self.split();
         closed(ep.close())?;
         base.close()
@@ -153,6 +158,19 @@ pub(crate) struct Base {
 }
 
 impl Base {
+    /// An end of it and an endpoint that stands on it.
+    pub(crate) fn under(self, ep: Endpoint<u64>) -> Result<KBox<End>> {
+        let end = End {
+            ep,
+            av: self.av,
+            cq: self.cq,
+            eq: self.eq,
+            domain: self.domain,
+            fabric: self.fabric,
+        };
+        Ok(KBox::new(end, GFP_KERNEL)?)
+    }
+
     /// Closes all of it, in order; fails if anything refuses.
     pub(crate) fn close(self) -> Result {
         closed(self.av.close())?;
@@ -177,8 +195,8 @@ pub(crate) fn with_sizes(info: &Info, tx_size: usize, rx_size: usize) -> Info {
 
 /// Two ends that know each other.
 pub(crate) struct Rig {
-    pub(crate) a: End,
-    pub(crate) b: End,
+    pub(crate) a: KBox<End>,
+    pub(crate) b: KBox<End>,
     /// B, as A knows it.
     pub(crate) to_b: Address,
     /// A, as B knows it.

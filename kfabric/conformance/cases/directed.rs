@@ -28,7 +28,7 @@ const DIRECTED: Caps = Caps::MSG.union(Caps::DIRECTED_RECV);
 /// A rig with another sender: A and C send to B.
 // In boxes, which are moved where ends would fill the stack.
 struct Three {
-    rig: KBox<Rig>,
+    rig: Rig,
     c: KBox<End>,
     /// B, as C knows it.
     c_to_b: Address,
@@ -40,8 +40,8 @@ struct Three {
 impl Three {
     #[inline(never)]
     fn new(info: &Info) -> Result<Self> {
-        let rig = KBox::new(Rig::new(info)?, GFP_KERNEL)?;
-        let c = KBox::new(End::new(info, None)?, GFP_KERNEL)?;
+        let rig = Rig::new(info)?;
+        let c = End::new(info, None)?;
         Ok(Three {
             c_to_b: c.av.insert(&rig.b.ep.name())?,
             a: rig.to_a,
@@ -93,8 +93,8 @@ impl Three {
     fn close(self) -> Result {
         check!(self.c.cq.read().is_none());
         self.rig.quiet()?;
-        KBox::into_inner(self.c).close()?;
-        KBox::into_inner(self.rig).close()
+        self.c.close()?;
+        self.rig.close()
     }
 }
 
@@ -323,17 +323,17 @@ fn directed_receive_ends_with_its_endpoint_alone(info: &Info, seed: u64) -> Resu
     b.ep.recv_from(Memory::zeroed(10)?, three.from_c, 3)?;
     let Three { rig, c, .. } = three;
     // That its peer goes does not end it: it can be cancelled, or waits for ever.
-    KBox::into_inner(c).close()?;
+    c.close()?;
     check_eq!(rig.b.cq.wait(20).err(), Some(ETIMEDOUT));
     let memory = pattern(10, seed)?;
     rig.a.ep.send(memory, rig.to_b, Options::default(), 4)?;
     rig.passed(2, 4, Ok(10))?;
-    ends(KBox::into_inner(rig).b)
+    ends(rig.b)
 }
 
 /// Fails unless the one receive of an endpoint that closes ends with it.
 #[inline(never)]
-fn ends(end: End) -> Result {
+fn ends(end: KBox<End>) -> Result {
     let (ep, base) = end.split();
     closed(ep.close())?;
     let done = base.cq.read().ok_or(ENOENT)?;

@@ -3,7 +3,7 @@
 //! Fabrics and domains: what is opened in what, and the order of closing.
 
 use crate::close::{busy, closed};
-use crate::rig::{ended, pattern, register, timeout, tries, until, with_sizes, End, Rig};
+use crate::rig::{ended, pattern, register, timeout, tries, until, with_sizes, Base, Rig};
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
 use kfabric::prelude::*;
@@ -54,13 +54,15 @@ fn domain_with_something_open_is_not_closed(info: &Info, _seed: u64) -> Result {
 
 fn queue_and_vector_in_use_are_not_closed(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
-    let a = End {
-        av: busy(rig.a.av.close())?,
-        cq: busy(rig.a.cq.close())?,
-        domain: busy(rig.a.domain.close())?,
-        fabric: busy(rig.a.fabric.close())?,
-        ..rig.a
+    let (ep, base) = rig.a.split();
+    let base = Base {
+        av: busy(base.av.close())?,
+        cq: busy(base.cq.close())?,
+        domain: busy(base.domain.close())?,
+        fabric: busy(base.fabric.close())?,
+        ..base
     };
+    let a = base.under(ep)?;
     let rig = Rig { a, ..rig };
     // All of it works as before.
     rig.b.ep.recv(Memory::zeroed(10)?, 1)?;
@@ -74,14 +76,14 @@ fn queue_and_vector_in_use_are_not_closed(info: &Info, seed: u64) -> Result {
 fn objects_outlive_dropped_handles(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let Rig { a, b, to_b, .. } = rig;
-    let End {
-        ep,
+    let (ep, base) = a.split();
+    let Base {
         av,
         cq,
         domain,
         fabric,
         ..
-    } = a;
+    } = base;
     let region = register(&domain, pattern(10, seed)?, Access::NONE)?;
     drop(fabric);
     drop(domain);

@@ -81,7 +81,7 @@ struct Slot {
 
 /// One end, and what its senders know of all.
 struct Station {
-    end: End,
+    end: KBox<End>,
     regions: [MemoryRegion; 2],
     peers: KVec<Peer>,
     slots: KVec<Arc<Slot>>,

@@ -40,7 +40,7 @@ struct Host {
     ep: Endpoint<u64>,
     region: MemoryRegion,
     base: Base,
-    a: End,
+    a: KBox<End>,
     /// The receiver, as A knows it.
     to: Address,
     /// A, as the receiver knows it.

@@ -95,7 +95,7 @@ fn each_node(info: &Info, act: impl Fn(&str) -> Result) -> Result {
 }
 
 /// An end at a service of `node`, and what the service is called.
-fn serving(info: &Info, node: &str) -> Result<(End, Info, Service)> {
+fn serving(info: &Info, node: &str) -> Result<(KBox<End>, Info, Service)> {
     loop {
         let service = Service::new();
         let there = at(info, node, Some(service.text()))?;
@@ -287,14 +287,8 @@ fn service_is_reached_again_after_its_endpoint(info: &Info, seed: u64) -> Result
             let lost = Err(EHOSTUNREACH);
             check_eq!(ended(&a.next()?), (Kind::Send, round, lost));
             let builder = Endpoint::builder(&base.domain, &there);
-            b = End {
-                eq: None,
-                ep: builder.cq(&base.cq).av(&base.av).enable()?,
-                av: base.av,
-                cq: base.cq,
-                domain: base.domain,
-                fabric: base.fabric,
-            };
+            let ep = builder.cq(&base.cq).av(&base.av).enable()?;
+            b = base.under(ep)?;
         }
         a.close()?;
         b.close()

@@ -280,7 +280,8 @@ fn closed_peer_is_unreachable(info: &Info, seed: u64) -> Result {
     let Rig { a, b, to_b, .. } = Rig::new(info)?;
     let region = register(&b.domain, Memory::zeroed(40_000)?, Access::READ_WRITE)?;
     let remote = RemoteRegion::parse(&region.descriptor()?)?;
-    closed(b.ep.close())?;
+    let (ep, _base) = b.split();
+    closed(ep.close())?;
     for len in [1, 100, 40_000] {
         let slice = remote.slice(0, len as u64)?;
         a.ep.write(pattern(len, seed)?, to_b, slice, Options::default(), 1)?;

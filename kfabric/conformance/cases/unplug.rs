@@ -15,7 +15,8 @@ use crate::close::{busy, closed, given_back};
 use crate::crew::Crew;
 use crate::ops::{check_refused, data, error, level, pmem};
 use crate::rig::{
-    check_buffer, check_region, pattern, register, timeout, until, with_sizes, End, Rig, DEPTH,
+    check_buffer, check_region, pattern, register, timeout, until, with_sizes, Base, End, Rig,
+    DEPTH,
 };
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
@@ -165,11 +166,13 @@ fn unplugged_handles_stay_valid_and_refuse(info: &Info, seed: u64) -> Result {
     let memory = closed(region.close_wait(timeout()))?;
     check!(memory.as_slice() == pattern(1000, seed)?.as_slice());
     // Out of order as ever.
-    let a = End {
-        fabric: busy(a.fabric.close())?,
-        ..a
+    let (ep, base) = a.split();
+    let base = Base {
+        fabric: busy(base.fabric.close())?,
+        ..base
     };
-    a.close()?;
+    closed(ep.close())?;
+    base.close()?;
     b.close()
 }
 
@@ -347,14 +350,14 @@ fn unplug_tells_by_the_callback(info: &Info, _seed: u64) -> Result {
 }
 
 fn unplug_ends_waits_by_what_it_counts(info: &Info, _seed: u64) -> Result {
-    let End {
-        ep,
+    let (ep, base) = End::new(info, None)?.split();
+    let Base {
         av,
         cq,
         domain,
         fabric,
         ..
-    } = End::new(info, None)?;
+    } = base;
     closed(ep.close())?;
     let (recv, send) = (Counter::new(&domain, None)?, Counter::new(&domain, None)?);
     let recv = Arc::new(recv, GFP_KERNEL)?;

@@ -68,7 +68,7 @@ fn address_of_a_peer_names_its_first_context(info: &Info, seed: u64) -> Result {
     pair.b.received(1, 1, 100, seed)?;
     pair.a.sent(2, seed, Ok(100))?;
     // An endpoint that is not scalable has the first, and is reached by both.
-    let rig = KBox::new(Rig::new(info)?, GFP_KERNEL)?;
+    let rig = Rig::new(info)?;
     for to in [rig.to_b, rig.to_b.rx_context(0)?] {
         rig.b.ep.recv(Memory::zeroed(100)?, 1)?;
         rig.a
@@ -76,7 +76,7 @@ fn address_of_a_peer_names_its_first_context(info: &Info, seed: u64) -> Result {
             .send(pattern(100, seed)?, to, Options::default(), 2)?;
         rig.passed(1, 2, Ok(100))?;
     }
-    KBox::into_inner(rig).close()?;
+    rig.close()?;
     pair.close()
 }
 
@@ -165,7 +165,7 @@ fn scalable_endpoint_reaches_its_own_contexts(info: &Info, seed: u64) -> Result 
 
 fn context_that_a_peer_does_not_have_is_an_error(info: &Info, seed: u64) -> Result {
     let pair = Pair::new(info)?;
-    let rig = KBox::new(Rig::new(info)?, GFP_KERNEL)?;
+    let rig = Rig::new(info)?;
     for to in [COUNT, MAX_CONTEXTS, 127] {
         for len in [0, 100, 20_000] {
             pair.a.send(1, pair.to(to)?, len, seed)?;
@@ -192,7 +192,7 @@ fn context_that_a_peer_does_not_have_is_an_error(info: &Info, seed: u64) -> Resu
     pair.a.send(0, own.rx_context(COUNT)?, 100, seed)?;
     let done = pair.a.tx_cq[0].read_wait(timeout())?;
     check_buffer(check_not_executed(done, EINVAL)?, 100, seed)?;
-    KBox::into_inner(rig).close()?;
+    rig.close()?;
     pair.close()
 }
 
@@ -219,7 +219,7 @@ fn write_for_a_context_that_is_not_there_is_not_executed(info: &Info, seed: u64)
 }
 
 fn endpoint_without_named_contexts_refuses_all_but_the_first(info: &Info, seed: u64) -> Result {
-    let rig = KBox::new(Rig::new(info)?, GFP_KERNEL)?;
+    let rig = Rig::new(info)?;
     let cq = CompletionQueue::<u64>::new(&rig.a.domain, 4, None)?;
     let limited = Info {
         caps: info.caps.without(Caps::NAMED_RX_CTX),
@@ -239,5 +239,5 @@ fn endpoint_without_named_contexts_refuses_all_but_the_first(info: &Info, seed: 
     check_buffer(check_refused(refused, EHOSTUNREACH, 1)?, 8, seed)?;
     closed(ep.close())?;
     closed(cq.close())?;
-    KBox::into_inner(rig).close()
+    rig.close()
 }
