@@ -26,21 +26,9 @@ fn event_queue_keeps_its_bound(info: &Info, _seed: u64) -> Result {
     let ep = b.endpoint()?;
     check_eq!(b.endpoint().err(), Some(ENOSPC));
     check_eq!(b.listen(1).err(), Some(ENOSPC));
-    let Host {
-        eq,
-        cq,
-        domain,
-        fabric,
-        info,
-    } = b;
-    let eq = busy(eq.close())?;
-    let b = Host {
-        eq,
-        cq,
-        domain,
-        fabric,
-        info,
-    };
+    let b = KBox::into_inner(b);
+    let eq = busy(b.eq.close())?;
+    let b = KBox::new(Host { eq, ..b }, GFP_KERNEL)?;
     closed(ep.close())?;
     // Its room is there again.
     let ep = b.endpoint()?;

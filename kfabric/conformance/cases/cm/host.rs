@@ -21,25 +21,27 @@ pub(crate) struct Host {
 
 impl Host {
     /// With room for the events and the operations of a few endpoints.
-    pub(crate) fn new(info: &Info) -> Result<Self> {
+    pub(crate) fn new(info: &Info) -> Result<KBox<Self>> {
         Self::sized(info, 16, None)
     }
 
+    #[inline(never)]
     pub(crate) fn sized(
         info: &Info,
         events: usize,
         callback: Option<Arc<dyn EventCallback>>,
-    ) -> Result<Self> {
+    ) -> Result<KBox<Self>> {
         let info = with_sizes(info, DEPTH, DEPTH);
         let fabric = Fabric::open(&info)?;
         let domain = fabric.domain(&info)?;
-        Ok(Host {
+        let host = Host {
             eq: EventQueue::new(&domain, events, callback)?,
             cq: CompletionQueue::new(&domain, 8 * DEPTH, None)?,
             domain,
             fabric,
             info,
-        })
+        };
+        Ok(KBox::new(host, GFP_KERNEL)?)
     }
 
     pub(crate) fn endpoint(&self) -> Result<Endpoint<u64>> {
@@ -125,11 +127,13 @@ impl Host {
     }
 
     /// Closes all of it, in order; fails if anything refuses.
-    pub(crate) fn close(self) -> Result {
-        closed(self.cq.close())?;
-        closed(self.eq.close())?;
-        closed(self.domain.close())?;
-        closed(self.fabric.close())
+    #[inline(never)]
+    pub(crate) fn close(self: KBox<Self>) -> Result {
+        let host = KBox::into_inner(self);
+        closed(host.cq.close())?;
+        closed(host.eq.close())?;
+        closed(host.domain.close())?;
+        closed(host.fabric.close())
     }
 }
 
@@ -147,13 +151,14 @@ pub(crate) fn failed<T>(expected: &str) -> Result<T> {
 
 /// Two hosts, and an endpoint of each, connected to the other's.
 pub(crate) struct Connected {
-    pub(crate) a: Host,
-    pub(crate) b: Host,
+    pub(crate) a: KBox<Host>,
+    pub(crate) b: KBox<Host>,
     pub(crate) at_a: Endpoint<u64>,
     pub(crate) at_b: Endpoint<u64>,
 }
 
 impl Connected {
+    #[inline(never)]
     pub(crate) fn new(info: &Info) -> Result<Self> {
         let (a, b) = (Host::new(info)?, Host::new(info)?);
         let listener = b.listen(1)?;
@@ -161,6 +166,7 @@ impl Connected {
         Ok(Connected { a, b, at_a, at_b })
     }
 
+    #[inline(never)]
     pub(crate) fn close(self) -> Result {
         closed(self.at_a.close())?;
         closed(self.at_b.close())?;
@@ -170,6 +176,7 @@ impl Connected {
 }
 
 /// Connects a new endpoint of `a` to a new one of `b`.
+#[inline(never)]
 pub(crate) fn connect(
     a: &Host,
     b: &Host,
