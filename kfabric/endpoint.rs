@@ -125,7 +125,8 @@ impl<C: Send + 'static, S: Side> Endpoint<C, S> {
 
     /// Cancels an operation that has not met its peer yet.
     ///
-    /// Never sleeps; any context but hardirq. Takes as many steps as operations wait beside it.
+    /// Never sleeps; any context but hardirq. Steps: the operations that wait beside it; of one that is not found,
+    /// the peers of the endpoint besides, or where memory is the link, all that waits on the host.
     ///
     /// # Errors
     /// - `ENOENT`: it is under way, has ended, never was, or is of another context; it completes, or has

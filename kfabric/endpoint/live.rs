@@ -4,6 +4,7 @@
 //!
 //! Locks: `shut` is a mutex, taken under no other but that of who ends the domain, or opens the endpoint.
 
+use super::CLOSE_TIMEOUT_MS;
 use crate::av::{Address, Name};
 use crate::cm::{Connection, ConnectionRequest, PrivateData, Role};
 use crate::domain::Opening;
@@ -12,12 +13,19 @@ use crate::op::Operation;
 use crate::provider::{AnyEndpoint, Port, Rejected};
 use crate::rdm::fence::Fence;
 use crate::sys::once;
+use crate::sys::work::cancel_delayed;
 use kernel::prelude::*;
-use kernel::sync::atomic::{Atomic, Full};
+use kernel::sync::atomic::{Atomic, Full, Relaxed};
 use kernel::sync::rcu::Guard;
 use kernel::sync::{new_mutex, rcu, Arc, Mutex, UniqueArc};
-use kernel::time::Msecs;
-use kernel::workqueue::{self, impl_has_work, new_work, Work, WorkItem};
+use kernel::time::{msecs_to_jiffies, Msecs};
+use kernel::workqueue::{
+    self, impl_has_delayed_work, impl_has_work, new_delayed_work, new_work, DelayedWork, Work,
+    WorkItem,
+};
+
+/// The number of the work that says that an end takes long.
+const SLOW: u64 = 1;
 
 /// The part of an endpoint that its domain's end reaches.
 #[pin_data]
@@ -34,10 +42,19 @@ pub(crate) struct Live {
     /// Ends the endpoint when its peer has ended the connection.
     #[pin]
     work: Work<Live>,
+    /// Says, as long as an end goes on, what it waits for.
+    #[pin]
+    slow: DelayedWork<Live, SLOW>,
+    /// How often it has.
+    said: Atomic<u32>,
 }
 
 impl_has_work! {
     impl HasWork<Self> for Live { self.work }
+}
+
+impl_has_delayed_work! {
+    impl HasDelayedWork<Self, SLOW> for Live { self.slow }
 }
 
 impl WorkItem for Live {
@@ -45,6 +62,21 @@ impl WorkItem for Live {
 
     fn run(this: Arc<Live>) {
         this.shutdown(ENOTCONN);
+    }
+}
+
+impl WorkItem<SLOW> for Live {
+    type Pointer = Arc<Live>;
+
+    fn run(this: Arc<Live>) {
+        let rounds = this.said.fetch_add(1, Relaxed) + 1;
+        pr_err!(
+            "{}: endpoint {}: its end waits for what the provider is executing, {} ms so far\n",
+            this.port.domain().entry().label,
+            this.port.id(),
+            rounds.saturating_mul(CLOSE_TIMEOUT_MS)
+        );
+        this.watch(CLOSE_TIMEOUT_MS);
     }
 }
 
@@ -68,6 +100,8 @@ impl Live {
             closed: Atomic::new(0),
             shut <- new_mutex!(false, "kfi_shut"),
             work <- new_work!("kfi_hang_up"),
+            slow <- new_delayed_work!("kfi_slow_end"),
+            said: Atomic::new(0),
         }));
         match live {
             Ok(live) => Ok(live.into()),
@@ -155,7 +189,7 @@ impl Live {
     }
 
     /// See [`Endpoint::shutdown`].
-    pub(super) fn disconnect(&self) -> Result {
+    pub(super) fn disconnect(self: &Arc<Self>) -> Result {
         if !self.connection()?.is_connected() {
             return Err(self.refusal().unwrap_or(ENOTCONN));
         }
@@ -167,7 +201,7 @@ impl Live {
     pub(crate) fn hang_up(self: &Arc<Self>) {
         self.refuse(ENOTCONN);
         // If it is queued already, that will do.
-        let _ = workqueue::system_unbound().enqueue(self.clone());
+        let _ = workqueue::system_unbound().enqueue::<_, 0>(self.clone());
     }
 
     /// Why posts are refused; `None` if they are not.
@@ -189,11 +223,14 @@ impl Live {
     /// is ending. Once; others wait for it.
     ///
     /// Sleeps; process context.
-    pub(crate) fn shutdown(&self, error: Error) {
+    /// As long as the provider takes for what it is executing, which is not interrupted: a commit of a
+    /// large region, for example. Each [`CLOSE_TIMEOUT_MS`] a line in the log says so.
+    pub(crate) fn shutdown(self: &Arc<Self>, error: Error) {
         let mut shut = self.shut.lock();
         if *shut {
             return;
         }
+        self.watch(CLOSE_TIMEOUT_MS);
         // Before the connection ends: who finds that it has finds the reason.
         self.refuse(error);
         let error = match self.refusal() {
@@ -213,7 +250,15 @@ impl Live {
         }
         self.transport.shutdown(error);
         ending.finish(error);
+        cancel_delayed::<_, SLOW>(self);
         *shut = true;
+    }
+
+    /// Has it be said in so many milliseconds that the end still goes on.
+    fn watch(self: &Arc<Self>, delay: Msecs) {
+        // While it is being cancelled, it is not to come again.
+        let _ = workqueue::system_unbound()
+            .enqueue_delayed::<_, SLOW>(self.clone(), msecs_to_jiffies(delay));
     }
 }
 
@@ -227,13 +272,33 @@ mod tests {
     use crate::op::{testing as slots, Buffer, Failure, Kind, Options};
     use crate::provider::testing::{Bench, Desk};
     use crate::sys::work;
-    use kernel::sync::atomic::Relaxed;
+    use kernel::time::delay::fsleep;
+    use kernel::time::Delta;
 
     /// How long nobody answers, in milliseconds: longer than a test takes.
     const LONG: Msecs = 60_000;
 
     fn shutdowns(bench: &Bench) -> i32 {
         bench.opened.desk.shutdowns.load(Relaxed)
+    }
+
+    #[test]
+    fn end_that_takes_long_is_said_until_it_is_through() -> Result {
+        let bench = Bench::new()?;
+        let live = bench.ep.live();
+        live.watch(1);
+        while live.said.load(Relaxed) == 0 {
+            fsleep(Delta::from_millis(1));
+        }
+        // It waits to come again, for longer than a test.
+        live.shutdown(ECANCELED);
+        let said = live.said.load(Relaxed);
+        live.watch(1);
+        cancel_delayed::<_, SLOW>(live);
+        let later = live.said.load(Relaxed);
+        fsleep(Delta::from_millis(20));
+        assert!(live.said.load(Relaxed) == later && later <= said + 1);
+        Ok(())
     }
 
     #[test]

@@ -52,7 +52,8 @@ impl<C: Clone + Send + 'static, S: Receives<C>> Endpoint<C, S> {
         self.receive_several(buffer.into(), Address::UNSPECIFIED, messages, context)
     }
 
-    /// The same, of the messages of one peer: as [`Endpoint::recv_multi`] and [`Endpoint::recv_from`].
+    /// The same, of the messages of one peer: as [`Endpoint::recv_multi`] and [`Endpoint::recv_from`]. Steps: also
+    /// the messages of others that wait before the peer's last.
     pub fn recv_multi_from(
         &self,
         buffer: impl Into<Buffer>,

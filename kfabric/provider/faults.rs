@@ -92,11 +92,12 @@ impl Faults {
         refused
     }
 
-    /// Decides what is done to the operation that goes next. Any context but hardirq.
+    /// Decides what is done to the operation that goes next: nothing, if faults are off. Any context but
+    /// hardirq.
     ///
-    /// Nothing, if none `waits` or faults are off.
-    pub fn next(&self, waits: bool) -> Next {
-        let turn = match waits && self.are_on() {
+    /// There must be one that waits: what is decided for none would be missing in the sequence.
+    pub fn next(&self) -> Next {
+        let turn = match self.are_on() {
             true => self.plan.lock().turn(),
             false => Plan::new(Settings::OFF).turn(),
         };
@@ -259,7 +260,7 @@ mod tests {
         loop {
             let first = chain.iter().next().map(|op| op.id());
             let Some(first) = first else { break };
-            let next = faults.next(true);
+            let next = faults.next();
             assert_eq!(next.delay_us(), 4);
             let (op, error) = faults.take(&next, Order::NONE, &mut chain).ok_or(ENOENT)?;
             assert_eq!(error, Some(ETIMEDOUT));
@@ -293,7 +294,7 @@ mod tests {
             chain.push(bench.post(Kind::Send, Buffer::empty(), context)?.1);
         }
         for context in 0..2 {
-            let next = faults.next(true);
+            let next = faults.next();
             assert_eq!(next.delay_us(), 0);
             assert!(!faults.hold());
             let (op, error) = faults.take(&next, Order::NONE, &mut chain).ok_or(ENOENT)?;
@@ -302,7 +303,7 @@ mod tests {
             assert_eq!(bench.read().map(|done| done.context), Some(context));
         }
         assert!(faults
-            .take(&faults.next(true), Order::NONE, &mut chain)
+            .take(&faults.next(), Order::NONE, &mut chain)
             .is_none());
         Ok(())
     }

@@ -145,6 +145,19 @@ impl WorkItem for Shared {
 }
 
 impl Table {
+    /// Looks at the first peer after that of a name, or of all.
+    fn after<T>(&self, name: Option<&Name>, look: impl FnOnce(&Arc<Peer>) -> T) -> Option<T> {
+        let Some(name) = name else {
+            return self.peers.cursor_front().map(|at| look(at.current().1));
+        };
+        let at = self.peers.cursor_lower_bound(name)?;
+        match at.current().0 == name {
+            true => at.peek_next().map(|(_, peer)| look(peer)),
+            // It has gone meanwhile.
+            false => Some(look(at.current().1)),
+        }
+    }
+
     /// Takes out the operations that wait for the peer of that name.
     fn waiting_for(&mut self, name: &Name) -> Chain {
         self.strangers.extract(|op| op.peer() == name)
@@ -409,9 +422,10 @@ impl Shared {
             return self.met(pair);
         }
         let table = self.table.lock();
+        // One that is closed completes it, which is not done with the table locked.
         match table.peers.get(&sender) {
-            Some(peer) => peer.met(pair),
-            None => {
+            Some(peer) if table.closed.is_none() => peer.met(pair),
+            _ => {
                 drop(table);
                 pair.fail(ECANCELED, self.port.lost());
             }
@@ -548,33 +562,37 @@ impl Shared {
             };
             match peer.greet(link, hello) {
                 Ok(()) => return,
+                Err(back) if self.table.lock().closed.is_some() => return back.close(false),
                 // It was forgotten just now.
                 Err(back) => link = back,
             }
         }
     }
 
-    /// The peers, one after another. Never sleeps; steps: their number.
+    /// The peers, one after another. Steps: their number. Sleeps: whoever has a peer last ends its work items.
     fn each_peer<T>(&self, mut f: impl FnMut(&Arc<Peer>) -> Option<T>) -> Option<T> {
-        let table = self.table.lock();
-        let mut next = table.peers.cursor_front().map(|at| at.current().1.clone());
-        drop(table);
+        let mut next = self.table.lock().after(None, Arc::clone);
         while let Some(peer) = next {
             if let Some(found) = f(&peer) {
                 return Some(found);
             }
-            let table = self.table.lock();
-            let at = table.peers.cursor_lower_bound(peer.name());
-            next = at.and_then(|at| {
-                let after = match at.current().0 == peer.name() {
-                    true => at.peek_next(),
-                    // It has gone meanwhile.
-                    false => Some(at.current()),
-                };
-                after.map(|(_, peer)| peer.clone())
-            });
+            next = self.table.lock().after(Some(peer.name()), Arc::clone);
         }
         None
+    }
+
+    /// As [`Shared::each_peer`], where nobody may sleep: with the table locked while `f` looks at one.
+    fn peek_at_peers<T>(&self, mut f: impl FnMut(&Arc<Peer>) -> Option<T>) -> Option<T> {
+        let mut last = None;
+        loop {
+            let table = self.table.lock();
+            let seen = table.after(last.as_ref(), |peer| (*peer.name(), f(peer)));
+            let (name, found) = seen?;
+            if found.is_some() {
+                return found;
+            }
+            last = Some(name);
+        }
     }
 
     /// Takes out an operation that no peer's worker has seen.
@@ -585,7 +603,7 @@ impl Shared {
         drop(table);
         // What waits for a receive of this very endpoint.
         op.or_else(|| self.port.recall(|op| is(op) && !op.notifies()))
-            .or_else(|| self.each_peer(|peer| peer.recall(id)))
+            .or_else(|| self.peek_at_peers(|peer| peer.recall(id)))
             .inspect(|op| self.outstanding.leave(op))
     }
 
@@ -694,7 +712,7 @@ impl provider::Endpoint for Engine {
         if !lane.outstanding.cancel(id) {
             return Cancelled::No;
         }
-        let _: Option<()> = lane.each_peer(|peer| {
+        let _: Option<()> = lane.peek_at_peers(|peer| {
             peer.cancel();
             None
         });

@@ -86,7 +86,7 @@ impl Matching {
     }
 
     /// Takes a posted receive of several messages; gives all pairs that it makes with what waits, each
-    /// arrival followed by the receive or its part. Steps: those.
+    /// arrival followed by the receive or its part. Steps: those, and, of one peer, what others have sent between.
     pub(crate) fn post_multi(&self, receive: Operation) -> Chain {
         self.place(receive, Posted::push)
     }
@@ -109,8 +109,9 @@ impl Matching {
             receive.complete(Err(Failure::not_executed(error)));
             return pairs;
         }
-        while let Some(arrival) = state.waiting.take_for(&receive) {
-            match receive.op().carve(posted::needed(&arrival)) {
+        let (mut arrivals, mut parts) = state.waiting.take_all_for(receive.op());
+        while let Some(arrival) = arrivals.pop() {
+            match parts.pop() {
                 Some(part) => push_pair(&mut pairs, Match::new(arrival, part)),
                 None => {
                     push_pair(&mut pairs, Match::new(arrival, receive));

@@ -359,8 +359,13 @@ pub struct Operation {
 
 // SAFETY: An operation owns its cell; `Op` and the context are `Send`.
 unsafe impl Send for Operation {}
-// SAFETY: A shared operation gives `&Op` only, which is `Sync`.
+// SAFETY: A shared operation gives `&Op` only, which is `Sync`, see below.
 unsafe impl Sync for Operation {}
+
+const _: fn() = || {
+    fn is_sync<T: Sync>() {}
+    is_sync::<Op>();
+};
 
 impl Deref for Operation {
     type Target = Op;
@@ -435,6 +440,8 @@ pub struct Chain {
 
 // SAFETY: A chain owns the operations in it, which are `Send`.
 unsafe impl Send for Chain {}
+// SAFETY: A shared chain gives `&Op` only, and nothing of an `&Op` leads to the context, or changes a cell.
+unsafe impl Sync for Chain {}
 
 impl Chain {
     /// An empty chain.
@@ -540,17 +547,41 @@ impl Chain {
 
     /// Takes every operation out that `is` accepts, in order. Steps: the chain's length.
     pub fn extract(&mut self, mut is: impl FnMut(&Op) -> bool) -> Chain {
+        self.extract_until(|op| Some(is(op)))
+    }
+
+    /// As [`Chain::extract`], until `is` says `None`: of that operation and those behind it. Steps: those before it.
+    pub(crate) fn extract_until(&mut self, mut is: impl FnMut(&Op) -> Option<bool>) -> Chain {
         let mut kept = Chain::new();
         let mut taken = Chain::new();
-        while let Some(op) = self.pop() {
-            if is(&op) {
-                taken.push(op);
-            } else {
-                kept.push(op);
+        loop {
+            let accepts = self.iter().next().and_then(&mut is);
+            let Some((accepts, op)) = accepts.and_then(|accepts| Some((accepts, self.pop()?)))
+            else {
+                break;
+            };
+            match accepts {
+                true => taken.push(op),
+                false => kept.push(op),
             }
         }
+        kept.append(self.take());
         *self = kept;
         taken
+    }
+
+    /// Appends those of another chain.
+    fn append(&mut self, mut other: Chain) {
+        let Some(first) = other.head.take() else {
+            return;
+        };
+        match self.tail {
+            // SAFETY: Cells in the chain are owned by it.
+            Some(tail) => unsafe { (*tail.as_ptr()).next = Some(first) },
+            None => self.head = Some(first),
+        }
+        self.tail = other.tail.take();
+        self.len = self.len.wrapping_add(core::mem::take(&mut other.len));
     }
 
     /// Takes all out.
@@ -717,6 +748,22 @@ mod tests {
             assert_eq!(op.id().index, expected);
         }
         assert!(even.pop().is_none() && even.len() == 0);
+        // Until it is said that it is enough.
+        for context in 0..6 {
+            even.push(bench.post(Kind::Recv, Buffer::empty(), context)?.1);
+        }
+        let (mut seen, first) = (0, even.iter().next().map(|op| op.id()));
+        let taken = even.extract_until(|op| {
+            seen += 1;
+            (seen < 4).then_some(Some(op.id()) != first)
+        });
+        assert_eq!((seen, taken.len(), even.len()), (4, 2, 4));
+        assert!(even.pop().map(|op| op.id()) == first);
+        assert_eq!(even.extract_until(|_| None).len(), 0);
+        assert_eq!(even.extract_until(|_| Some(true)).len(), 3);
+        assert!(even.is_empty() && even.extract_until(|_| Some(true)).is_empty());
+        drop(taken);
+        while bench.read().is_some() {}
         // It can be used again when it was empty.
         even.push(bench.post(Kind::Recv, Buffer::empty(), 6)?.1);
         assert_eq!(even.len(), 1);

@@ -65,7 +65,9 @@ impl WorkItem for Worker {
         loop {
             let next = this.next();
             let mut queue = this.queue.lock();
-            let op = this.faults.take(&next, this.order, &mut queue.operations);
+            // None that came just now: its turn has not been decided. It has queued the work again.
+            let op =
+                next.and_then(|next| this.faults.take(&next, this.order, &mut queue.operations));
             queue.executing = op.is_some();
             let pair = queue.pairs.pop().zip(queue.pairs.pop());
             drop(queue);
@@ -129,16 +131,18 @@ impl Worker {
         )
     }
 
-    /// What is done to the operation that goes next, after its delay. Sleeps.
+    /// What is done to the operation that goes next, after its delay; `None` if none waits. Sleeps.
     ///
-    /// What waits can be cancelled meanwhile, or the endpoint closed.
-    fn next(&self) -> Next {
-        let waits = !self.queue.lock().operations.is_empty();
-        let next = self.faults.next(waits);
+    /// What waits can be cancelled meanwhile, or the endpoint closed; then its turn is that of who is next.
+    fn next(&self) -> Option<Next> {
+        if self.queue.lock().operations.is_empty() {
+            return None;
+        }
+        let next = self.faults.next();
         if next.delay_us() > 0 {
             fsleep(Delta::from_micros(next.delay_us().into()));
         }
-        next
+        Some(next)
     }
 
     /// Whether an operation waits or is being executed. Any context but hardirq.

@@ -11,6 +11,8 @@ use crate::rig::{
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
 use kernel::sync::atomic::Acquire;
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
 use kfabric::prelude::*;
 
 cases! {
@@ -25,6 +27,7 @@ cases! {
     long_messages_end_before_their_buffer_comes_back: MULTI,
     part_of_a_multi_receive_can_be_sent_on: MULTI,
     multi_receive_takes_its_peers_messages: MULTI.union(Caps::DIRECTED_RECV),
+    multi_receive_takes_what_its_peer_sent_among_others: MULTI.union(Caps::DIRECTED_RECV) => Order::SAS,
     data_of_a_write_takes_no_space: MULTI.union(Caps::REMOTE_CQ_DATA),
     cancelled_multi_receive_gives_its_buffer_back: MULTI,
     closed_endpoint_gives_the_buffer_of_a_multi_receive_back: MULTI,
@@ -432,6 +435,33 @@ fn multi_receive_takes_its_peers_messages(info: &Info, seed: u64) -> Result {
     host.post((0, 1000), 1, 2)?;
     host.received(2, (0, 1000), (0, 10, seed + 5), true)?;
     check_eq!(error(&other.next()?), None);
+    other.close()?;
+    host.close()
+}
+
+fn multi_receive_takes_what_its_peer_sent_among_others(info: &Info, seed: u64) -> Result {
+    let host = Host::new(info, 1000, Some(500))?;
+    let other = End::new(info, None)?;
+    let to = other.av.insert(&host.ep.name())?;
+    for (n, len) in [(0, 400), (1, 101)] {
+        other
+            .ep
+            .send(pattern(10, seed + n)?, to, Options::default(), n)?;
+        host.send(len, seed, 1)?;
+    }
+    fsleep(Delta::from_millis(50));
+    let slice = host.region.slice(0, 1000)?;
+    host.ep.recv_multi_from(slice, host.from, 8, 1)?;
+    for (at, len, ends) in [(0, 400, false), (400, 101, true)] {
+        host.received(1, (0, 1000), (at, len, seed), ends)?;
+        host.sent(Ok(len))?;
+    }
+    // Those of the other are there yet, in their order.
+    host.post((0, 1000), 2, 2)?;
+    for (at, n) in [(0, 0), (10, 1)] {
+        host.received(2, (0, 1000), (at, 10, seed + n), n == 1)?;
+        check_eq!(error(&other.next()?), None);
+    }
     other.close()?;
     host.close()
 }

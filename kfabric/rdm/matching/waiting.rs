@@ -7,7 +7,7 @@
 //! the few of others in the same chain; one that ignores bits of its tag at all tagged ones.
 
 use super::buckets::Buckets;
-use super::posted::takes;
+use super::posted::{needed, takes};
 use crate::op::{Chain, Op, Operation};
 use kernel::prelude::*;
 
@@ -54,6 +54,35 @@ impl Waiting {
         let first = all.map(|op| (op.turn(), op.tag())).min()?;
         let tag = first.1?;
         self.tagged.find(tag, |op| op.turn() == first.0)
+    }
+
+    /// Takes out all that a receive takes, in one pass, and its parts for them; if those are fewer by one, the
+    /// last arrival is for the receive itself.
+    pub(super) fn take_all_for(&mut self, receive: &mut Op) -> (Chain, Chain) {
+        let mut parts = Chain::new();
+        if receive.tags().is_some() {
+            // It takes one.
+            let mut arrivals = Chain::new();
+            if let Some(arrival) = self.take_for(receive) {
+                arrivals.push(arrival);
+            }
+            return (arrivals, parts);
+        }
+        let mut is_full = false;
+        let arrivals = self.untagged.extract_until(|arrival| {
+            if is_full {
+                return None;
+            }
+            let taken = takes(receive, arrival);
+            if taken {
+                match receive.carve(needed(arrival)) {
+                    Some(part) => parts.push(part),
+                    None => is_full = true,
+                }
+            }
+            Some(taken)
+        });
+        (arrivals, parts)
     }
 
     /// Takes out the first that `is` accepts: of the untagged ones, else of the tagged. Steps: all.
