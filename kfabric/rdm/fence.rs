@@ -90,10 +90,30 @@ impl State {
         true
     }
 
-    /// Takes an operation out that waits, at a place from that on. Steps: all before it.
-    fn find(&mut self, place: usize, id: OpId) -> Option<Operation> {
-        let mut chains = self.waiting.iter_mut().skip(place);
-        chains.find_map(|chain| chain.find(|op| op.id() == id))
+    /// Takes an operation out that waits, and what it was counted by. Steps: all before it.
+    fn find(&mut self, id: OpId) -> Option<(Operation, Option<Ticket>)> {
+        let mut chains = self.waiting.iter_mut();
+        let op = chains.find_map(|chain| chain.find(|op| op.id() == id))?;
+        let ticket = op.ticket();
+        Some((self.uncounted(op), ticket))
+    }
+
+    /// Takes all out that wait at a place.
+    fn take(&mut self, place: usize) -> Chain {
+        let mut taken = Chain::new();
+        while let Some(op) = self.waiting.get_mut(place).and_then(Chain::pop) {
+            taken.push(self.uncounted(op));
+        }
+        taken
+    }
+
+    /// An operation that was to go, and does not.
+    fn uncounted(&mut self, mut op: Operation) -> Operation {
+        if let Some(ticket) = op.ticket() {
+            self.table.withdraw(ticket, op.peer().hash());
+            op.op().set_ticket(None);
+        }
+        op
     }
 }
 
@@ -242,18 +262,8 @@ impl Fence {
 
     /// Takes an operation out again that waits.
     pub(crate) fn cancel(self: &Arc<Self>, id: OpId) -> Option<Operation> {
-        self.cancel_from(0, id)
-    }
-
-    /// As [`Fence::cancel`], if it waits at a place from that on.
-    fn cancel_from(self: &Arc<Self>, place: usize, id: OpId) -> Option<Operation> {
         let mut state = self.state.lock();
-        let mut op = state.find(place, id)?;
-        let ticket = op.ticket();
-        if let Some(ticket) = ticket {
-            state.table.withdraw(ticket, op.peer().hash());
-            op.op().set_ticket(None);
-        }
+        let (op, ticket) = state.find(id)?;
         drop(state);
         if let Some(ticket) = ticket {
             // A fence may have gone from before others.
@@ -263,18 +273,14 @@ impl Fence {
     }
 
     /// Completes with `error` what waits, of one who posts no more. Sleeps; process context.
-    pub(crate) fn quit(self: &Arc<Self>, error: Error) {
-        let first = |at: usize| {
-            let state = self.state.lock();
-            let first = state.waiting.get(at)?.iter().next()?.id();
-            Some(first)
-        };
+    ///
+    /// All that waits at a place in one step: what is behind a fence that ends is not to go instead.
+    pub(crate) fn quit(&self, error: Error) {
         let places = self.state.lock().waiting.len();
         for at in 0..places {
-            while let Some(id) = first(at) {
-                if let Some(op) = self.cancel_from(at, id) {
-                    op.complete(Err(Failure::not_executed(error)));
-                }
+            let mut waiting = self.state.lock().take(at);
+            while let Some(op) = waiting.pop() {
+                op.complete(Err(Failure::not_executed(error)));
             }
         }
     }
@@ -430,6 +436,38 @@ mod tests {
 
     fn failure(error: Error) -> Status {
         Err(Failure::not_executed(error))
+    }
+
+    #[test]
+    fn what_is_behind_a_fence_ends_with_it_when_its_poster_quits() -> Result {
+        let rig = Rig::new()?;
+        for (number, peer, fence) in [
+            (0, b"a", false),
+            (1, b"a", true),
+            (2, b"a", false),
+            (3, b"b", false),
+            (4, b"b", true),
+            (5, b"b", true),
+        ] {
+            rig.post(number, peer, fence)?;
+        }
+        assert_eq!(rig.kept()?, 2);
+        rig.fence.quit(ECANCELED);
+        let mut ended = 0;
+        while let Some((number, how)) = rig.ended() {
+            assert_eq!(how, failure(ECANCELED));
+            ended |= 1_u32 << number;
+        }
+        assert_eq!((ended, rig.kept()?), (0b11_0110, 2));
+        // What went before completes, and nothing comes after it.
+        rig.complete_all();
+        assert_eq!(rig.ended(), Some((0, success())));
+        assert_eq!(rig.ended(), Some((3, success())));
+        assert_eq!(rig.ended(), None);
+        // It can be used on.
+        rig.post(6, b"a", true)?;
+        assert_eq!(rig.kept()?, 1);
+        Ok(())
     }
 
     #[test]
