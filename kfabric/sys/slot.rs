@@ -748,6 +748,7 @@ mod tests {
             assert_eq!(op.id().index, expected);
         }
         assert!(even.pop().is_none() && even.len() == 0);
+        while bench.read().is_some() {}
         // Until it is said that it is enough.
         for context in 0..6 {
             even.push(bench.post(Kind::Recv, Buffer::empty(), context)?.1);
