@@ -209,6 +209,11 @@ impl Queue {
         self.state.lock().bound > 0
     }
 
+    /// Whether its consumer has dropped it, and nobody will read.
+    pub(crate) fn is_shut(&self) -> bool {
+        self.state.lock().shut
+    }
+
     /// How many operations may be in flight.
     pub(crate) fn size(&self) -> usize {
         self.size

@@ -141,6 +141,7 @@ impl Core {
         if !self.offer.is_same_domain(info)
             || info.source.is_some() && info.source != self.offer.source
             || wanted.max_msg_size > most.max_msg_size
+            || wanted.max_atomic_size > most.max_atomic_size
             || wanted.tx_size > most.tx_size
             || wanted.rx_size > most.rx_size
             || wanted.tx_contexts > most.tx_contexts
@@ -452,9 +453,10 @@ mod tests {
     fn endpoints_stay_within_what_is_offered() -> Result {
         let opened = Opened::new()?;
         let info = Desk::info()?;
-        let check = |max_msg_size, tx_size, rx_size, inject_size| {
+        let check = |max_msg_size, max_atomic_size, tx_size, rx_size, inject_size| {
             let limits = Limits {
                 max_msg_size,
+                max_atomic_size,
                 tx_size,
                 rx_size,
                 inject_size,
@@ -462,16 +464,17 @@ mod tests {
             };
             opened.domain.core().check(&Info { limits, ..info })
         };
-        for (msg, tx, rx, inject, expected) in [
-            (100, 4, 4, 16, Ok(())),
-            (0, 0, 0, 0, Ok(())),
-            (101, 4, 4, 16, Err(EINVAL)),
-            (100, 5, 4, 16, Err(EINVAL)),
-            (100, 4, 5, 16, Err(EINVAL)),
-            (100, 4, 4, 17, Err(EINVAL)),
-            (usize::MAX, 1, 1, 0, Err(EINVAL)),
+        for (msg, atomic, tx, rx, inject, expected) in [
+            (100, 40, 4, 4, 16, Ok(())),
+            (0, 0, 0, 0, 0, Ok(())),
+            (101, 40, 4, 4, 16, Err(EINVAL)),
+            (100, 41, 4, 4, 16, Err(EINVAL)),
+            (100, 40, 5, 4, 16, Err(EINVAL)),
+            (100, 40, 4, 5, 16, Err(EINVAL)),
+            (100, 40, 4, 4, 17, Err(EINVAL)),
+            (usize::MAX, 0, 1, 1, 0, Err(EINVAL)),
         ] {
-            assert_eq!(check(msg, tx, rx, inject), expected);
+            assert_eq!(check(msg, atomic, tx, rx, inject), expected);
         }
         for (tx_contexts, rx_contexts, expected) in
             [(4, 4, Ok(())), (5, 4, Err(EINVAL)), (4, 5, Err(EINVAL))]

@@ -216,9 +216,10 @@ impl Source {
         Ok(Arc::new(Source { id, pool, bound }, GFP_KERNEL)?)
     }
 
-    /// Puts an event into the queue; gives it back if more happened than was reserved for.
+    /// Puts an event into the queue; gives it back if more happened than was reserved for. Where the
+    /// consumer has dropped the queue nobody will read it: it is dropped, which rejects a request.
     ///
-    /// Never sleeps; any context but hardirq.
+    /// Never sleeps; any context but hardirq. No lock of the object is held.
     pub(crate) fn tell(&self, event: Event) -> Result<(), Event> {
         let Some(mut slot) = self.pool.take() else {
             return Err(event);
@@ -235,10 +236,14 @@ impl Source {
             buffer: Buffer::empty(),
         });
         slot.arm(event).announce();
+        // One that the queue's end has missed sees that end here.
+        if self.bound.queue().is_shut() {
+            self.withdraw();
+        }
         Ok(())
     }
 
-    /// Takes back what nobody has read. Process context.
+    /// Takes back what nobody has read. Never sleeps; any context but hardirq.
     pub(crate) fn withdraw(&self) {
         drop(self.bound.queue().withdraw(self.id));
     }
@@ -305,6 +310,19 @@ mod tests {
         assert!(one.tell(ended(1)).is_ok());
         for expected in [Some(1), Some(2), Some(1), None] {
             assert_eq!(read(&queue), expected);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_is_left_where_nobody_reads() -> Result {
+        let queue = Queue::new(1, None)?;
+        let source = Source::of(&queue, 1, 1)?;
+        queue.shut();
+        // Its one slot is free each time.
+        for _ in 0..3 {
+            assert!(source.tell(ended(1)).is_ok());
+            assert_eq!(read(&queue), None);
         }
         Ok(())
     }

@@ -218,6 +218,9 @@ pub const MAX_CONTEXTS: usize = 64;
 pub struct Limits {
     /// The longest message, write or read, in bytes.
     pub max_msg_size: usize,
+    /// The longest vector of words that an atomic changes, in bytes. Source: count of
+    /// fi_query_atomic() in fi_atomic(3).
+    pub max_atomic_size: usize,
     /// The most sends, reads, writes and commits in flight on an endpoint, or on a transmit context.
     pub tx_size: usize,
     /// The most posted receives of an endpoint, or of a receive context.

@@ -34,6 +34,7 @@ mod range;
 #[cfg(CONFIG_KUNIT = "y")]
 mod testing;
 
+pub use crate::sys::folio::Folio;
 pub use crate::sys::pieces::{BioVec, ScatterList};
 pub use exposed::Exposed;
 
@@ -103,18 +104,18 @@ impl Memory {
         self.into_origin()
     }
 
-    /// Takes parts of pages, one after another; any of them may be empty.
+    /// Takes parts of folios, one after another; any of them may be empty.
     ///
     /// As [`Memory::from_vecs`].
     ///
     /// # Errors
-    /// - `EINVAL`: also if some bytes are not in their page.
-    pub fn from_pages(pages: KVec<BioVec>) -> Result<Memory, (Error, KVec<BioVec>)> {
+    /// - `EINVAL`: also if some bytes are not in their folio.
+    pub fn from_bio_vecs(pages: KVec<BioVec>) -> Result<Memory, (Error, KVec<BioVec>)> {
         Ok(Memory(Kind::Pieces(Pieces::new(pages)?)))
     }
 
-    /// Gives memory of parts of pages back; any other comes back in `Err`.
-    pub fn into_pages(self) -> Result<KVec<BioVec>, Memory> {
+    /// Gives memory of parts of folios back; any other comes back in `Err`.
+    pub fn into_bio_vecs(self) -> Result<KVec<BioVec>, Memory> {
         self.into_origin()
     }
 
@@ -354,12 +355,11 @@ mod tests {
         ] {
             assert_eq!(in_pieces(lens)?.is_aligned(8), aligned);
         }
-        let page = || kernel::page::Page::alloc_page(GFP_KERNEL | __GFP_ZERO);
         for (offset, len, aligned) in [(8, 8, true), (4, 8, false), (8, 12, false)] {
-            let mut pages = KVec::new();
-            let page = page()?;
-            pages.push(BioVec { page, offset, len }, GFP_KERNEL)?;
-            let memory = Memory::from_pages(pages).map_err(|(error, _)| error)?;
+            let mut parts = KVec::new();
+            let folio = Folio::zeroed(0)?;
+            parts.push(BioVec { folio, offset, len }, GFP_KERNEL)?;
+            let memory = Memory::from_bio_vecs(parts).map_err(|(error, _)| error)?;
             assert_eq!(memory.is_aligned(8), aligned);
         }
         Ok(())
@@ -388,28 +388,34 @@ mod tests {
         let Err(memory) = in_pieces(&[3, 4])?.into_vec() else {
             return Err(EINVAL);
         };
-        assert!(memory.into_pages().is_err_and(|memory| memory.len() == 7));
+        assert!(memory
+            .into_bio_vecs()
+            .is_err_and(|memory| memory.len() == 7));
         Ok(())
     }
 
     #[test]
-    fn part_of_a_page_lies_in_it() -> Result {
+    fn part_of_a_folio_lies_in_it() -> Result {
         const PAGE: usize = kernel::page::PAGE_SIZE;
-        for (offset, len, good) in [
-            (0, PAGE, true),
-            (0, PAGE + 1, false),
-            (1, PAGE, false),
-            (PAGE, 0, true),
-            (PAGE, 1, false),
-            (PAGE + 1, 0, false),
-            (1, MAX, false),
+        for (order, offset, len, good) in [
+            (0, 0, PAGE, true),
+            (0, 0, PAGE + 1, false),
+            (0, 1, PAGE, false),
+            (0, PAGE, 0, true),
+            (0, PAGE, 1, false),
+            (0, PAGE + 1, 0, false),
+            (0, 1, MAX, false),
+            (2, 0, 4 * PAGE, true),
+            (2, 3 * PAGE - 1, PAGE + 1, true),
+            (2, 3 * PAGE - 1, PAGE + 2, false),
+            (2, 4 * PAGE, 1, false),
         ] {
-            let page = kernel::page::Page::alloc_page(GFP_KERNEL | __GFP_ZERO)?;
-            let mut pages = KVec::new();
-            pages.push(BioVec { page, offset, len }, GFP_KERNEL)?;
-            match Memory::from_pages(pages) {
+            let folio = Folio::zeroed(order)?;
+            let mut parts = KVec::new();
+            parts.push(BioVec { folio, offset, len }, GFP_KERNEL)?;
+            match Memory::from_bio_vecs(parts) {
                 Ok(memory) => assert!(good && memory.len() == len),
-                Err((error, pages)) => assert!(!good && error == EINVAL && pages.len() == 1),
+                Err((error, parts)) => assert!(!good && error == EINVAL && parts.len() == 1),
             }
         }
         Ok(())

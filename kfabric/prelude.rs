@@ -17,7 +17,7 @@ pub use crate::info::{
     getinfo, AtomicAgent, Caps, Effect, EndpointType, Hints, Info, Label, Limits, Namespace, Order,
     Place, MAX_CONTEXTS,
 };
-pub use crate::memory::{BioVec, Memory, ScatterList};
+pub use crate::memory::{BioVec, Folio, Memory, ScatterList};
 pub use crate::mr::{
     Access, Attributes as RegionAttributes, LocalSlice, MemoryRegion, RemoteRegion, RemoteSlice,
 };

@@ -31,6 +31,7 @@ pub mod context;
 pub mod copy;
 pub(crate) mod crc;
 pub(crate) mod debugfs;
+pub mod folio;
 pub(crate) mod global;
 pub(crate) mod iter;
 pub(crate) mod kvfree;

@@ -188,6 +188,7 @@ pub(crate) fn info(endpoint_type: EndpointType) -> Result<Info> {
         atomics: AtomicAgent::Cpus,
         limits: Limits {
             max_msg_size: 100,
+            max_atomic_size: 40,
             tx_size: 2,
             rx_size: 2,
             tx_contexts: 1,

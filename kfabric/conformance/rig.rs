@@ -23,6 +23,9 @@ pub(crate) fn tries(times: u64) -> u64 {
     (times * u64::from(module_parameters::effort.value()) / 100).max(1)
 }
 
+/// A length of which a few bytes are left wherever a provider cuts it, at some power of two or thrice that.
+pub(crate) const A_FEW_LEFT: usize = (192 << 10) + 5;
+
 /// How many operations an endpoint of a rig has in flight at most, in each direction.
 pub(crate) const DEPTH: usize = 64;
 

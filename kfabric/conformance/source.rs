@@ -5,7 +5,7 @@
 use crate::check;
 use crate::close::closed;
 use crate::rig::pattern;
-use kernel::page::{Page, PAGE_SIZE};
+use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
 use kfabric::prelude::*;
 
@@ -20,9 +20,9 @@ pub(crate) enum Source {
 
 pub(crate) const SOURCES: [Source; 4] = [Source::One, Source::Vecs, Source::Pages, Source::Table];
 
-/// A page of value 0.
-pub(crate) fn page() -> Result<Page> {
-    Ok(Page::alloc_page(GFP_KERNEL | __GFP_ZERO)?)
+/// `1 << order` pages of value 0.
+pub(crate) fn folio(order: u32) -> Result<Folio> {
+    Ok(Folio::zeroed(order)?)
 }
 
 /// Vectors of these lengths, of value 0.
@@ -57,22 +57,25 @@ pub(crate) fn made_of(source: Source, len: usize) -> Result<Memory> {
         Source::Pages => {
             let (mut parts, mut left, mut offset) = (KVec::new(), len, PAGE_SIZE - 1);
             while left > 0 {
-                let len = left.min(PAGE_SIZE - offset);
-                let page = page()?;
-                parts.push(BioVec { page, offset, len }, GFP_KERNEL)?;
+                // Of one page, then of two, and so on.
+                let folio = folio(parts.len() as u32 % 3)?;
+                let len = left.min(folio.len() - offset);
+                parts.push(BioVec { folio, offset, len }, GFP_KERNEL)?;
                 left -= len;
                 offset = (offset * 7 + 3) % 1000;
             }
-            closed(Memory::from_pages(parts))
+            closed(Memory::from_bio_vecs(parts))
         }
         Source::Table => {
             const OFFSET: usize = 4001;
-            let mut pages = KVVec::new();
-            for _ in 0..(OFFSET + len).div_ceil(PAGE_SIZE) {
-                pages.push(page()?, GFP_KERNEL)?;
+            let (mut folios, mut room) = (KVVec::new(), 0);
+            while room < OFFSET + len {
+                let folio = folio(folios.len() as u32 % 2)?;
+                room += folio.len();
+                folios.push(folio, GFP_KERNEL)?;
             }
             // Pages that follow each other become one entry.
-            let list = closed(ScatterList::new(pages, OFFSET, len, u32::MAX))?;
+            let list = closed(ScatterList::new(folios, OFFSET, len, u32::MAX))?;
             check!(list.entries() <= (OFFSET + len).div_ceil(PAGE_SIZE));
             closed(Memory::from_scatterlist(list))
         }

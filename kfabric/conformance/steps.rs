@@ -45,7 +45,7 @@ use crate::wishes::domain_of;
 use crate::{cases, check, check_eq, module_parameters, runner};
 use kernel::fmt;
 use kernel::iov::{IovIterDest, IovIterSource};
-use kernel::page::{Page, PAGE_SIZE};
+use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
 use kernel::str::{CString, Formatter};
 use kernel::sync::atomic::{Atomic, Relaxed};
@@ -252,25 +252,25 @@ fn pieces() -> Result {
         check_eq!((vecs.len(), vecs[0].len(), vecs[1].len()), (2, 7, 100));
         return Err(error);
     }
-    let (mut parts, mut pages) = (KVec::new(), KVVec::new());
+    let (mut parts, mut folios) = (KVec::new(), KVVec::new());
     for offset in [0, 7] {
-        let (page, len) = (Page::alloc_page(GFP_KERNEL)?, 100);
-        parts.push(BioVec { page, offset, len }, GFP_KERNEL)?;
-        pages.push(Page::alloc_page(GFP_KERNEL)?, GFP_KERNEL)?;
+        let (folio, len) = (Folio::zeroed(0)?, 100);
+        parts.push(BioVec { folio, offset, len }, GFP_KERNEL)?;
+        folios.push(Folio::zeroed(0)?, GFP_KERNEL)?;
     }
-    if let Err((error, parts)) = Memory::from_pages(parts) {
+    if let Err((error, parts)) = Memory::from_bio_vecs(parts) {
         check_eq!((parts.len(), parts[1].offset), (2, 7));
         return Err(error);
     }
-    let list = match ScatterList::new(pages, 7, PAGE_SIZE, PAGE_SIZE as u32) {
+    let list = match ScatterList::new(folios, 7, PAGE_SIZE, PAGE_SIZE as u32) {
         Ok(list) => list,
-        Err((error, pages)) => {
-            check_eq!(pages.len(), 2);
+        Err((error, folios)) => {
+            check_eq!(folios.len(), 2);
             return Err(error);
         }
     };
     if let Err((error, list)) = Memory::from_scatterlist(list) {
-        check_eq!((list.entries(), list.into_pages().len()), (2, 2));
+        check_eq!((list.entries(), list.into_folios().len()), (2, 2));
         return Err(error);
     }
     Ok(())

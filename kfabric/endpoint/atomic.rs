@@ -19,7 +19,7 @@ impl<C: Send + 'static, S: Transmits<C>> Endpoint<C, S> {
     /// other atomic, from here, from a peer or by the region's owner, comes between; a write does.
     ///
     /// Never sleeps; process or softirq context. At most
-    /// [`Limits::max_msg_size`](crate::info::Limits) bytes of `local`.
+    /// [`Limits::max_atomic_size`](crate::info::Limits) bytes of `remote`.
     ///
     /// # Errors
     /// - `EAGAIN`: no free slot; read the queue, then try again.
@@ -72,11 +72,12 @@ impl<C: Send + 'static, S: Transmits<C>> Endpoint<C, S> {
         }
         let size = datatype.size();
         let words = action.words(datatype, len).ok_or(EINVAL)?;
-        let whole = remote.len() == (words * size) as u64 && remote.is_aligned(size);
+        let vector = words * size;
+        let whole = remote.len() == vector as u64 && remote.is_aligned(size);
         if !whole || options.data.is_some() {
             return Err(EINVAL);
         }
-        if len > self.whole.base.limits.max_msg_size {
+        if vector > self.whole.base.limits.max_atomic_size {
             return Err(EMSGSIZE);
         }
         if options.level == Level::Committed && !remote.is_persistent() {
@@ -130,11 +131,14 @@ mod tests {
             (SUM, 4, 4, 4, Ok(())),
             (SUM, 4, 2, 4, Err(EINVAL)),
             (BYTES, 3, 997, 3, Ok(())),
-            // A message's length at most, of all vectors together.
-            (SUM, 100, 0, 100, Ok(())),
-            (SUM, 104, 0, 104, Err(EMSGSIZE)),
-            (COMPARE, 96, 0, 32, Ok(())),
-            (COMPARE, 108, 0, 36, Err(EMSGSIZE)),
+            // So long at most, each vector.
+            (SUM, 40, 0, 40, Ok(())),
+            (SUM, 44, 0, 44, Err(EMSGSIZE)),
+            (BYTES, 41, 0, 41, Err(EMSGSIZE)),
+            (FETCH, 80, 0, 40, Ok(())),
+            (FETCH, 88, 0, 44, Err(EMSGSIZE)),
+            (COMPARE, 120, 0, 40, Ok(())),
+            (COMPARE, 132, 0, 44, Err(EMSGSIZE)),
         ] {
             let remote = region.slice(offset, remote)?;
             let checked = |options: &Options| bench.ep.check_atomic(len, &remote, atomic, options);

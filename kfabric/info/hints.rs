@@ -70,6 +70,8 @@ pub struct Hints<'a> {
     pub peer: Option<Place<'a>>,
     /// Messages of at least this many bytes.
     pub max_msg_size: usize,
+    /// Atomics on vectors of at least this many bytes.
+    pub max_atomic_size: usize,
     /// At least this many operations in flight. The info's limit is lowered to it, if not 0.
     pub tx_size: usize,
     /// At least this many posted receives. The info's limit is lowered to it, if not 0.
@@ -108,6 +110,7 @@ impl Hints<'_> {
             && named(self.fabric, &info.fabric)
             && named(self.domain, &info.domain)
             && self.max_msg_size <= info.limits.max_msg_size
+            && self.max_atomic_size <= info.limits.max_atomic_size
             && self.inject_size <= info.limits.inject_size)
         {
             return None;
@@ -232,6 +235,7 @@ mod tests {
             atomics: AtomicAgent::Cpus,
             limits: Limits {
                 max_msg_size: 4096,
+                max_atomic_size: 512,
                 tx_size: 64,
                 rx_size: 32,
                 tx_contexts: 3,
@@ -274,6 +278,13 @@ mod tests {
                 })?,
                 expected
             );
+        }
+        for (max_atomic_size, expected) in [(0, true), (512, true), (513, false)] {
+            let hints = Hints {
+                max_atomic_size,
+                ..none
+            };
+            assert_eq!(fits(hints)?, expected);
         }
         for (inject_size, expected) in [(0, true), (16, true), (17, false)] {
             let hints = Hints {

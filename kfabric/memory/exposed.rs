@@ -443,36 +443,35 @@ mod tests {
 
     #[test]
     fn memory_of_any_kind_goes_where_nobody_may_sleep() -> Result {
-        use crate::memory::{BioVec, ScatterList};
-        use kernel::page::{Page, PAGE_SIZE};
+        use crate::memory::{BioVec, Folio, ScatterList};
+        use kernel::page::PAGE_SIZE;
         use kernel::sync::rcu;
 
         // Longer than kmalloc() has.
         const LONG: usize = 8 << 20;
-        let page = || Page::alloc_page(GFP_KERNEL);
-        let (mut parts, mut pages) = (KVec::new(), KVVec::with_capacity(LONG / 8, GFP_KERNEL)?);
+        let (mut parts, mut folios) = (KVec::new(), KVVec::with_capacity(LONG / 8, GFP_KERNEL)?);
         for _ in 0..2 {
             parts.push(
                 BioVec {
-                    page: page()?,
+                    folio: Folio::zeroed(1)?,
                     offset: 0,
                     len: 100,
                 },
                 GFP_KERNEL,
             )?;
-            pages.push(page()?, GFP_KERNEL)?;
+            folios.push(Folio::zeroed(0)?, GFP_KERNEL)?;
         }
         let mut vecs = KVec::new();
         for len in [1, LONG, 0] {
             vecs.push(KVVec::zeroed(len, GFP_KERNEL)?, GFP_KERNEL)?;
         }
-        let list = ScatterList::new(pages, 0, 2 * PAGE_SIZE, u32::MAX);
+        let list = ScatterList::new(folios, 0, 2 * PAGE_SIZE, u32::MAX);
         let list = list.map_err(|(error, _)| error)?;
         for memory in [
             Memory::zeroed(LONG)?,
             Memory::zeroed(1)?,
             Memory::from_vecs(vecs).map_err(|(error, _)| error)?,
-            Memory::from_pages(parts).map_err(|(error, _)| error)?,
+            Memory::from_bio_vecs(parts).map_err(|(error, _)| error)?,
             Memory::from_scatterlist(list).map_err(|(error, _)| error)?,
         ] {
             let memory = memory.expose();

@@ -74,6 +74,7 @@ impl Desk {
             atomics: AtomicAgent::Cpus,
             limits: Limits {
                 max_msg_size: 100,
+                max_atomic_size: 40,
                 tx_size: 4,
                 rx_size: 4,
                 tx_contexts: 4,

@@ -19,7 +19,7 @@
 use super::hub::Hub;
 use super::link::{self, Link};
 use super::outstanding::Outstanding;
-use super::peer::Peer;
+use super::peer::{Peer, LIMITS};
 use super::timeouts::Timeouts;
 use crate::av::Name;
 use crate::cm::Message;
@@ -199,6 +199,13 @@ impl Table {
 }
 
 impl Engine {
+    /// The longest message, write or read, in bytes: what a provider with links offers.
+    pub const MAX_MSG_SIZE: usize = LIMITS.message as usize;
+
+    /// The longest vector of an atomic, in bytes. Operands and comparands come in one frame, so that
+    /// the peer does all of them or none.
+    pub const MAX_ATOMIC_SIZE: usize = LIMITS.frame as usize / 2;
+
     /// An endpoint of a domain. Sleeps. `EADDRINUSE`: it is to be a service that is there; `ENOMEM`.
     pub(super) fn new(hub: &Arc<Hub>, port: Arc<Port>, info: &Info) -> Result<Arc<Self>> {
         let name = hub.new_name(&port, info)?;

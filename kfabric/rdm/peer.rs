@@ -59,6 +59,7 @@ mod tests;
 use talk::Talk;
 
 pub(super) use send::part;
+pub(in crate::rdm) use talk::LIMITS;
 
 /// How many operations wait for the one that was said to follow, before the worker is woken all the same; and for
 /// how long, in milliseconds.

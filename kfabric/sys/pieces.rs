@@ -10,98 +10,96 @@
 use super::{
     bindings as door,
     copy::{Source, Window},
+    folio::Folio,
     iter::Segments,
     kvfree,
 };
 use crate::proto::pieces::Runs;
 use core::ptr::{self, NonNull};
-use kernel::{
-    bindings,
-    error::to_result,
-    page::{Page, PAGE_SIZE},
-    prelude::*,
-};
+use kernel::{bindings, error::to_result, page::PAGE_SIZE, prelude::*};
 
 /// The most pieces that a memory may be made of.
 pub(crate) const MAX: usize = 256;
 
-/// Bytes of a page that belongs to whoever has this. Source: `struct bio_vec`.
-///
-/// What was never written in a new page is what was there before, unless it was asked for with
-/// `__GFP_ZERO`.
+/// Bytes of a folio that belongs to whoever has this. Source: `struct bio_vec`.
 pub struct BioVec {
-    /// The page.
-    pub page: Page,
-    /// The first byte, counted from the start of the page.
+    /// The folio.
+    pub folio: Folio,
+    /// The first byte, counted from the start of the folio.
     pub offset: usize,
     /// How many bytes.
     pub len: usize,
 }
 
-/// A scatterlist of pages that belong to it.
+/// A scatterlist of folios that belong to it.
 ///
 /// For the CPU: no device has mapped it. Source: `struct sg_table`.
 ///
 /// # Invariants
 ///
 /// `table` was filled by `sg_alloc_table_from_pages_segment()`, and its entries are bytes of
-/// `pages`.
+/// `folios`.
 pub struct ScatterList {
     table: bindings::sg_table,
-    pages: KVVec<Page>,
+    folios: KVVec<Folio>,
     len: usize,
 }
 
-// SAFETY: The table is owned and, after its making, only read; pages may move between threads.
+// SAFETY: The table is owned and, after its making, only read; folios may move between threads.
 unsafe impl Send for ScatterList {}
 // SAFETY: As above; a shared list tells numbers only.
 unsafe impl Sync for ScatterList {}
 
 impl ScatterList {
-    /// Makes a scatterlist of the `len` bytes from `offset` of the first page on.
+    /// Makes a scatterlist of the `len` bytes from `offset` of the first folio on.
     ///
     /// Pages that follow each other in physical memory become one entry, of at most `longest`
     /// bytes. Sleeps; process context.
     ///
     /// # Errors
-    /// The pages come back with
-    /// - `EINVAL`: `offset` is not in the first page, the last byte is not in the last page, there
+    /// The folios come back with
+    /// - `EINVAL`: `offset` is not in the first page, the last byte is not in the last folio, there
     ///   is none, or `longest` is less than a page.
     /// - `ENOMEM`.
     pub fn new(
-        pages: KVVec<Page>,
+        folios: KVVec<Folio>,
         offset: usize,
         len: usize,
         longest: u32,
-    ) -> Result<ScatterList, (Error, KVVec<Page>)> {
-        match Self::table(&pages, offset, len, longest) {
-            // INVARIANT: Just filled, with entries for `pages`, which do not move.
-            Ok(table) => Ok(ScatterList { table, pages, len }),
-            Err(error) => Err((error, pages)),
+    ) -> Result<ScatterList, (Error, KVVec<Folio>)> {
+        match Self::table(&folios, offset, len, longest) {
+            // INVARIANT: Just filled, with entries for pages of `folios`, which do not move.
+            Ok(table) => Ok(ScatterList { table, folios, len }),
+            Err(error) => Err((error, folios)),
         }
     }
 
     fn table(
-        pages: &KVVec<Page>,
+        folios: &KVVec<Folio>,
         offset: usize,
         len: usize,
         longest: u32,
     ) -> Result<bindings::sg_table> {
         let end = offset.checked_add(len).ok_or(EINVAL)?;
-        if offset >= PAGE_SIZE || len == 0 || end.div_ceil(PAGE_SIZE) != pages.len() {
+        if offset >= PAGE_SIZE || len == 0 || (longest as usize) < PAGE_SIZE {
             return Err(EINVAL);
         }
-        if (longest as usize) < PAGE_SIZE {
+        let all: usize = folios.iter().map(Folio::pages).sum();
+        let count = end.div_ceil(PAGE_SIZE);
+        let spare = all.checked_sub(count).ok_or(EINVAL)?;
+        if folios.last().is_none_or(|last| spare >= last.pages()) {
             return Err(EINVAL);
         }
-        let count = pages.len().try_into()?;
-        let mut array = KVVec::with_capacity(pages.len(), GFP_KERNEL | __GFP_NOWARN)?;
-        for page in pages {
-            array.push(page.as_ptr(), GFP_KERNEL)?;
+        let mut array = KVVec::with_capacity(all, GFP_KERNEL | __GFP_NOWARN)?;
+        for folio in folios {
+            for page in 0..folio.pages() {
+                array.push(folio.as_ptr().wrapping_add(page), GFP_KERNEL)?;
+            }
         }
+        let count = count.try_into()?;
         let mut table = bindings::sg_table::default();
-        // SAFETY: `array` holds `count` valid pages, and the bytes begin in the first and end in the
-        // last of them; `table` is to be filled.
+        // SAFETY: `array` holds at least `count` valid pages, and the bytes begin in the first and end
+        // in the last of those; `table` is to be filled.
         to_result(unsafe {
             bindings::sg_alloc_table_from_pages_segment(
                 &mut table,
@@ -131,9 +129,9 @@ impl ScatterList {
         self.len == 0
     }
 
-    /// Gives the pages back.
-    pub fn into_pages(mut self) -> KVVec<Page> {
-        core::mem::replace(&mut self.pages, KVVec::new())
+    /// Gives the folios back.
+    pub fn into_folios(mut self) -> KVVec<Folio> {
+        core::mem::replace(&mut self.folios, KVVec::new())
     }
 }
 
@@ -142,7 +140,7 @@ impl Drop for ScatterList {
         // SAFETY: By the type invariant it was filled, and nobody uses it any more. Its entries are
         // in pages, or of kmalloc().
         unsafe { bindings::sg_free_table(&mut self.table) };
-        kvfree::free(core::mem::replace(&mut self.pages, KVVec::new()));
+        kvfree::free(core::mem::replace(&mut self.folios, KVVec::new()));
     }
 }
 
@@ -209,19 +207,18 @@ unsafe impl Origin for KVec<KVVec<u8>> {
     }
 }
 
-// SAFETY: A page is owned and pointed at; that the bytes are in it is checked.
+// SAFETY: A folio is owned and pointed at; that the bytes are in it is checked.
 unsafe impl Origin for KVec<BioVec> {
     fn count(&self) -> usize {
         self.len()
     }
 
     fn list(&mut self, mut add: impl FnMut(Place, usize) -> Result) -> Result {
-        for BioVec { page, offset, len } in self {
-            if offset.checked_add(*len).is_none_or(|end| end > PAGE_SIZE) {
+        for BioVec { folio, offset, len } in self {
+            if offset.checked_add(*len).is_none_or(|end| end > folio.len()) {
                 return Err(EINVAL);
             }
-            let page = NonNull::new(page.as_ptr()).ok_or(EINVAL)?;
-            add(Place::Pages(page, *offset), *len)?;
+            add(Place::Pages(folio.first(), *offset), *len)?;
         }
         Ok(())
     }
@@ -238,7 +235,7 @@ unsafe impl Origin for KVec<BioVec> {
     }
 }
 
-// SAFETY: By its invariant the list's entries are bytes of the pages that it owns and points at.
+// SAFETY: By its invariant the list's entries are bytes of the folios that it owns and points at.
 unsafe impl Origin for ScatterList {
     fn count(&self) -> usize {
         self.entries()
@@ -298,7 +295,7 @@ impl Pieces {
     /// Sleeps; process context.
     ///
     /// # Errors
-    /// - `EINVAL`: more than [`MAX`] pieces, or one that is not in its page.
+    /// - `EINVAL`: more than [`MAX`] pieces, or one that is not in its folio.
     /// - `ENOMEM`.
     pub(crate) fn new<O: Origin>(mut origin: O) -> Result<KBox<Pieces>, (Error, O)> {
         let (ends, places) = match Self::find(&mut origin) {
@@ -514,26 +511,26 @@ impl Drop for Mapped {
 mod tests {
     use super::*;
 
-    /// Pages whose bytes are all 0.
-    fn pages(count: usize) -> Result<KVVec<Page>> {
-        let mut pages = KVVec::with_capacity(count, GFP_KERNEL)?;
-        for _ in 0..count {
-            pages.push(Page::alloc_page(GFP_KERNEL | __GFP_ZERO)?, GFP_KERNEL)?;
+    /// Folios of those orders, whose bytes are all 0.
+    fn folios(orders: &[u32]) -> Result<KVVec<Folio>> {
+        let mut folios = KVVec::new();
+        for order in orders {
+            folios.push(Folio::zeroed(*order)?, GFP_KERNEL)?;
         }
-        Ok(pages)
+        Ok(folios)
     }
 
-    /// Why a scatterlist of two pages is not to be had.
-    fn refusal(offset: usize, len: usize, longest: u32) -> Result<Option<Error>> {
-        let refused = ScatterList::new(pages(2)?, offset, len, longest).err();
-        Ok(refused.map(|(error, pages)| {
-            assert_eq!(pages.len(), 2);
+    /// Why a scatterlist of two folios is not to be had.
+    fn refusal(orders: [u32; 2], offset: usize, len: usize, longest: u32) -> Result<Option<Error>> {
+        let refused = ScatterList::new(folios(&orders)?, offset, len, longest).err();
+        Ok(refused.map(|(error, folios)| {
+            assert_eq!(folios.len(), 2);
             error
         }))
     }
 
     #[test]
-    fn scatterlist_begins_in_its_first_page_and_ends_in_its_last() -> Result {
+    fn scatterlist_begins_in_its_first_page_and_ends_in_its_last_folio() -> Result {
         const P: usize = PAGE_SIZE;
         for (offset, len, good) in [
             (0, 2 * P, true),
@@ -549,16 +546,28 @@ mod tests {
             (1, usize::MAX, false),
         ] {
             let expected = if good { None } else { Some(EINVAL) };
-            assert_eq!(refusal(offset, len, u32::MAX)?, expected);
+            assert_eq!(refusal([0, 0], offset, len, u32::MAX)?, expected);
         }
-        assert_eq!(refusal(0, 2 * P, P as u32)?, None);
-        assert_eq!(refusal(0, 2 * P, P as u32 - 1)?, Some(EINVAL));
+        assert_eq!(refusal([0, 0], 0, 2 * P, P as u32)?, None);
+        assert_eq!(refusal([0, 0], 0, 2 * P, P as u32 - 1)?, Some(EINVAL));
+        // Of two and four pages.
+        for (offset, len, good) in [
+            (0, 6 * P, true),
+            (0, 6 * P + 1, false),
+            (P - 1, 5 * P + 1, true),
+            (P, 5 * P, false),
+            (0, 2 * P + 1, true),
+            (0, 2 * P, false),
+        ] {
+            let expected = if good { None } else { Some(EINVAL) };
+            assert_eq!(refusal([1, 2], offset, len, u32::MAX)?, expected);
+        }
         Ok(())
     }
 
     #[test]
     fn windows_of_pages_end_where_pages_do() -> Result {
-        let list = ScatterList::new(pages(4)?, 100, 3 * PAGE_SIZE, u32::MAX);
+        let list = ScatterList::new(folios(&[0, 1, 0])?, 100, 3 * PAGE_SIZE, u32::MAX);
         let list = list.map_err(|(error, _)| error)?;
         let pieces = Pieces::new(list).map_err(|(error, _)| error)?;
         let mut seen = 0;
@@ -570,11 +579,11 @@ mod tests {
             Ok(())
         })?;
         assert_eq!(seen, 3 * PAGE_SIZE - 20);
-        // The entries of a scatterlist are its own; the pages come back with it.
+        // The entries of a scatterlist are its own; the folios come back with it.
         let Ok(list) = Pieces::into_origin::<ScatterList>(pieces) else {
             return Err(EINVAL);
         };
-        assert_eq!((list.len(), list.into_pages().len()), (3 * PAGE_SIZE, 4));
+        assert_eq!((list.len(), list.into_folios().len()), (3 * PAGE_SIZE, 3));
         Ok(())
     }
 

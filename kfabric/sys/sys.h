@@ -13,6 +13,7 @@
 #include "copy.h"
 #include "crc.h"
 #include "debugfs.h"
+#include "folio.h"
 #include "lease.h"
 #include "net.h"
 #include "pieces.h"

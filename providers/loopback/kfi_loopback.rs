@@ -54,6 +54,9 @@ const ANY: u16 = 0;
 /// The longest operation: what the longest slice of memory may hold.
 const MAX_MSG_SIZE: usize = 1 << 30;
 
+/// The longest vector of an atomic, which a worker does in one go.
+const MAX_ATOMIC_SIZE: usize = 64 << 10;
+
 /// The one fabric of this host.
 struct Loopback {
     directory: Arc<Directory>,
@@ -95,6 +98,7 @@ impl Provider for Loopback {
             atomics: AtomicAgent::Cpus,
             limits: Limits {
                 max_msg_size: MAX_MSG_SIZE,
+                max_atomic_size: MAX_ATOMIC_SIZE,
                 tx_size: SIZE,
                 rx_size: SIZE,
                 tx_contexts: MAX_CONTEXTS,

@@ -54,9 +54,6 @@ module! {
 /// The most operations in flight on an endpoint, in each direction.
 const SIZE: usize = 4096;
 
-/// The longest operation: what the longest slice of memory may hold.
-const MAX_MSG_SIZE: usize = 1 << 30;
-
 /// The sockets of this host.
 struct Sockets {
     workers: Arc<WorkQueue>,
@@ -95,7 +92,8 @@ impl Provider for Sockets {
             order: Order::STRICT,
             atomics: AtomicAgent::Cpus,
             limits: Limits {
-                max_msg_size: MAX_MSG_SIZE,
+                max_msg_size: Engine::MAX_MSG_SIZE,
+                max_atomic_size: Engine::MAX_ATOMIC_SIZE,
                 tx_size: SIZE,
                 rx_size: SIZE,
                 tx_contexts: MAX_CONTEXTS,

@@ -5,7 +5,7 @@
 use crate::close::{closed, given_back};
 use crate::crew::Crew;
 use crate::ops::{check_filled, check_not_executed, check_refused, error, level, pmem, reached};
-use crate::rig::{register, timeout, tries, End, Rig};
+use crate::rig::{byte, check_region, pattern, register, timeout, tries, End, Rig};
 use crate::rng::Rng;
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
@@ -24,6 +24,7 @@ cases! {
     buffer_of_another_length_is_refused [connected]: Caps::ATOMIC,
     atomic_without_the_right_is_refused_at_post [connected]: Caps::ATOMIC,
     right_to_write_is_not_the_right_to_atomics [connected]: Caps::ATOMIC.union(Caps::WRITE),
+    longest_vector_is_changed_and_no_longer_one [connected]: Caps::ATOMIC,
     data_with_an_atomic_is_refused [connected]: Caps::ATOMIC,
     region_that_begins_unaligned_takes_no_atomics: Caps::ATOMIC.union(Caps::COMMIT),
     atomic_on_a_closed_region_is_refused [connected]: Caps::ATOMIC,
@@ -298,6 +299,63 @@ fn buffer_of_another_length_is_refused(info: &Info, _seed: u64) -> Result {
     rig.quiet()?;
     drop(closed(region.close_wait(timeout()))?);
     rig.close()
+}
+
+fn longest_vector_is_changed_and_no_longer_one(info: &Info, seed: u64) -> Result {
+    let most = info.limits.max_atomic_size;
+    check!(most >= 8);
+    longest_vector(&Rig::new(info)?, most, seed)?;
+    // An endpoint may be opened for less.
+    let mut short = *info;
+    short.limits.max_atomic_size = most / 2;
+    longest_vector(&Rig::new(&short)?, most / 2, seed)
+}
+
+/// Each form of an atomic on vectors of `most` bytes, each filled otherwise, and on one word more.
+fn longest_vector(rig: &Rig, most: usize, seed: u64) -> Result {
+    check_eq!(rig.a.ep.limits().max_atomic_size, most);
+    let forms = [
+        AtomicAction::update(AtomicOp::Write, Datatype::U64),
+        AtomicAction::fetch(AtomicOp::Write, Datatype::U64),
+        AtomicAction::compare(Datatype::U64),
+    ];
+    let (region, remote) = rig.region(most + 8, Access::ATOMIC)?;
+    let vectors = |form: AtomicAction, len| form.action.vectors() * len;
+    for (seed, form) in (seed..).zip(forms) {
+        let local = Buffer::from(pattern(vectors(form, most + 8), seed)?);
+        let slice = remote.slice(0, most as u64 + 8)?;
+        let posted = rig
+            .a
+            .ep
+            .atomic(local, rig.to_b, slice, form, Options::default(), 1);
+        check_eq!(
+            check_refused(posted, EMSGSIZE, 1)?.len(),
+            vectors(form, most + 8)
+        );
+        check!(rig.a.cq.read().is_none());
+        let mut was = KVVec::from_elem(0, most, GFP_KERNEL)?;
+        region.read_at(0, &mut was)?;
+        let mut local = KVVec::new();
+        for at in 0..most {
+            local.push(byte(at, seed), GFP_KERNEL)?;
+        }
+        if matches!(form.action, Action::Compare) {
+            local.extend_from_slice(&was, GFP_KERNEL)?;
+        }
+        local.resize(vectors(form, most), 0xee, GFP_KERNEL)?;
+        let slice = remote.slice(0, most as u64)?;
+        let done = rig.atomic(Memory::from_vec(local), slice, form)?;
+        check_eq!(reached(&done), Ok((vectors(form, most), Level::Delivered)));
+        let memory = done.buffer.into_memory().map_err(|_| EINVAL)?;
+        let local = memory.as_slice().ok_or(EINVAL)?;
+        let fetched = local.rchunks_exact(most).next().ok_or(EINVAL)?;
+        check!(!form.action.fetches() || *fetched == was[..]);
+        check_region(&region, 0, most, seed)?;
+        // The word behind them has not changed.
+        check_eq!(word(&region, most, Datatype::U64)?, 0);
+    }
+    drop(closed(region.close_wait(timeout()))?);
+    Ok(())
 }
 
 fn atomic_without_the_right_is_refused_at_post(info: &Info, _seed: u64) -> Result {

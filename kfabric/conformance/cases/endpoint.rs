@@ -32,7 +32,7 @@ cases! {
     cancel_of_what_has_ended_finds_nothing: Caps::MSG,
     cancel_of_anothers_operation_finds_nothing: Caps::MSG,
     close_gives_posted_receives_back: Caps::MSG,
-    close_gives_waiting_messages_back: Caps::MSG,
+    close_gives_waiting_messages_back: Caps::MSG.union(Caps::TAGGED),
     close_fails_the_messages_of_peers: Caps::MSG,
     close_of_either_end_while_bytes_move_completes_all_once: Caps::MSG,
     close_tells_a_placed_write_from_others: Caps::REMOTE_CQ_DATA,
@@ -113,6 +113,13 @@ fn limit_beyond_the_offer_is_refused(info: &Info, _seed: u64) -> Result {
         (
             Limits {
                 max_msg_size: most.max_msg_size + 1,
+                ..most
+            },
+            false,
+        ),
+        (
+            Limits {
+                max_atomic_size: most.max_atomic_size + 1,
                 ..most
             },
             false,
@@ -625,6 +632,23 @@ fn fill_with_messages(rig: &Rig, seed: u64) -> Result {
     Ok(())
 }
 
+/// As [`fill_with_messages`]; all but the last have had the time to come to B, where they wait: a tagged one that
+/// was sent after them has.
+fn fill_and_wait(rig: &Rig, seed: u64) -> Result {
+    let (tag, last) = (7, DEPTH as u64 - 1);
+    for context in 0..last {
+        let bytes = pattern(20, seed + context)?;
+        rig.a.ep.send(bytes, rig.to_b, Options::NONE, context)?;
+    }
+    rig.b.ep.trecv(Memory::zeroed(20)?, tag, 0, 1)?;
+    let bytes = pattern(20, seed)?;
+    rig.a.ep.tsend(bytes, rig.to_b, tag, Options::NONE, last)?;
+    rig.passed(1, last, Ok(20))?;
+    let bytes = pattern(20, seed + last)?;
+    rig.a.ep.send(bytes, rig.to_b, Options::NONE, last)?;
+    Ok(())
+}
+
 /// Fails unless as many operations ended, with that error, each once and with its buffer.
 #[track_caller]
 fn check_ended(
@@ -662,17 +686,21 @@ fn close_gives_posted_receives_back(info: &Info, seed: u64) -> Result {
 }
 
 fn close_gives_waiting_messages_back(info: &Info, seed: u64) -> Result {
-    let rig = Rig::new(info)?;
-    fill_with_messages(&rig, seed)?;
-    let Rig { a, b, .. } = rig;
-    let (ep, base) = a.split();
-    closed(ep.close())?;
-    check_ended(|| base.cq.read().ok_or(EINVAL), Kind::Send, ECANCELED, seed)?;
-    check!(base.cq.read().is_none());
-    // Nothing of it is left at the peer.
-    b.ep.recv(Memory::zeroed(20)?, 1)?;
-    check!(b.cq.read().is_none());
-    b.close()
+    for fill in [fill_with_messages, fill_and_wait] {
+        let rig = Rig::new(info)?;
+        fill(&rig, seed)?;
+        let Rig { a, b, .. } = rig;
+        let (ep, base) = a.split();
+        closed(ep.close())?;
+        check_ended(|| base.cq.read().ok_or(EINVAL), Kind::Send, ECANCELED, seed)?;
+        check!(base.cq.read().is_none());
+        base.close()?;
+        // Nothing of it is left at the peer.
+        b.ep.recv(Memory::zeroed(20)?, 1)?;
+        check!(b.cq.read().is_none());
+        b.close()?;
+    }
+    Ok(())
 }
 
 fn close_fails_the_messages_of_peers(info: &Info, seed: u64) -> Result {

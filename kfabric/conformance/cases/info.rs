@@ -26,6 +26,7 @@ cases! {
 fn wishes(info: &Info) -> Hints<'_> {
     Hints {
         max_msg_size: info.limits.max_msg_size,
+        max_atomic_size: info.limits.max_atomic_size,
         tx_size: info.limits.tx_size,
         rx_size: info.limits.rx_size,
         inject_size: info.limits.inject_size,
@@ -117,6 +118,10 @@ fn each_wish_refuses_what_lacks_it(info: &Info, _seed: u64) -> Result {
         },
         Hints {
             max_msg_size: limits.max_msg_size + 1,
+            ..all
+        },
+        Hints {
+            max_atomic_size: limits.max_atomic_size + 1,
             ..all
         },
         Hints {

@@ -6,14 +6,16 @@
 use crate::close::closed;
 use crate::forge::Forgery;
 use crate::ops::{check_not_executed, level, pmem, reached};
-use crate::rig::{check_buffer, check_region, ended, pattern, register, timeout, Rig};
-use crate::source::of_vecs;
-use crate::{cases, check_eq};
+use crate::rig::{byte, check_buffer, check_region, ended, pattern, register, timeout, Rig};
+use crate::source::{folio, of_vecs};
+use crate::{cases, check, check_eq};
 use kernel::prelude::*;
 use kfabric::prelude::*;
 
 cases! {
     gibibyte_in_256_pieces_is_one_operation: Caps::RMA.union(Caps::MSG),
+    gibibyte_of_folios_is_committed_and_read_back: Caps::RMA.union(Caps::COMMIT),
+    gibibyte_of_a_scatterlist_is_one_message: Caps::MSG.union(Caps::COMMIT),
     whole_device_is_one_region_up_to_its_last_byte: Caps::RMA.union(Caps::COMMIT),
 }
 
@@ -22,7 +24,6 @@ cases! {
 fn gibibyte_in_256_pieces_is_one_operation(info: &Info, seed: u64) -> Result {
     const PIECE: usize = 4 << 20;
     const SHIFT: usize = 12_345;
-    const AROUND: usize = 100;
     let len = (Memory::MAX_SEGMENTS * PIECE).min(info.limits.max_msg_size);
     let rig = Rig::new(info)?;
     let to_itself = rig.a.av.insert(&rig.a.ep.name())?;
@@ -54,6 +55,101 @@ fn gibibyte_in_256_pieces_is_one_operation(info: &Info, seed: u64) -> Result {
     }
     is_at(0)?;
     drop(closed(region.close_wait(timeout()))?);
+    rig.close()
+}
+
+/// How many bytes are looked at, around each border of two folios.
+const AROUND: usize = 100;
+
+/// 256 folios of 4 MiB.
+fn folios() -> Result<KVVec<Folio>> {
+    let mut folios = KVVec::new();
+    for _ in 0..Memory::MAX_SEGMENTS {
+        folios.push(folio(10)?, GFP_KERNEL)?;
+    }
+    Ok(folios)
+}
+
+/// Where the borders are in `len` bytes of them, and the ends: the first byte that is looked at.
+fn borders(len: usize) -> impl Iterator<Item = usize> {
+    let inner = (4 << 20..len).step_by(4 << 20).map(|at| at - AROUND / 2);
+    Iterator::chain(inner, [0, len - AROUND])
+}
+
+/// Memory that gets a pattern there.
+fn marked(mut memory: Memory, seed: u64) -> Result<Memory> {
+    for at in borders(memory.len()) {
+        let bytes = pattern(AROUND, seed ^ at as u64)?;
+        memory.write_at(at, bytes.as_slice().ok_or(EINVAL)?)?;
+    }
+    Ok(memory)
+}
+
+/// Fails unless memory has that pattern there.
+fn check_marks(memory: &Memory, seed: u64) -> Result {
+    let mut bytes = [0; AROUND];
+    for at in borders(memory.len()) {
+        memory.read_at(at, &mut bytes)?;
+        let is_there = |(n, found): (usize, &u8)| *found == byte(n, seed ^ at as u64);
+        check!(bytes.iter().enumerate().all(is_there));
+    }
+    Ok(())
+}
+
+/// Where a device is written to, so that nothing of it is aligned as folios are.
+const SKEW: u64 = 12_345;
+
+fn gibibyte_of_folios_is_committed_and_read_back(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let mut parts = KVec::new();
+    for folio in folios()? {
+        let (offset, len) = (0, folio.len());
+        parts.push(BioVec { folio, offset, len }, GFP_KERNEL)?;
+    }
+    let memory = closed(Memory::from_bio_vecs(parts))?;
+    let len = memory.len().min(info.limits.max_msg_size);
+    check_eq!(len, 1 << 30);
+    let (region, remote) = rig.persistent(&pmem()?, SKEW, len)?;
+    let slice = remote.slice(0, len as u64)?;
+    let done = rig.write(marked(memory, seed)?, slice, level(Level::Committed))?;
+    check_eq!(reached(&done), Ok((len, Level::Committed)));
+    for at in borders(len) {
+        check_region(&region, at, AROUND, seed ^ at as u64)?;
+    }
+    let memory = done.buffer.into_memory().map_err(|_| EINVAL)?;
+    check_marks(&memory, seed)?;
+    let done = rig.read(marked(memory, !seed)?, slice)?;
+    check_eq!(reached(&done), Ok((len, Level::Delivered)));
+    check_marks(&done.buffer.into_memory().map_err(|_| EINVAL)?, seed)?;
+    drop(closed(region.close_wait(timeout()))?);
+    rig.close()
+}
+
+fn gibibyte_of_a_scatterlist_is_one_message(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    // Two of them may follow each other: then they are one entry.
+    let list = closed(ScatterList::new(folios()?, 0, 1 << 30, u32::MAX))?;
+    check!((1..=Memory::MAX_SEGMENTS).contains(&list.entries()));
+    let memory = closed(Memory::from_scatterlist(list))?;
+    let len = memory.len().min(info.limits.max_msg_size);
+    check_eq!(len, 1 << 30);
+    let persistent = || Memory::persistent(&pmem()?, SKEW, len);
+    // Into persistent memory, and out of it.
+    rig.b.ep.recv(persistent()?, 1)?;
+    let options = Options::NONE;
+    rig.a.ep.send(marked(memory, seed)?, rig.to_b, options, 2)?;
+    let sent = rig.a.next()?;
+    check_eq!(ended(&sent), (Kind::Send, 2, Ok(len)));
+    let received = rig.b.next()?;
+    check_eq!(ended(&received), (Kind::Recv, 1, Ok(len)));
+    check_marks(&received.buffer.into_memory().map_err(|_| EINVAL)?, seed)?;
+    let memory = sent.buffer.into_memory().map_err(|_| EINVAL)?;
+    rig.b.ep.recv(marked(memory, !seed)?, 3)?;
+    rig.a.ep.send(persistent()?, rig.to_b, options, 4)?;
+    check_eq!(ended(&rig.a.next()?), (Kind::Send, 4, Ok(len)));
+    let received = rig.b.next()?;
+    check_eq!(ended(&received), (Kind::Recv, 3, Ok(len)));
+    check_marks(&received.buffer.into_memory().map_err(|_| EINVAL)?, seed)?;
     rig.close()
 }
 

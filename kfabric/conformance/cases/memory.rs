@@ -6,7 +6,7 @@ use crate::close::{closed, given_back};
 use crate::ops::{check_filled_at, check_refused, error, fill, pmem, reached};
 use crate::rig::{byte, check_region, ended, pattern, register, timeout, Rig};
 use crate::rng::Rng;
-use crate::source::{made_of, of_vecs, page, patterned, vecs, SOURCES};
+use crate::source::{folio, made_of, of_vecs, patterned, vecs, SOURCES};
 use crate::{cases, check, check_eq};
 use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
@@ -182,29 +182,29 @@ fn pieces_come_back_as_they_went(info: &Info, _seed: u64) -> Result {
 
     let mut parts = KVec::new();
     for (offset, len) in [(0, 100), (3996, 100), (5, 400)] {
-        let page = page()?;
-        parts.push(BioVec { page, offset, len }, GFP_KERNEL)?;
+        let folio = folio(0)?;
+        parts.push(BioVec { folio, offset, len }, GFP_KERNEL)?;
     }
     let mut expected = KVec::new();
     for part in &parts {
-        let part = (part.page.as_ptr(), part.offset, part.len);
+        let part = (part.folio.as_ptr(), part.offset, part.len);
         expected.push(part, GFP_KERNEL)?;
     }
-    let done = rig.read(closed(Memory::from_pages(parts))?, slice)?;
-    let Ok(back) = memory_of(done.buffer)?.into_pages() else {
+    let done = rig.read(closed(Memory::from_bio_vecs(parts))?, slice)?;
+    let Ok(back) = memory_of(done.buffer)?.into_bio_vecs() else {
         return Err(EINVAL);
     };
     check_eq!(back.len(), expected.len());
     for (part, expected) in back.iter().zip(&expected) {
-        check!((part.page.as_ptr(), part.offset, part.len) == *expected);
+        check!((part.folio.as_ptr(), part.offset, part.len) == *expected);
     }
 
-    let mut pages = KVVec::new();
+    let mut folios = KVVec::new();
     for _ in 0..2 {
-        pages.push(page()?, GFP_KERNEL)?;
+        folios.push(folio(0)?, GFP_KERNEL)?;
     }
-    let expected = [pages[0].as_ptr(), pages[1].as_ptr()];
-    let list = closed(ScatterList::new(pages, 4000, 600, PAGE_SIZE as u32))?;
+    let expected = [folios[0].as_ptr(), folios[1].as_ptr()];
+    let list = closed(ScatterList::new(folios, 4000, 600, PAGE_SIZE as u32))?;
     check_eq!((list.entries(), list.len()), (2, 600));
     let memory = closed(Memory::from_scatterlist(list))?;
     // Refused, too.
@@ -221,7 +221,7 @@ fn pieces_come_back_as_they_went(info: &Info, _seed: u64) -> Result {
     let Ok(list) = memory.into_scatterlist() else {
         return Err(EINVAL);
     };
-    let back = list.into_pages();
+    let back = list.into_folios();
     check!([back[0].as_ptr(), back[1].as_ptr()] == expected);
     drop(closed(region.close_wait(timeout()))?);
     rig.close()
@@ -245,27 +245,29 @@ fn pieces_are_at_most_256(info: &Info, seed: u64) -> Result {
     let vecs = given_back(Memory::from_vecs(vecs((0..257).map(|_| 3))?), EINVAL)?;
     check_eq!(vecs.len(), 257);
     for (count, good) in [(256, true), (257, false)] {
-        let (mut parts, mut pages) = (KVec::new(), KVVec::new());
+        let (mut parts, mut folios) = (KVec::new(), KVVec::new());
         for _ in 0..count {
-            let (offset, len, page_of_list) = (1, 3, page()?);
-            let page = page()?;
-            parts.push(BioVec { page, offset, len }, GFP_KERNEL)?;
-            pages.push(page_of_list, GFP_KERNEL)?;
+            let (offset, len, folio) = (1, 3, folio(0)?);
+            parts.push(BioVec { folio, offset, len }, GFP_KERNEL)?;
+            folios.push(self::folio(0)?, GFP_KERNEL)?;
         }
-        let list = ScatterList::new(pages, 0, count * PAGE_SIZE, PAGE_SIZE as u32);
+        let list = ScatterList::new(folios, 0, count * PAGE_SIZE, PAGE_SIZE as u32);
         let list = closed(list)?;
         check_eq!(list.entries(), count);
         if good {
-            let memory = closed(Memory::from_pages(parts))?;
+            let memory = closed(Memory::from_bio_vecs(parts))?;
             check_eq!(memory.len(), 3 * count);
             writes(memory, !seed)?;
             let memory = closed(Memory::from_scatterlist(list))?;
             check_eq!(memory.len(), count * PAGE_SIZE);
             writes(memory, seed)?;
         } else {
-            check_eq!(given_back(Memory::from_pages(parts), EINVAL)?.len(), count);
+            check_eq!(
+                given_back(Memory::from_bio_vecs(parts), EINVAL)?.len(),
+                count
+            );
             let list = given_back(Memory::from_scatterlist(list), EINVAL)?;
-            check_eq!(list.into_pages().len(), count);
+            check_eq!(list.into_folios().len(), count);
         }
     }
     drop(closed(region.close_wait(timeout()))?);
@@ -449,9 +451,9 @@ fn pieces_for_atomics_are_whole_words(info: &Info, _seed: u64) -> Result {
     }
     for (offset, len, good) in [(0, 8, true), (4088, 8, true), (4, 8, false), (8, 4, false)] {
         let mut parts = KVec::new();
-        let page = page()?;
-        parts.push(BioVec { page, offset, len }, GFP_KERNEL)?;
-        let memory = closed(Memory::from_pages(parts))?;
+        let folio = folio(0)?;
+        parts.push(BioVec { folio, offset, len }, GFP_KERNEL)?;
+        let memory = closed(Memory::from_bio_vecs(parts))?;
         let registered = rig.b.domain.register(memory, access);
         check_eq!(registered.is_ok(), good);
     }

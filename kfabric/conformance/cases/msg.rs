@@ -4,7 +4,9 @@
 
 use crate::close::{busy, closed};
 use crate::ops::check_refused;
-use crate::rig::{byte, cancel, check_buffer, ended, pattern, register, timeout, End, Rig};
+use crate::rig::{
+    byte, cancel, check_buffer, ended, pattern, register, timeout, End, Rig, A_FEW_LEFT,
+};
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
 use kfabric::prelude::*;
@@ -30,7 +32,7 @@ cases! {
 }
 
 /// Sizes around the limits that providers have: lines, pages, inline copies.
-const SIZES: [usize; 12] = [
+const SIZES: [usize; 13] = [
     1,
     7,
     63,
@@ -42,6 +44,7 @@ const SIZES: [usize; 12] = [
     16384,
     16385,
     65536,
+    A_FEW_LEFT,
     1 << 20,
 ];
 

@@ -8,7 +8,9 @@ use crate::ops::{
     check_buffer_filled, check_filled, check_filled_at, check_refused, error, fill, level, reached,
     CONTEXT,
 };
-use crate::rig::{check_buffer, check_region, pattern, register, timeout, tries, End, Rig, DEPTH};
+use crate::rig::{
+    check_buffer, check_region, pattern, register, timeout, tries, End, Rig, A_FEW_LEFT, DEPTH,
+};
 use crate::rng::Rng;
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
@@ -38,7 +40,19 @@ cases! {
 }
 
 /// Lengths around the limits that providers have: lines, pages, inline copies.
-const LENGTHS: [usize; 10] = [1, 7, 64, 65, 4095, 4097, 16384, 16385, 65537, 1 << 20];
+const LENGTHS: [usize; 11] = [
+    1,
+    7,
+    64,
+    65,
+    4095,
+    4097,
+    16384,
+    16385,
+    65537,
+    A_FEW_LEFT,
+    1 << 20,
+];
 
 fn write_lands_where_it_was_aimed(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
@@ -49,6 +63,7 @@ fn write_lands_where_it_was_aimed(info: &Info, seed: u64) -> Result {
         (4095, 2),
         (5, 16385),
         (100_000, 900_000),
+        (777, A_FEW_LEFT),
         (1 << 20, 0),
     ] {
         let slice = remote.slice(offset as u64, len as u64)?;

@@ -68,6 +68,7 @@ impl Provider for Outside {
             atomics: AtomicAgent::Cpus,
             limits: Limits {
                 max_msg_size: 1 << 30,
+                max_atomic_size: 0,
                 tx_size: 4096,
                 rx_size: 4096,
                 tx_contexts: 1,

@@ -391,6 +391,32 @@ mod matching {
         assert_eq!(tx.ended(), Some((4, closed(EHOSTUNREACH))));
         Ok(())
     }
+
+    #[test]
+    fn receives_of_peers_in_one_chain_are_told_apart() -> Result {
+        // There are two chains, and three peers.
+        let matching = KBox::pin_init(Matching::new(1)?, GFP_KERNEL)?;
+        let rx = Side::new()?;
+        let names: [&[u8]; 3] = [b"one", b"other", b"third"];
+        for (context, name) in (0..).zip(names) {
+            let request = Request {
+                peer: Name::new(name)?,
+                ..request(Kind::Recv)
+            };
+            let receive = rx.0.post_request(request, context)?.1;
+            assert!(matching.post(receive).is_none());
+        }
+        // Last first: then each meets a chain that has what is for those before it.
+        for context in [2, 1, 0] {
+            let sender = Side(Bench::named(names[context as usize], 8, None)?);
+            let pair = matching.offer(sender.op(Kind::Send, 0, 9)?).ok_or(EINVAL)?;
+            pair.execute();
+            assert_eq!(rx.ended(), Some((context, success(0))));
+            assert_eq!(sender.ended(), Some((9, success(0))));
+        }
+        Ok(())
+    }
+
     #[test]
     fn receive_of_a_peer_takes_that_peers_messages() -> Result {
         let (matching, rx) = (matching()?, Side::new()?);

@@ -35,7 +35,7 @@ use kernel::time::Delta;
 const ACK_DELAY_NS: u64 = 1_000_000;
 
 /// What an endpoint tells its peers that it takes, if it has one receive context.
-pub(super) const LIMITS: Limits = Limits {
+pub(in crate::rdm) const LIMITS: Limits = Limits {
     frame: 96 << 10,
     eager: 8 << 10,
     message: 1 << 30,

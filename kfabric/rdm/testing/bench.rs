@@ -53,6 +53,7 @@ fn info(order: Order) -> Result<Info> {
         atomics: AtomicAgent::Cpus,
         limits: Limits {
             max_msg_size: 1 << 20,
+            max_atomic_size: Engine::MAX_ATOMIC_SIZE,
             tx_size: 256,
             rx_size: 256,
             tx_contexts: 4,

@@ -4,16 +4,19 @@
 
 use super::host::{begin, Connected, Host};
 use crate::close::{busy, closed};
-use crate::rig::{count, until};
-use crate::{cases, check_eq};
+use crate::rig::{count, timeout, until};
+use crate::{cases, check, check_eq};
 use kernel::prelude::*;
 use kernel::sync::atomic::{Acquire, Relaxed};
 use kernel::sync::Arc;
+use kernel::time::{Delta, Instant, Monotonic};
 use kfabric::prelude::*;
 
 cases! { EndpointType::Msg;
     event_queue_keeps_its_bound: Caps::NONE,
     closed_endpoint_causes_no_event: Caps::NONE,
+    queue_dropped_before_its_listener_rejects: Caps::NONE,
+    wait_for_an_event_is_bounded: Caps::NONE,
     events_call_back: Caps::NONE,
 }
 
@@ -55,6 +58,75 @@ fn closed_endpoint_causes_no_event(info: &Info, _seed: u64) -> Result {
     a.quiet()?;
     closed(listener.close())?;
     b.quiet()?;
+    a.close()?;
+    b.close()
+}
+
+/// A consumer that drops its queue first can be told of nothing: who asks must not wait for it.
+fn queue_dropped_before_its_listener_rejects(info: &Info, _seed: u64) -> Result {
+    let (a, b) = (Host::new(info)?, Host::new(info)?);
+    let listener = b.listen(1)?;
+    let name = listener.name();
+    let waits = a.endpoint()?;
+    begin(&waits, &listener)?;
+    until(|| b.eq.wait(0).is_ok())?;
+    let Host {
+        eq,
+        cq,
+        domain,
+        fabric,
+        ..
+    } = KBox::into_inner(b);
+    drop(eq);
+    check_eq!(a.refused(&waits)?.0, ECONNREFUSED);
+    // The place in the backlog is free each time.
+    for _ in 0..3 {
+        let late = a.endpoint()?;
+        late.connect(&name, PrivateData::NONE, timeout())?;
+        check_eq!(a.refused(&late)?.0, ECONNREFUSED);
+        closed(late.close())?;
+    }
+    closed(listener.close())?;
+    closed(cq.close())?;
+    closed(domain.close())?;
+    closed(fabric.close())?;
+    closed(waits.close())?;
+    a.close()
+}
+
+fn wait_for_an_event_is_bounded(info: &Info, _seed: u64) -> Result {
+    let (a, b) = (Host::new(info)?, Host::new(info)?);
+    check_eq!(a.eq.wait(0).err(), Some(ETIMEDOUT));
+    check_eq!(a.eq.read_wait(0).err(), Some(ETIMEDOUT));
+    let begun = Instant::<Monotonic>::now();
+    check_eq!(a.eq.wait(30).err(), Some(ETIMEDOUT));
+    check_eq!(a.eq.read_wait(30).err(), Some(ETIMEDOUT));
+    check!(begun.elapsed() >= Delta::from_millis(60));
+    // A wait takes nothing.
+    let listener = b.listen(1)?;
+    let ep = a.endpoint()?;
+    begin(&ep, &listener)?;
+    b.eq.wait(timeout())?;
+    b.eq.wait(0)?;
+    drop(b.request()?);
+    check_eq!(b.eq.wait(0).err(), Some(ETIMEDOUT));
+    // An answer that is waited for no time at all does not come.
+    let (hasty, mut seen) = (a.endpoint()?, [false; 2]);
+    hasty.connect(&listener.name(), PrivateData::NONE, 0)?;
+    for _ in 0..seen.len() {
+        let Event::Refused {
+            endpoint, error, ..
+        } = a.event()?
+        else {
+            return Err(EINVAL);
+        };
+        let at = usize::from(endpoint == hasty.id());
+        check_eq!(error, [ECONNREFUSED, ETIMEDOUT][at]);
+        check!(!core::mem::replace(&mut seen[at], true));
+    }
+    closed(hasty.close())?;
+    closed(ep.close())?;
+    closed(listener.close())?;
     a.close()?;
     b.close()
 }

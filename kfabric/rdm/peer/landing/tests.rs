@@ -7,11 +7,11 @@ use super::super::super::testing::{
     SOON,
 };
 use super::SHORTEST;
-use crate::memory::{BioVec, Memory};
+use crate::memory::{BioVec, Folio, Memory};
 use crate::mr::{Access, Attributes, RemoteRegion};
 use crate::op::{Kind, Options};
 use crate::proto::wire::{Flags, Header, Kind as Frame};
-use kernel::page::{Page, PAGE_SIZE};
+use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
 
 /// An address that no domain has.
@@ -35,12 +35,12 @@ fn pages(len: usize) -> Result<Memory> {
     let mut left = len;
     while left > 0 {
         let part = left.min(PAGE_SIZE - 100);
-        let page = Page::alloc_page(GFP_KERNEL | __GFP_ZERO)?;
+        let folio = Folio::zeroed(0)?;
         let (offset, len) = (100, part);
-        parts.push(BioVec { page, offset, len }, GFP_KERNEL)?;
+        parts.push(BioVec { folio, offset, len }, GFP_KERNEL)?;
         left -= part;
     }
-    Memory::from_pages(parts).map_err(|(error, _)| error)
+    Memory::from_bio_vecs(parts).map_err(|(error, _)| error)
 }
 
 /// Whether these bytes of a memory are those of a pattern, and all others 0.
