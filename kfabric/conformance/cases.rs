@@ -70,6 +70,7 @@ pub(crate) const ALL: &[&[Case]] = &[
     cntr::ends::CASES,
     cntr::wait::CASES,
     cntr::callback::CASES,
+    cntr::connected::CASES,
     memory::CASES,
     hints::CASES,
     device::CASES,

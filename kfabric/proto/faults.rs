@@ -150,6 +150,7 @@ pub struct Plan {
     lots: Rng,
     fail: Rng,
     hold: Rng,
+    domains: Rng,
 }
 
 /// What is done to the operation that goes next.
@@ -176,12 +177,22 @@ impl Plan {
             lots: next(),
             fail: next(),
             hold: next(),
+            domains: next(),
         }
     }
 
     /// What it follows.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Those of the next domain that is opened: the same, but for a seed of its own.
+    pub fn of_domain(&mut self) -> Settings {
+        let mut settings = self.settings;
+        if settings.seed != 0 {
+            settings.seed = self.domains.next_u64() | 1;
+        }
+        settings
     }
 
     /// Whether the next post is refused.
@@ -273,6 +284,23 @@ mod tests {
             fail_errno: 110,
             again_ppm: 3000,
         }
+    }
+
+    #[test]
+    fn each_domain_has_a_seed_that_follows_from_its_providers() {
+        let seeds = |settings| {
+            let mut plan = Plan::new(settings);
+            [0; 3].map(|_| plan.of_domain().seed)
+        };
+        let drawn = seeds(on());
+        assert_eq!(seeds(on()), drawn);
+        assert!(drawn[0] != drawn[1] && drawn[1] != drawn[2] && !drawn.contains(&on().seed));
+        assert!(!drawn.contains(&0));
+        // All else is as it is.
+        let seed = on().seed;
+        let of_domain = Plan::new(on()).of_domain();
+        assert_eq!(Settings { seed, ..of_domain }, on());
+        assert_eq!(seeds(Settings::OFF), [0; 3]);
     }
 
     #[test]

@@ -52,11 +52,12 @@ impl Faults {
         Self::make(Settings::OFF, None)
     }
 
-    /// Those that `of` has now, for a domain of its provider; `of` counts what is injected, too.
+    /// Those that `of` has now, for a domain of its provider, with a seed of its own; `of` counts what
+    /// is injected, too.
     ///
     /// May sleep. `ENOMEM`.
     pub fn like(of: &Arc<Faults>) -> Result<Arc<Self>> {
-        let settings = *of.plan.lock().settings();
+        let settings = of.plan.lock().of_domain();
         Self::make(settings, Some(of.clone()))
     }
 
@@ -137,8 +138,9 @@ impl Faults {
         Some((op, error))
     }
 
-    /// Whether the completion of what has taken effect, or the copy of a matched message, is to wait until
-    /// that of the next has been made; if there is none, until nothing is left to do.
+    /// Whether the completion of what has taken effect, or the copy of a matched message, is to wait
+    /// while that of the next is made: asked before each. It waits no longer than there is something
+    /// left to do.
     ///
     /// Any context but hardirq.
     pub fn hold(&self) -> bool {
@@ -271,7 +273,9 @@ mod tests {
         assert!(overtaken > 0);
         let held = (0..50).filter(|_| faults.hold()).count();
         assert!((1..50).contains(&held));
-        for (faults, seed, on) in [(&faults, 3, true), (&provider, 8, false)] {
+        let own = faults.plan.lock().settings().seed;
+        assert!(own != 3);
+        for (faults, seed, on) in [(&faults, own, true), (&provider, 8, false)] {
             let (ppm, flag) = (if on { 1_000_000 } else { 0 }, u64::from(on));
             let errno = if on { 110 } else { 5 };
             let expected = CString::try_from_fmt(fmt!(

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `directory` | which endpoint has which name |
 //! | `endpoint` | an endpoint |
+//! | `held` | what completes after others, while faults are injected |
 //! | `worker` | what an endpoint does not execute in a post |
 
 #![deny(unsafe_code, unused_must_use)]
@@ -28,6 +29,7 @@ use kfabric::provider::{self, Plug, Port, Provider};
 
 mod directory;
 mod endpoint;
+mod held;
 mod worker;
 
 use directory::{Claim, Directory, Position};

@@ -17,13 +17,14 @@
 
 use crate::directory::Directory;
 use crate::endpoint::execute_long;
+use crate::held::{Held, Late};
 use kernel::prelude::*;
 use kernel::sync::{new_spinlock_irq, Arc, SpinLockIrq};
 use kernel::time::delay::fsleep;
 use kernel::time::Delta;
 use kernel::workqueue::{impl_has_work, new_work, Work, WorkItem};
 use kfabric::info::Order;
-use kfabric::op::{Chain, Failure, OpId, Operation, Status};
+use kfabric::op::{Chain, Failure, OpId, Operation};
 use kfabric::provider::faults::{Faults, Next};
 use kfabric::provider::work::{self, WorkQueue};
 use kfabric::provider::{Match, Port};
@@ -60,8 +61,7 @@ impl WorkItem for Worker {
     type Pointer = Arc<Worker>;
 
     fn run(this: Arc<Worker>) {
-        // What has taken effect and is to complete after the next; and a message that is copied then.
-        let (mut done, mut met): (Option<(Operation, Status)>, Option<Match>) = (None, None);
+        let mut held = Held::new();
         loop {
             let next = this.next();
             let mut queue = this.queue.lock();
@@ -72,32 +72,20 @@ impl WorkItem for Worker {
             let pair = queue.pairs.pop().zip(queue.pairs.pop());
             drop(queue);
             let idle = op.is_none() && pair.is_none();
-            let (late, late_pair) = (done.take(), met.take());
+            let before = held.taken();
             match op {
                 Some((op, Some(error))) => op.complete(Err(Failure::not_executed(error))),
                 Some((op, None)) => {
                     execute_long(&this.directory, &this.port, op, |op, status| {
-                        match this.faults.hold() {
-                            true => done = Some((op, status)),
-                            false => op.complete(status),
-                        }
+                        held.put(Late::Ended(op, status), &this.faults)
                     });
                 }
                 None => {}
             }
             if let Some((arrival, receive)) = pair {
-                let pair = Match::from_parts(arrival, receive);
-                match this.faults.hold() {
-                    true => met = Some(pair),
-                    false => pair.execute(),
-                }
+                held.put(Late::Met(Match::from_parts(arrival, receive)), &this.faults);
             }
-            if let Some((op, status)) = late {
-                op.complete(status);
-            }
-            if let Some(pair) = late_pair {
-                pair.execute();
-            }
+            held.release(before, (!idle).then_some(&*this.faults));
             if idle {
                 return;
             }

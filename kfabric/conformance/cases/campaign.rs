@@ -3,13 +3,16 @@
 //! The campaign: random operations of all kinds, so many of them as the module parameter `campaign`
 //! says, while the administrator has a provider inject faults.
 //!
-//! Four stations, two in each of two domains, each with an order of its own and some with fences.
-//! A station has lanes, and a lane owns a stripe of each station's regions. It posts bursts of
-//! operations to one stripe, without waiting in between, and when all have ended it looks whether
-//! what was read, and what is there now, is what some permitted order of those that went well
-//! leaves behind. Each completion names its burst, so one too many or too few is seen. Tags of
-//! messages, and the data of writes, are summed up where they are sent and where they arrive. A
-//! word that is only added to shows, to who fetches it, some of what its burst adds.
+//! Six stations, three in each of two domains, each with an order of its own and some with fences:
+//! four of datagrams, and two that are connected to each other. A station has lanes, and a lane
+//! owns a stripe of each station's regions. It posts bursts of operations to one stripe, without
+//! waiting in between, and when all have ended it looks whether what was read, and what is there
+//! now, is what some permitted order of those that went well leaves behind. So it is with the
+//! atomics of a burst, which go to one word, and with what they fetch. Each completion names its
+//! burst, so one too many or too few is seen. Tags of messages, and the data of writes, are summed
+//! up where they are sent and where they arrive.
+//!
+//! Two tasks do this side by side, each with stations of its own; until the provider ends, one.
 //!
 //! When the provider ends amid a burst, what was posted of it ends, too. What failed and may have
 //! done something is in doubt, and may be seen or not; all else is held to what it was told to be.
@@ -17,9 +20,12 @@
 
 mod judge;
 mod lane;
+mod word;
 
 use self::lane::{Lane, Planned, State};
+use self::word::Form;
 use crate::close::closed;
+use crate::crew::Crew;
 use crate::ops::{error, pmem};
 use crate::rig::{register, timeout, with_sizes};
 use crate::rng::{mix, Rng};
@@ -27,6 +33,7 @@ use crate::runner::asked_for;
 use crate::source::{made_of, of_vecs, Source, SOURCES};
 use crate::{cases, check, check_eq, module_parameters};
 use kernel::prelude::*;
+use kernel::sync::{new_mutex, Arc};
 use kernel::time::delay::fsleep;
 use kernel::time::{Delta, Instant, Monotonic};
 use kfabric::prelude::*;
@@ -42,7 +49,11 @@ const ALL: Caps = Caps::MSG
     .union(Caps::REMOTE_CQ_DATA)
     .union(Caps::ATOMIC);
 
-const STATIONS: usize = 4;
+/// Tasks that have stations of their own.
+const TASKS: usize = 2;
+/// Of a task: first those of datagrams, then two that are connected to each other.
+const STATIONS: usize = DATAGRAMS + 2;
+const DATAGRAMS: usize = 4;
 /// Of each station.
 const LANES: usize = 8;
 /// Of all stations.
@@ -70,16 +81,27 @@ fn manner(station: usize) -> (Order, bool) {
         (rma, true),
         (Order::STRICT, false),
         (Order::NONE, true),
+        (Order::NONE, true),
+        (rma, false),
     ][station]
 }
 
-/// A domain, and what its two stations share.
+/// The type of a station's endpoint.
+fn endpoint_type(station: usize) -> EndpointType {
+    match station < DATAGRAMS {
+        true => EndpointType::Rdm,
+        false => EndpointType::Msg,
+    }
+}
+
+/// A domain, and what its stations share.
 // In the order in which they must be closed.
 struct Side {
     local: MemoryRegion,
     receive: MemoryRegion,
     av: AddressVector,
     cq: CompletionQueue<u64>,
+    eq: EventQueue,
     domain: Domain,
     fabric: Fabric,
 }
@@ -95,7 +117,9 @@ impl Side {
             local: register(&domain, local, Access::NONE)?,
             receive: register(&domain, receive, Access::NONE)?,
             av: AddressVector::new(&domain)?,
-            cq: CompletionQueue::new(&domain, 2 * (LANES * BURST + RECEIVES), None)?,
+            cq: CompletionQueue::new(&domain, STATIONS / 2 * (LANES * BURST + RECEIVES), None)?,
+            // Of the one that is connected, and of a request for it.
+            eq: EventQueue::new(&domain, EventQueue::PER_ENDPOINT + 1, None)?,
             domain,
             fabric,
         })
@@ -107,6 +131,7 @@ impl Side {
         }
         closed(self.av.close())?;
         closed(self.cq.close())?;
+        closed(self.eq.close())?;
         closed(self.domain.close())?;
         closed(self.fabric.close())
     }
@@ -150,6 +175,47 @@ struct Counts {
     doubtful: u64,
 }
 
+impl Counts {
+    /// Those of another task, too.
+    fn add(&mut self, other: &Counts) {
+        self.posted += other.posted;
+        self.completed += other.completed;
+        self.failed += other.failed;
+        self.refused += other.refused;
+        self.silent += other.silent;
+        self.overtaken += other.overtaken;
+        self.sent += other.sent;
+        self.arrived += other.arrived;
+        self.doubtful += other.doubtful;
+        self.note_errors(other.errors);
+    }
+
+    fn note_errors(&mut self, (least, most): (i32, i32)) {
+        self.errors = match (self.errors, least) {
+            ((0, _), _) => (least, most),
+            (errors, 0) => errors,
+            (errors, _) => (errors.0.min(least), errors.1.max(most)),
+        };
+    }
+
+    fn tell(&self, begin: Instant<Monotonic>) {
+        pr_info!(
+            "# campaign: {} operations, {} failed, {} posts refused, {} overtaken, {} silent, \
+             {} messages and notices, {} in doubt; errors {} to {}\n",
+            self.posted,
+            self.failed,
+            self.refused,
+            self.overtaken,
+            self.silent,
+            self.sent,
+            self.doubtful,
+            self.errors.0,
+            self.errors.1
+        );
+        pr_info!("# campaign: {} ms\n", begin.elapsed().as_millis());
+    }
+}
+
 struct Campaign {
     inject_size: usize,
     stations: KVec<Station>,
@@ -180,7 +246,7 @@ fn fill(bytes: &mut [u8], tag: u64) {
 }
 
 impl Campaign {
-    fn open(info: &Info, seed: u64, ends: bool) -> Result<Self> {
+    fn open(info: &Info, task: usize, seed: u64, ends: bool) -> Result<Self> {
         let mut campaign = Campaign {
             inject_size: info.limits.inject_size,
             stations: KVec::new(),
@@ -200,14 +266,8 @@ impl Campaign {
             campaign.sides.push(Side::new(info)?, GFP_KERNEL)?;
         }
         for n in 0..STATIONS {
-            let (order, fences) = manner(n);
-            let caps = if fences { Caps::FENCE } else { Caps::NONE };
-            let info =
-                asked_for(info, info.endpoint_type, info.caps | caps, order).ok_or(ENODATA)?;
-            let info = with_sizes(&info, LANES * BURST, RECEIVES);
             let side = &campaign.sides[n % 2];
-            let builder = Endpoint::builder(&side.domain, &info);
-            let ep = builder.cq(&side.cq).av(&side.av).enable()?;
+            let ep = open(info, side, n)?;
             let (mut regions, mut remotes) = (KVec::new(), KVec::new());
             let size = ALL_LANES * LONGEST;
             // Each station's is of another source.
@@ -217,7 +277,8 @@ impl Campaign {
             );
             let words = (Memory::zeroed(ALL_LANES * 8)?, Access::ALL);
             let lasting = device.as_ref().map(|device| {
-                let memory = Memory::persistent(device, (n * size) as u64, size);
+                let place = (task * STATIONS + n) * size;
+                let memory = Memory::persistent(device, place as u64, size);
                 memory.map(|memory| (memory, Access::READ_WRITE))
             });
             let pieces = [Some(volatile), Some(words), lasting.transpose()?];
@@ -243,11 +304,17 @@ impl Campaign {
         }
         for n in 0..STATIONS {
             for peer in 0..STATIONS {
-                let name = campaign.stations[peer].ep()?.name();
-                let address = campaign.sides[n % 2].av.insert(&name)?;
+                let address = match endpoint_type(n) {
+                    EndpointType::Msg => Address::PEER,
+                    _ => {
+                        let name = campaign.stations[peer].ep()?.name();
+                        campaign.sides[n % 2].av.insert(&name)?
+                    }
+                };
                 campaign.stations[n].peers.push(address, GFP_KERNEL)?;
             }
         }
+        campaign.connect(info)?;
         for n in 0..ALL_LANES {
             let lane = Lane {
                 rng: Rng::new(mix(seed ^ mix(n as u64))),
@@ -266,6 +333,32 @@ impl Campaign {
         Ok(campaign)
     }
 
+    /// Connects the last two stations.
+    #[inline(never)]
+    fn connect(&self, info: &Info) -> Result {
+        let (asks, hears) = (DATAGRAMS, DATAGRAMS + 1);
+        let side = &self.sides[hears % 2];
+        let info = asked_for(info, EndpointType::Msg, Caps::NONE, Order::NONE).ok_or(ENODATA)?;
+        let listener = PassiveEndpoint::listen(&side.domain, &info, &side.eq, 1)?;
+        let (asking, hearing) = (self.stations[asks].ep()?, self.stations[hears].ep()?);
+        asking.connect(&listener.name(), PrivateData::NONE, timeout())?;
+        let Event::ConnectionRequest(request) = side.eq.read_wait(timeout())? else {
+            return Err(EINVAL);
+        };
+        closed(hearing.accept(request, PrivateData::NONE))?;
+        for n in [asks, hears] {
+            let event = self.sides[n % 2].eq.read_wait(timeout())?;
+            check!(matches!(event, Event::Connected { .. }));
+        }
+        closed(listener.close())
+    }
+
+    /// Whether that is how posts and operations fail once the provider, or the domain of a peer, has
+    /// ended.
+    fn is_end(&self, error: Error) -> bool {
+        self.ends && matches!(error, ENODEV | EHOSTUNREACH | ENOTCONN)
+    }
+
     /// Posts a receive of a station.
     fn receive(&mut self, station: usize, number: usize) -> Result {
         let at = (station * RECEIVES + number) * LONGEST;
@@ -281,7 +374,7 @@ impl Campaign {
                 self.counts.posted += 1;
                 station.receives[number] = true;
             }
-            Err(refused) if self.ends && refused.error == ENODEV => self.gone = true,
+            Err(refused) if self.is_end(refused.error) => self.gone = true,
             Err(refused) => return Err(refused.error),
         }
         Ok(())
@@ -294,12 +387,17 @@ impl Campaign {
         let lane = &mut self.lanes[number];
         let rng = &mut lane.rng;
         lane.serial = lane.serial.wrapping_add(1);
-        lane.to = rng.below(STATIONS);
+        lane.to = match endpoint_type(number / LANES) {
+            // The one of the two that it is not.
+            EndpointType::Msg => DATAGRAMS + STATIONS - 1 - number / LANES,
+            _ => rng.below(DATAGRAMS),
+        };
         lane.lasting = has_lasting && rng.below(3) == 0;
         let longest = if rng.below(32) == 0 { LONGEST } else { MOSTLY };
         lane.len = SHORTEST + rng.below(longest - SHORTEST + 1);
         let count = 1 + rng.below(BURST);
-        let mut silent = false;
+        let word = self.words[lane.to * ALL_LANES + number];
+        let (mut silent, mut added) = (false, 0);
         for n in 0..count {
             let kind = match rng.below(12) {
                 0..5 => Kind::Write,
@@ -324,13 +422,26 @@ impl Campaign {
                 silent: quiet,
                 more: n + 1 < count && rng.below(2) == 0,
             };
+            // What is there may be swapped, or what is there once the one before it has added; or neither.
+            let form = match rng.below(4) {
+                0 => Form::Add,
+                1 => Form::FetchAdd,
+                2 => Form::Swap { if_is: word },
+                _ => Form::Swap {
+                    if_is: word.wrapping_add(added),
+                },
+            };
+            if kind == Kind::Atomic {
+                added = tag;
+            }
             let injects = matches!(kind, Kind::Write | Kind::Send) && lane.len <= self.inject_size;
             let planned = Planned {
                 kind,
                 options,
                 tag,
                 injected: injects && rng.below(2) == 0,
-                special: matches!(kind, Kind::Send | Kind::Atomic) && rng.below(2) == 0,
+                tagged: kind == Kind::Send && rng.below(2) == 0,
+                form,
                 state: State::Fresh,
             };
             lane.planned.push(planned, GFP_KERNEL)?;
@@ -358,7 +469,7 @@ impl Campaign {
             fill(bytes, op.tag);
             // It may complete before the post returns, but is looked at later.
             let posted = match op.kind {
-                Kind::Write | Kind::Send if op.injected => match (op.kind, op.special) {
+                Kind::Write | Kind::Send if op.injected => match (op.kind, op.tagged) {
                     (Kind::Write, _) => ep.inject_write(bytes, to, range, op.options, context),
                     (_, true) => ep.tinject(bytes, to, op.tag, op.options, context),
                     (_, false) => ep.inject(bytes, to, op.options, context),
@@ -366,7 +477,7 @@ impl Campaign {
                 Kind::Write | Kind::Send => {
                     side.local.write_at(at, bytes)?;
                     let slice = side.local.slice(at, len)?;
-                    match (op.kind, op.special) {
+                    match (op.kind, op.tagged) {
                         (Kind::Write, _) => ep.write(slice, to, range, op.options, context),
                         (_, true) => ep.tsend(slice, to, op.tag, op.options, context),
                         (_, false) => ep.send(slice, to, op.options, context),
@@ -379,13 +490,13 @@ impl Campaign {
                 Kind::Commit => ep.commit(to, range, op.options, context),
                 _ => {
                     side.local.write_at(at, &op.tag.to_le_bytes())?;
-                    let (len, sum) = match op.special {
-                        true => (16, AtomicAction::fetch(AtomicOp::Sum, Datatype::U64)),
-                        false => (8, AtomicAction::update(AtomicOp::Sum, Datatype::U64)),
-                    };
-                    let slice = side.local.slice(at, len)?;
+                    if let Form::Swap { if_is } = op.form {
+                        side.local.write_at(at + 8, &if_is.to_le_bytes())?;
+                    }
+                    let action = op.form.action();
+                    let slice = side.local.slice(at, action.action.vectors() * 8)?;
                     let word = remotes[WORDS].slice(number as u64 * 8, 8)?;
-                    ep.atomic(slice, to, word, sum, op.options, context)
+                    ep.atomic(slice, to, word, action, op.options, context)
                 }
             };
             match posted {
@@ -397,11 +508,12 @@ impl Campaign {
                     self.counts.refused += 1;
                     return Ok(());
                 }
-                Err(refused) if self.ends && refused.error == ENODEV => {
-                    self.gone = true;
-                    return Ok(());
+                Err(refused) => {
+                    let error = refused.error;
+                    drop(refused);
+                    self.gone = self.is_end(error);
+                    return if self.gone { Ok(()) } else { Err(error) };
                 }
-                Err(refused) => return Err(refused.error),
             }
         }
         Ok(())
@@ -429,12 +541,8 @@ impl Campaign {
             Err(failure) => {
                 self.counts.failed += 1;
                 let errno = -failure.error.to_errno();
-                let (least, most) = self.counts.errors;
-                self.counts.errors = match least {
-                    0 => (errno, errno),
-                    _ => (least.min(errno), most.max(errno)),
-                };
-                let gone = matches!(failure.error, ENODEV | EHOSTUNREACH);
+                self.counts.note_errors((errno, errno));
+                let gone = matches!(failure.error, ENODEV | EHOSTUNREACH | ENOTCONN);
                 let ending = self.ends && gone;
                 let nothing = failure.outcome == Outcome::NotExecuted;
                 check!(ending || nothing);
@@ -458,10 +566,11 @@ impl Campaign {
         // Each receive ends once.
         let posted = self.stations.get_mut(station).ok_or(EINVAL)?;
         check!(core::mem::take(&mut posted.receives[at % RECEIVES]));
-        if posted.ep.is_none() && matches!(error(&done), Some(ECANCELED)) {
+        // Of two that are connected one is closed first.
+        if posted.ep.is_none() && matches!(error(&done), Some(ECANCELED | ENOTCONN)) {
             return Ok(());
         }
-        if self.ends && matches!(error(&done), Some(ENODEV)) {
+        if error(&done).is_some_and(|error| self.is_end(error)) {
             self.gone = true;
             return Ok(());
         }
@@ -554,7 +663,7 @@ impl Campaign {
     }
 
     /// Closes everything, and looks whether the sums are right.
-    fn close(mut self) -> Result {
+    fn close(mut self) -> Result<Counts> {
         for station in &mut self.stations {
             let ep = station.ep.take();
             ep.map_or(Ok(()), |ep| closed(ep.close()))?;
@@ -581,20 +690,7 @@ impl Campaign {
         for side in core::mem::take(&mut self.sides) {
             side.close()?;
         }
-        let counts = &self.counts;
-        pr_info!(
-            "# campaign: {} operations, {} failed, {} posts refused, {} overtaken, {} silent, \
-             {} messages and notices, {} in doubt; errors {} to {}\n",
-            counts.posted,
-            counts.failed,
-            counts.refused,
-            counts.overtaken,
-            counts.silent,
-            counts.sent,
-            counts.doubtful,
-            counts.errors.0,
-            counts.errors.1
-        );
+        let counts = self.counts;
         check_eq!(counts.completed + counts.silent, counts.posted);
         // What was sent has arrived, and what is in doubt has or has not.
         check!(counts.arrived >= counts.sent);
@@ -602,25 +698,56 @@ impl Campaign {
         if counts.doubtful == 0 {
             check_eq!(self.balance, 0);
         }
-        Ok(())
+        Ok(counts)
     }
 }
 
-fn campaign(info: &Info, seed: u64, ends: bool) -> Result<bool> {
-    let begin = Instant::<Monotonic>::now();
-    let mut campaign = Campaign::open(info, seed, ends)?;
-    campaign.run(module_parameters::campaign.value())?;
+/// Opens the endpoint of a station.
+#[inline(never)]
+fn open(info: &Info, side: &Side, station: usize) -> Result<Endpoint<u64>> {
+    let (order, fences) = manner(station);
+    let mut caps = info.caps & ALL.union(Caps::COMMIT);
+    if fences {
+        caps |= Caps::FENCE;
+    }
+    let endpoints = endpoint_type(station);
+    let info = asked_for(info, endpoints, caps, order).ok_or(ENODATA)?;
+    let info = with_sizes(&info, LANES * BURST, RECEIVES);
+    let builder = Endpoint::builder(&side.domain, &info).cq(&side.cq);
+    match endpoints {
+        EndpointType::Msg => builder.eq(&side.eq).enable(),
+        _ => builder.av(&side.av).enable(),
+    }
+}
+
+/// A task of one campaign, to its end; whether the provider ended before.
+fn task(info: &Info, task: usize, seed: u64, total: u64, ends: bool) -> Result<(Counts, bool)> {
+    let mut campaign = Campaign::open(info, task, seed, ends)?;
+    campaign.run(total)?;
     let gone = campaign.gone;
-    campaign.close()?;
-    pr_info!("# campaign: {} ms\n", begin.elapsed().as_millis());
-    Ok(gone)
+    Ok((campaign.close()?, gone))
 }
 
 fn campaign_is_counted_and_compared(info: &Info, seed: u64) -> Result {
-    campaign(info, seed, false).map(|_| ())
+    let begin = Instant::<Monotonic>::now();
+    let total = module_parameters::campaign.value().div_ceil(TASKS as u64);
+    let all = Arc::pin_init(new_mutex!(Counts::default()), GFP_KERNEL)?;
+    let (info, sum) = (*info, all.clone());
+    let job = move |number| {
+        let (counts, _) = task(&info, number, mix(seed ^ number as u64), total, false)?;
+        sum.lock().add(&counts);
+        Ok(())
+    };
+    Crew::start(TASKS, Arc::new(job, GFP_KERNEL)?)?.join()?;
+    all.lock().tell(begin);
+    Ok(())
 }
 
 fn campaign_until_the_provider_ends(info: &Info, seed: u64) -> Result {
-    check!(campaign(info, seed, true)?);
+    let begin = Instant::<Monotonic>::now();
+    let total = module_parameters::campaign.value();
+    let (counts, gone) = task(info, 0, seed, total, true)?;
+    counts.tell(begin);
+    check!(gone);
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! | file | noun |
 //! |---|---|
 //! | `callback` | the callback, and the value that it is called at |
+//! | `connected` | connected endpoints that are counted |
 //! | `ends` | when an operation is counted, and as what |
 //! | `kinds` | which operations are counted, and by whom |
 //! | `object` | the counter itself: its value, and its end |
@@ -12,6 +13,7 @@
 //! | `wait` | waiting for a value |
 
 pub(super) mod callback;
+pub(super) mod connected;
 pub(super) mod ends;
 pub(super) mod kinds;
 pub(super) mod object;

@@ -3,6 +3,7 @@
 //! Whether what a burst has read, and what it leaves, is what a permitted order of it gives.
 
 use super::lane::{Lane, Planned, State};
+use super::word::Atomics;
 use super::{fill, manner, Campaign, ALL_LANES, BURST, LANES, LASTING, LONGEST, VOLATILE, WORDS};
 use crate::check;
 use crate::rng::mix;
@@ -24,45 +25,43 @@ impl Campaign {
         let (len, target) = (lane.len, &self.stations[lane.to]);
         let region = if lane.lasting { LASTING } else { VOLATILE };
         let (written, found) = self.scratch.split_at_mut(BURST);
-        let word = &mut self.words[lane.to * ALL_LANES + number];
-        // What may have been added to the word; and what was.
-        let (before, mut added) = (*word, [0; BURST]);
         for (n, op) in lane.planned.iter().enumerate() {
             if !matches!(op.state, State::Doubtful | State::Ended(true)) {
                 continue;
             }
-            match op.kind {
-                Kind::Write => fill(&mut written[n][..len], op.tag),
-                Kind::Atomic => added[n] = op.tag,
-                _ => {}
-            }
-            if op.state == State::Doubtful {
-                self.counts.doubtful += u64::from(op.is_told());
-                continue;
-            }
-            if op.kind == Kind::Atomic {
-                *word = word.wrapping_add(op.tag);
+            if op.kind == Kind::Write {
+                fill(&mut written[n][..len], op.tag);
             }
             if op.is_told() {
-                self.counts.sent += 1;
-                self.balance = self.balance.wrapping_add(mix(op.tag));
+                match op.state {
+                    State::Doubtful => self.counts.doubtful += 1,
+                    _ => {
+                        self.counts.sent += 1;
+                        self.balance = self.balance.wrapping_add(mix(op.tag));
+                    }
+                }
             }
         }
         let regions = target.regions.len();
         let known = &mut self.known[lane.to * regions + region][number * LONGEST..][..len];
         let found = &mut found[0][..len];
         let local = &self.sides[number / LANES % 2].local;
+        let mut fetched = [None; BURST];
         for (n, op) in lane.planned.iter().enumerate() {
             let at = (number * BURST + n) * LONGEST;
-            if op.kind == Kind::Read && op.state == State::Ended(true) {
-                local.read_at(at, found)?;
-                seen(lane, order, Some(n), known, written, found)?;
-            }
-            if op.kind == Kind::Atomic && op.special && op.state == State::Ended(true) {
-                // Some of the others had been added, and it had not.
-                let mut others = added;
-                others[n] = 0;
-                check!(is_sum_of_some(before, &others, local.load_u64(at + 8)?));
+            match op.kind {
+                _ if op.state != State::Ended(true) => {}
+                Kind::Read => {
+                    local.read_at(at, found)?;
+                    seen(lane, order, Some(n), known, written, found)?;
+                }
+                Kind::Atomic => {
+                    // Into the last of its vectors.
+                    let action = op.form.action().action;
+                    let at = at + (action.vectors() - 1) * 8;
+                    fetched[n] = action.fetches().then(|| local.load_u64(at)).transpose()?;
+                }
+                _ => {}
             }
         }
         target.regions[region].read_at(number * LONGEST, found)?;
@@ -70,15 +69,26 @@ impl Campaign {
         let latest = lane.planned.iter().rposition(Planned::has_written);
         self.counts.overtaken += u64::from(last.is_some() && last != latest);
         known.copy_from_slice(found);
-        let sum = target.regions[WORDS].load_u64(number * 8)?;
-        // Each of those in doubt was added, or was not.
-        for (op, added) in lane.planned.iter().zip(&mut added) {
-            if op.state != State::Doubtful {
-                *added = 0;
+        let word = &mut self.words[lane.to * ALL_LANES + number];
+        let last = target.regions[WORDS].load_u64(number * 8)?;
+        let atomics = Atomics {
+            lane,
+            order,
+            fetched,
+        };
+        if !atomics.lead(*word, last) {
+            pr_err!("# {order:?}: no order of the atomics leads from {word:#x} to {last:#x}\n");
+            for (n, op) in lane.planned.iter().enumerate() {
+                let (kind, fetched) = (op.kind.name(), fetched[n]);
+                pr_err!(
+                    "#   {n}: {kind} {:?}, {:#x}, fetched {fetched:#x?}\n",
+                    op.options,
+                    op.tag
+                );
             }
+            return Err(EINVAL);
         }
-        check!(is_sum_of_some(*word, &added, sum));
-        *word = sum;
+        *word = last;
         self.lanes[number].planned.clear();
         Ok(())
     }
@@ -96,14 +106,6 @@ impl Campaign {
         }
         self.judge(number)
     }
-}
-
-/// Whether `sum` is `base` with some of those added, each once at most.
-fn is_sum_of_some(base: u64, added: &[u64; BURST], sum: u64) -> bool {
-    (0..1 << BURST).any(|some| {
-        let chosen = (0..BURST).filter(|n| some & 1 << n != 0);
-        chosen.fold(base, |sum, n| sum.wrapping_add(added[n])) == sum
-    })
 }
 
 /// Which write's bytes were found, if they are one's; fails unless each byte may be what it is.

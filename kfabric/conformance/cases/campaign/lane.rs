@@ -2,6 +2,7 @@
 
 //! A lane of a station, and the burst that it has posted.
 
+use super::word::Form;
 use crate::rng::Rng;
 use kernel::prelude::*;
 use kfabric::prelude::*;
@@ -24,8 +25,10 @@ pub(super) struct Planned {
     pub(super) tag: u64,
     /// Whether a copy of its bytes is posted.
     pub(super) injected: bool,
-    /// Of a message: whether it has a tag. Of an atomic: whether it fetches.
-    pub(super) special: bool,
+    /// Whether it is a message with a tag.
+    pub(super) tagged: bool,
+    /// What it does, if it is an atomic.
+    pub(super) form: Form,
     pub(super) state: State,
 }
 
