@@ -258,6 +258,39 @@ impl Rig {
         Ok(())
     }
 
+    /// Closes an endpoint, A's or B's, with so many operations of A in flight, and calls `ended` with each
+    /// completion of them; `then` before all else is closed.
+    ///
+    /// Fails unless each ends once, well, or with what the end of an endpoint ends operations with.
+    pub(crate) fn ends_with_an_endpoint(
+        self,
+        of_a: bool,
+        count: usize,
+        mut ended: impl FnMut(Completion<u64>) -> Result,
+        then: impl FnOnce() -> Result,
+    ) -> Result {
+        let ((ep_a, base_a), (ep_b, base_b)) = (self.a.split(), self.b.split());
+        let (first, last) = if of_a { (ep_a, ep_b) } else { (ep_b, ep_a) };
+        closed(first.close())?;
+        let mut seen = KVVec::from_elem(false, count, GFP_KERNEL)?;
+        for _ in 0..count {
+            let done = base_a.cq.read_wait(timeout())?;
+            let place = seen.get_mut(done.context as usize).ok_or(EINVAL)?;
+            check!(!core::mem::replace(place, true));
+            let expected = if of_a { ECANCELED } else { EHOSTUNREACH };
+            if let Err(failure) = &done.result {
+                check!(failure.error == expected || failure.error == ENOTCONN);
+                check!(failure.outcome != Outcome::Executed);
+            }
+            ended(done)?;
+        }
+        closed(last.close())?;
+        check!(base_a.cq.read().is_none());
+        then()?;
+        base_a.close()?;
+        base_b.close()
+    }
+
     /// Fails unless no completion is left.
     #[track_caller]
     pub(crate) fn quiet(&self) -> Result {

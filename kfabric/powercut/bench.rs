@@ -124,7 +124,9 @@ pub(crate) fn in_window(range: &Span<usize>) -> Span<usize> {
 }
 
 impl Bench {
-    pub(crate) fn new(info: &Info, rng: Rng, cuts: u32, uncached: bool) -> Result<Bench> {
+    /// In a box, since it takes much of a stack.
+    #[inline(never)]
+    pub(crate) fn new(info: &Info, rng: Rng, cuts: u32, uncached: bool) -> Result<KBox<Bench>> {
         let pmem = Pmem::open(c"/dev/pmem0")?;
         let fabric = Fabric::open(info)?;
         let domain = fabric.domain(info)?;
@@ -153,7 +155,7 @@ impl Bench {
 
         let mut ranges = KVVec::new();
         ranges.resize(4096, Range::default(), GFP_KERNEL)?;
-        let mut bench = Bench {
+        let bench = Bench {
             probe: Probe::start()?,
             rng,
             base: 0,
@@ -181,6 +183,7 @@ impl Bench {
             domain,
             _fabric: fabric,
         };
+        let mut bench = KBox::new(bench, GFP_KERNEL)?;
         bench.find()?;
         Ok(bench)
     }

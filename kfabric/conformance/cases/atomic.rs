@@ -5,9 +5,10 @@
 use crate::close::{closed, given_back};
 use crate::crew::Crew;
 use crate::ops::{check_filled, check_not_executed, check_refused, error, level, pmem, reached};
-use crate::rig::{byte, check_region, pattern, register, timeout, tries, End, Rig};
+use crate::rig::{byte, check_region, pattern, register, timeout, tries, End, Rig, DEPTH};
 use crate::rng::Rng;
 use crate::{cases, check, check_eq};
+use core::cell::Cell;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 use kfabric::prelude::*;
@@ -32,6 +33,7 @@ cases! {
     sums_of_many_lose_none: Caps::ATOMIC,
     owner_and_peers_share_a_lock: Caps::ATOMIC,
     every_atomic_in_flight_completes_once [connected]: Caps::ATOMIC,
+    atomics_end_with_either_endpoint [connected]: Caps::ATOMIC,
 }
 
 const SUM: AtomicAction = AtomicAction::update(AtomicOp::Sum, Datatype::U64);
@@ -588,4 +590,43 @@ fn every_atomic_in_flight_completes_once(info: &Info, _seed: u64) -> Result {
     check_eq!(region.load_u64(0)?, posted as u64);
     drop(closed(region.close_wait(timeout()))?);
     rig.close()
+}
+
+/// Each adds to all words, so that some are under way when the endpoint closes.
+fn atomics_end_with_either_endpoint(info: &Info, _seed: u64) -> Result {
+    let count = info.limits.max_atomic_size / 8;
+    for of_a in [true, false] {
+        let rig = Rig::new(info)?;
+        let (region, remote) = rig.region(8 * count, Access::ATOMIC)?;
+        let slice = remote.slice(0, remote.len())?;
+        let ones = KVVec::from_elem(1, count, GFP_KERNEL)?;
+        for context in 0..DEPTH as u64 {
+            let local = words(Datatype::U64, &ones)?;
+            rig.a
+                .ep
+                .atomic(local, rig.to_b, slice, SUM, Options::NONE, context)?;
+        }
+        let (mut done, mut doubtful) = (0, 0);
+        let ended = |it: Completion<u64>| {
+            check_eq!((it.kind, it.buffer.len()), (Kind::Atomic, 8 * count));
+            match it.result {
+                Ok(_) => done += 1,
+                Err(failure) => doubtful += u64::from(failure.outcome == Outcome::Unknown),
+            }
+            Ok(())
+        };
+        let (first, last) = (Cell::new(0), Cell::new(0));
+        let look = || {
+            first.set(region.load_u64(0)?);
+            last.set(region.load_u64(8 * (count - 1))?);
+            drop(closed(region.close_wait(timeout()))?);
+            Ok(())
+        };
+        rig.ends_with_an_endpoint(of_a, DEPTH, ended, look)?;
+        // What was said to be done was, and what was said not to be was not.
+        for word in [first.get(), last.get()] {
+            check!((done..=done + doubtful).contains(&word));
+        }
+    }
+    Ok(())
 }

@@ -6,6 +6,7 @@ use crate::close::closed;
 use crate::ops::{check_buffer_filled, check_filled_at, check_refused, fill};
 use crate::rig::{
     check_buffer, check_region, count, ended, pattern, timeout, until, with_sizes, Counted, Rig,
+    DEPTH,
 };
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
@@ -19,6 +20,7 @@ cases! {
     injected_bytes_need_no_completion [connected]: Caps::MSG.union(Caps::WRITE),
     injection_without_a_slot_is_refused: Caps::MSG => Order::SAS,
     refused_injection_has_no_effect [connected]: Caps::MSG.union(Caps::RMA),
+    injected_messages_end_with_either_endpoint [connected]: Caps::MSG,
 }
 
 fn injected_bytes_arrive_up_to_the_limit(info: &Info, seed: u64) -> Result {
@@ -222,4 +224,26 @@ fn refused_injection_has_no_effect(info: &Info, _seed: u64) -> Result {
     rig.quiet()?;
     drop(closed(region.close_wait(timeout()))?);
     rig.close()
+}
+
+/// Messages for which there is no receive. Those that are silent fail, and so they are told of, too.
+fn injected_messages_end_with_either_endpoint(info: &Info, seed: u64) -> Result {
+    let bytes = pattern(info.limits.inject_size.min(8), seed)?;
+    let bytes = bytes.as_slice().ok_or(EINVAL)?;
+    for of_a in [true, false] {
+        let rig = Rig::new(info)?;
+        for context in 0..DEPTH as u64 {
+            let options = Options {
+                silent: context % 2 == 0,
+                ..Options::NONE
+            };
+            rig.a.ep.inject(bytes, rig.to_b, options, context)?;
+        }
+        let ended = |done: Completion<u64>| {
+            check!(done.kind == Kind::Send && done.result.is_err() && done.buffer.is_empty());
+            Ok(())
+        };
+        rig.ends_with_an_endpoint(of_a, DEPTH, ended, || Ok(()))?;
+    }
+    Ok(())
 }

@@ -4,7 +4,7 @@
 
 use crate::close::closed;
 use crate::ops::{error, level, pmem};
-use crate::rig::{check_buffer, check_region, ended, pattern, timeout, tries, Rig};
+use crate::rig::{check_buffer, check_region, ended, pattern, timeout, tries, Rig, DEPTH};
 use crate::wishes::domain_of;
 use crate::{cases, check_eq};
 use kernel::prelude::*;
@@ -19,6 +19,9 @@ cases! {
     messages_arrive_in_the_order_of_their_posts [connected]: Caps::MSG => Order::SAS,
     message_after_a_write_finds_its_bytes [connected]: Caps::RMA.union(Caps::MSG) => Order::SAW,
     atomic_after_a_write_finds_its_bytes [connected]: Caps::RMA.union(Caps::ATOMIC) => Order::WAW,
+    atomics_are_done_in_the_order_of_their_posts [connected]: Caps::ATOMIC => Order::WAW,
+    write_after_an_atomic_wins [connected]: Caps::RMA.union(Caps::ATOMIC) => Order::WAW,
+    read_after_an_atomic_sees_it [connected]: Caps::RMA.union(Caps::ATOMIC) => Order::RAW,
     read_after_a_read_takes_the_next_receive [connected]: TAGGED => Order::RAR,
     read_after_a_message_takes_the_next_receive [connected]: TAGGED => Order::RAS,
     write_after_a_message_takes_the_next_receive [connected]: TAGGED => Order::WAS,
@@ -233,6 +236,98 @@ fn atomic_after_a_write_finds_its_bytes(info: &Info, seed: u64) -> Result {
     }
     drop(closed(region.close_wait(timeout()))?);
     rig.close()
+}
+
+/// A vector as long as may be is added to, and one of one word, in turns: each fetches of the first word how
+/// many were before it.
+fn atomics_are_done_in_the_order_of_their_posts(info: &Info, _seed: u64) -> Result {
+    let (rig, most) = (Rig::new(info)?, info.limits.max_atomic_size);
+    let (region, remote) = rig.region(most, Access::ATOMIC)?;
+    let sum = AtomicAction::fetch(AtomicOp::Sum, Datatype::U64);
+    let (mut turn, mut times) = (0, [0; DEPTH]);
+    for n in 0..tries(3) {
+        for context in 0..DEPTH as u64 {
+            let len = if (n + context) % 2 == 0 { most } else { 8 };
+            let mut local = Memory::zeroed(2 * len)?;
+            local.write_at(0, &1_u64.to_le_bytes())?;
+            let slice = remote.slice(0, len as u64)?;
+            rig.a
+                .ep
+                .atomic(local, rig.to_b, slice, sum, Options::NONE, context)?;
+        }
+        for _ in 0..DEPTH {
+            let done = rig.a.next()?;
+            check_eq!(error(&done), None);
+            let place = times.get_mut(done.context as usize).ok_or(EINVAL)?;
+            *place += 1;
+            check_eq!(*place, n + 1);
+            let before = turn + done.context;
+            let memory = done.buffer.into_memory().map_err(|_| EINVAL)?;
+            let mut fetched = [0; 8];
+            memory.read_at(memory.len() / 2, &mut fetched)?;
+            check_eq!(u64::from_le_bytes(fetched), before);
+        }
+        turn += DEPTH as u64;
+    }
+    drop(closed(region.close_wait(timeout()))?);
+    rig.close()
+}
+
+/// The words of an atomic that is as long as may be, and what is done to the last of them afterwards.
+fn after_an_atomic(
+    info: &Info,
+    then: impl Fn(&Rig, RemoteSlice, u64) -> Result,
+    check: impl Fn(Completion<u64>, &MemoryRegion, u64) -> Result,
+) -> Result {
+    let (rig, most) = (Rig::new(info)?, info.limits.max_atomic_size);
+    let (region, remote) = rig.region(most, Access::ALL)?;
+    let put = AtomicAction::update(AtomicOp::Write, Datatype::U64);
+    let last = most as u64 - 8;
+    for n in 1..=rounds() {
+        let mut operands = Memory::zeroed(most)?;
+        operands.write_at(last as usize, &n.to_le_bytes())?;
+        let slice = remote.slice(0, most as u64)?;
+        rig.a
+            .ep
+            .atomic(operands, rig.to_b, slice, put, Options::NONE, 1)?;
+        then(&rig, remote.slice(last, 8)?, n)?;
+        let (one, other) = (rig.a.next()?, rig.a.next()?);
+        check_eq!((error(&one), error(&other)), (None, None));
+        let done = if one.context == 2 { one } else { other };
+        check_eq!(done.context, 2);
+        check(done, &region, n)?;
+    }
+    drop(closed(region.close_wait(timeout()))?);
+    rig.close()
+}
+
+fn write_after_an_atomic_wins(info: &Info, seed: u64) -> Result {
+    after_an_atomic(
+        info,
+        |rig, slice, n| {
+            let bytes = pattern(8, seed + n)?;
+            rig.a.ep.write(bytes, rig.to_b, slice, Options::NONE, 2)?;
+            Ok(())
+        },
+        |_, region, n| check_region(region, region.len() - 8, 8, seed + n),
+    )
+}
+
+fn read_after_an_atomic_sees_it(info: &Info, _seed: u64) -> Result {
+    after_an_atomic(
+        info,
+        |rig, slice, _| {
+            let room = Memory::zeroed(8)?;
+            rig.a.ep.read(room, rig.to_b, slice, Options::NONE, 2)?;
+            Ok(())
+        },
+        |done, _, n| {
+            let memory = done.buffer.into_memory().map_err(|_| EINVAL)?;
+            let expected = n.to_le_bytes();
+            check_eq!(memory.as_slice(), Some(&expected[..]));
+            Ok(())
+        },
+    )
 }
 
 /// Posts one, and another of the same tag, and fails unless each consumes the receive of its turn.
