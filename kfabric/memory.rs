@@ -110,8 +110,8 @@ impl Memory {
     ///
     /// # Errors
     /// - `EINVAL`: also if some bytes are not in their folio.
-    pub fn from_bio_vecs(pages: KVec<BioVec>) -> Result<Memory, (Error, KVec<BioVec>)> {
-        Ok(Memory(Kind::Pieces(Pieces::new(pages)?)))
+    pub fn from_bio_vecs(parts: KVec<BioVec>) -> Result<Memory, (Error, KVec<BioVec>)> {
+        Ok(Memory(Kind::Pieces(Pieces::new(parts)?)))
     }
 
     /// Gives memory of parts of folios back; any other comes back in `Err`.

@@ -24,6 +24,7 @@ mod keys;
 mod large;
 mod load;
 mod memory;
+mod more;
 mod mr;
 mod msg;
 mod multi;
@@ -75,6 +76,7 @@ pub(crate) const ALL: &[&[Case]] = &[
     hints::CASES,
     device::CASES,
     inject::CASES,
+    more::CASES,
     cm::connect::CASES,
     cm::traffic::CASES,
     cm::end::CASES,

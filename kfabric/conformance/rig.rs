@@ -84,27 +84,13 @@ impl End {
         self.cq.read_wait(timeout())
     }
 
-    /// The next event of an endpoint that is to be connected.
-    fn event(&self) -> Result<Event> {
-        self.eq.as_ref().ok_or(EINVAL)?.read_wait(timeout())
-    }
-
     /// Connects its endpoint to that of `to`.
     #[inline(never)]
     fn connect(&self, to: &End, info: &Info) -> Result {
-        let listener = PassiveEndpoint::listen(&to.domain, info, to.eq.as_ref().ok_or(EINVAL)?, 1)?;
-        self.ep
-            .connect(&listener.name(), PrivateData::NONE, timeout())?;
-        let Event::ConnectionRequest(request) = to.event()? else {
-            return Err(EINVAL);
-        };
-        closed(to.ep.accept(request, PrivateData::NONE))?;
-        for end in [self, to] {
-            let Event::Connected { .. } = end.event()? else {
-                return Err(EINVAL);
-            };
-        }
-        Ok(())
+        let (here, there) = (self.eq.as_ref(), to.eq.as_ref());
+        let (here, there) = here.zip(there).ok_or(EINVAL)?;
+        let listener = PassiveEndpoint::listen(&to.domain, info, there, 1)?;
+        join((here, &self.ep), (there, &to.ep), &listener)
     }
 
     /// The next so many completions, sorted by their contexts: operations end in any order.
@@ -196,6 +182,25 @@ pub(crate) fn with_sizes(info: &Info, tx_size: usize, rx_size: usize) -> Info {
     Info { limits, ..*info }
 }
 
+/// Connects an endpoint to another, whose listener this is; each with its queue, which has no other events.
+#[inline(never)]
+pub(crate) fn join(
+    (events, asking): (&EventQueue, &Endpoint<u64>),
+    (heard, hearing): (&EventQueue, &Endpoint<u64>),
+    listener: &PassiveEndpoint,
+) -> Result {
+    asking.connect(&listener.name(), PrivateData::NONE, timeout())?;
+    let Event::ConnectionRequest(request) = heard.read_wait(timeout())? else {
+        return Err(EINVAL);
+    };
+    closed(hearing.accept(request, PrivateData::NONE))?;
+    for (queue, ep) in [(heard, hearing), (events, asking)] {
+        let event = queue.read_wait(timeout())?;
+        check!(matches!(event, Event::Connected { endpoint, .. } if endpoint == ep.id()));
+    }
+    Ok(())
+}
+
 /// Two ends that know each other.
 pub(crate) struct Rig {
     pub(crate) a: KBox<End>,
@@ -269,6 +274,7 @@ impl Rig {
         mut ended: impl FnMut(Completion<u64>) -> Result,
         then: impl FnOnce() -> Result,
     ) -> Result {
+        let is_connected = self.a.eq.is_some();
         let ((ep_a, base_a), (ep_b, base_b)) = (self.a.split(), self.b.split());
         let (first, last) = if of_a { (ep_a, ep_b) } else { (ep_b, ep_a) };
         closed(first.close())?;
@@ -277,9 +283,14 @@ impl Rig {
             let done = base_a.cq.read_wait(timeout())?;
             let place = seen.get_mut(done.context as usize).ok_or(EINVAL)?;
             check!(!core::mem::replace(place, true));
-            let expected = if of_a { ECANCELED } else { EHOSTUNREACH };
             if let Err(failure) = &done.result {
-                check!(failure.error == expected || failure.error == ENOTCONN);
+                check!(match (of_a, is_connected) {
+                    // Those that wait at the peer's end are lost with the connection.
+                    (true, true) => matches!(failure.error, ECANCELED | ENOTCONN),
+                    (true, false) => failure.error == ECANCELED,
+                    (false, true) => failure.error == ENOTCONN,
+                    (false, false) => failure.error == EHOSTUNREACH,
+                });
                 check!(failure.outcome != Outcome::Executed);
             }
             ended(done)?;

@@ -399,7 +399,7 @@ impl Shared {
     fn execute(&self, op: Operation) {
         self.outstanding.leave(&op);
         if op.is_tagged_rma() {
-            return self.port.execute_tagged(op);
+            return self.port.execute_tagged(op, Operation::complete);
         }
         if op.kind() != Kind::Send {
             match self.port.access(&op) {

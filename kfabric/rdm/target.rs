@@ -58,13 +58,14 @@ impl Port {
         status
     }
 
-    /// Carries out a peer's tagged write or read, and completes it and the receive that it consumes.
+    /// Carries out a peer's tagged write or read; `done` completes the receive that it consumes, and
+    /// then itself.
     ///
     /// Never sleeps; any context but hardirq.
-    pub fn execute_tagged(&self, op: Operation) {
+    pub fn execute_tagged(&self, op: Operation, mut done: impl FnMut(Operation, Status)) {
         let receive = match self.claim(&op) {
             Ok(receive) => receive,
-            Err(failure) => return op.complete(Err(failure)),
+            Err(failure) => return done(op, Err(failure)),
         };
         let moved = match (op.kind(), receive.buffer().memory()) {
             (_, None) => Ok(()), // no bytes
@@ -72,8 +73,8 @@ impl Port {
             (_, Some(from)) => op.copy_in(from, receive.buffer().offset()),
         };
         let status = self.end_tagged(&op, moved);
-        receive.complete(status.0);
-        op.complete(status.1);
+        done(receive, status.0);
+        done(op, status.1);
     }
 
     /// Takes the receive that a peer's tagged write or read goes into or out of: the first that was posted for it.

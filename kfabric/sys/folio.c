@@ -21,14 +21,16 @@ unsigned int kfi_folio_max_order(void)
 }
 
 /**
- * kfi_folio_alloc() - allocate a folio
- * @gfp: how; says whether it may sleep
+ * kfi_folio_zalloc() - allocate a folio whose bytes are 0
  * @order: it has 2^@order pages; at most kfi_folio_max_order()
+ *
+ * Sleeps. A long one may take the time to move others out of its way.
  *
  * Return: its first page, or NULL. kfi_folio_put() it.
  */
-struct page *kfi_folio_alloc(gfp_t gfp, unsigned int order)
+struct page *kfi_folio_zalloc(unsigned int order)
 {
+	gfp_t gfp = GFP_KERNEL | __GFP_ZERO | __GFP_RETRY_MAYFAIL | __GFP_NOWARN;
 	struct folio *folio = folio_alloc(gfp, order);
 
 	return folio ? folio_page(folio, 0) : NULL;

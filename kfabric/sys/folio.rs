@@ -6,7 +6,7 @@ use super::bindings as door;
 use core::ptr::NonNull;
 use kernel::alloc::AllocError;
 use kernel::bindings;
-use kernel::page::{Page, PAGE_SIZE};
+use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
 
 /// Pages of memory that belong to whoever has this: 2^order of them, one after another.
@@ -36,9 +36,8 @@ impl Folio {
         if order > unsafe { door::kfi_folio_max_order() } {
             return Err(AllocError);
         }
-        let gfp = bindings::GFP_KERNEL | bindings::__GFP_ZERO | bindings::__GFP_NOWARN;
         // SAFETY: The order is one that there is.
-        let first = unsafe { door::kfi_folio_alloc(gfp, order) };
+        let first = unsafe { door::kfi_folio_zalloc(order) };
         // INVARIANT: Just allocated.
         let first = NonNull::new(first).ok_or(AllocError)?;
         Ok(Folio { first, order })
@@ -70,19 +69,6 @@ impl Folio {
     }
 }
 
-impl From<Page> for Folio {
-    /// A page by itself is a folio of order 0.
-    fn from(page: Page) -> Folio {
-        let page = core::mem::ManuallyDrop::new(page);
-        // INVARIANT: The page's own reference is taken over, since it is not dropped.
-        Folio {
-            // SAFETY: A page that was allocated is somewhere.
-            first: unsafe { NonNull::new_unchecked(page.as_ptr()) },
-            order: 0,
-        }
-    }
-}
-
 impl Drop for Folio {
     fn drop(&mut self) {
         // SAFETY: By the type invariant this has a reference, which is not used any more.
@@ -103,10 +89,6 @@ mod tests {
                 (1 << order, PAGE_SIZE << order)
             );
         }
-        let page = Page::alloc_page(GFP_KERNEL)?;
-        let first = page.as_ptr();
-        let folio = Folio::from(page);
-        assert_eq!((folio.as_ptr(), folio.len()), (first, PAGE_SIZE));
         Ok(())
     }
 

@@ -111,13 +111,13 @@ impl Endpoint {
         &self,
         op: Operation,
         access: impl FnOnce(&Port, &Op) -> Status,
-        done: impl FnOnce(Operation, Status),
+        mut done: impl FnMut(Operation, Status),
     ) {
         if op.kind() == Kind::Send {
             return self.offer(op);
         }
         if op.is_tagged_rma() {
-            return self.port.execute_tagged(op);
+            return self.port.execute_tagged(op, done);
         }
         match access(&self.port, &op) {
             Ok(_) if op.notifies() => self.offer(op),
@@ -167,14 +167,15 @@ fn execute(directory: &Directory, port: &Port, op: Operation, section: &Guard) {
     }
 }
 
-/// Executes any operation of `port` on its peer's; `done` completes it, unless it meets a receive.
+/// Executes any operation of `port` on its peer's; `done` completes it, and a receive that it consumes, unless it
+/// is a message.
 ///
 /// Process context; sleeps if the operation does.
 pub(crate) fn execute_long(
     directory: &Directory,
     port: &Port,
     op: Operation,
-    done: impl FnOnce(Operation, Status),
+    done: impl FnMut(Operation, Status),
 ) {
     match directory.lookup(op.peer()) {
         Some(peer) => peer.execute(op, Port::access, done),

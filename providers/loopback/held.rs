@@ -8,6 +8,8 @@ use kfabric::provider::Match;
 
 /// How many may be held back at once.
 const PLACES: usize = 8;
+/// While how many others are executed, each at most.
+const TURNS: u8 = 8;
 
 /// What is yet to complete.
 pub(crate) enum Late {
@@ -27,7 +29,13 @@ impl Late {
 }
 
 /// What a worker holds back. It must let go of all of it before it returns.
-pub(crate) struct Held([Option<Late>; PLACES]);
+pub(crate) struct Held([Option<Waiting>; PLACES]);
+
+struct Waiting {
+    late: Late,
+    /// How many others were executed meanwhile.
+    turns: u8,
+}
 
 /// Which places are taken: a bit each.
 #[derive(Clone, Copy)]
@@ -49,7 +57,7 @@ impl Held {
     /// Holds something back, if `faults` say so and there is a place; else it completes at once.
     pub(crate) fn put(&mut self, late: Late, faults: &Faults) {
         match self.0.iter_mut().find(|place| place.is_none()) {
-            Some(place) if faults.hold() => *place = Some(late),
+            Some(place) if faults.hold() => *place = Some(Waiting { late, turns: 0 }),
             _ => late.complete(),
         }
     }
@@ -57,9 +65,17 @@ impl Held {
     /// Completes those of `taken` that `faults` hold back no longer; without any, all.
     pub(crate) fn release(&mut self, taken: Taken, faults: Option<&Faults>) {
         for (n, place) in self.0.iter_mut().enumerate() {
-            if taken.0 & 1 << n != 0 && !faults.is_some_and(Faults::hold) {
-                if let Some(late) = place.take() {
-                    late.complete();
+            if taken.0 & 1 << n == 0 {
+                continue;
+            }
+            match place {
+                Some(waiting) if waiting.turns + 1 < TURNS && faults.is_some_and(Faults::hold) => {
+                    waiting.turns += 1;
+                }
+                place => {
+                    if let Some(waiting) = place.take() {
+                        waiting.late.complete();
+                    }
                 }
             }
         }

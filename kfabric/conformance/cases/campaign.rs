@@ -27,7 +27,7 @@ use self::word::Form;
 use crate::close::closed;
 use crate::crew::Crew;
 use crate::ops::{error, pmem};
-use crate::rig::{register, timeout, with_sizes};
+use crate::rig::{join, register, timeout, with_sizes};
 use crate::rng::{mix, Rng};
 use crate::runner::asked_for;
 use crate::source::{made_of, of_vecs, Source, SOURCES};
@@ -341,22 +341,22 @@ impl Campaign {
         let info = asked_for(info, EndpointType::Msg, Caps::NONE, Order::NONE).ok_or(ENODATA)?;
         let listener = PassiveEndpoint::listen(&side.domain, &info, &side.eq, 1)?;
         let (asking, hearing) = (self.stations[asks].ep()?, self.stations[hears].ep()?);
-        asking.connect(&listener.name(), PrivateData::NONE, timeout())?;
-        let Event::ConnectionRequest(request) = side.eq.read_wait(timeout())? else {
-            return Err(EINVAL);
-        };
-        closed(hearing.accept(request, PrivateData::NONE))?;
-        for n in [asks, hears] {
-            let event = self.sides[n % 2].eq.read_wait(timeout())?;
-            check!(matches!(event, Event::Connected { .. }));
-        }
+        join(
+            (&self.sides[asks % 2].eq, asking),
+            (&side.eq, hearing),
+            &listener,
+        )?;
         closed(listener.close())
     }
 
-    /// Whether that is how posts and operations fail once the provider, or the domain of a peer, has
-    /// ended.
-    fn is_end(&self, error: Error) -> bool {
-        self.ends && matches!(error, ENODEV | EHOSTUNREACH | ENOTCONN)
+    /// Whether that is how posts and operations of a station fail once the provider, or the domain of a
+    /// peer, has ended.
+    fn is_end(&self, station: usize, error: Error) -> bool {
+        let lost = match endpoint_type(station) {
+            EndpointType::Msg => ENOTCONN,
+            _ => EHOSTUNREACH,
+        };
+        self.ends && (error == ENODEV || error == lost)
     }
 
     /// Posts a receive of a station.
@@ -364,17 +364,17 @@ impl Campaign {
         let at = (station * RECEIVES + number) * LONGEST;
         let slice = self.sides[station % 2].receive.slice(at, LONGEST)?;
         let context = RECEIVE | (station * RECEIVES + number) as u64;
-        let station = &mut self.stations[station];
+        let ep = self.stations[station].ep()?;
         let posted = match number < RECEIVES / 2 {
-            true => station.ep()?.recv(slice, context),
-            false => station.ep()?.trecv(slice, 0, u64::MAX, context),
+            true => ep.recv(slice, context),
+            false => ep.trecv(slice, 0, u64::MAX, context),
         };
         match posted {
             Ok(_) => {
                 self.counts.posted += 1;
-                station.receives[number] = true;
+                self.stations[station].receives[number] = true;
             }
-            Err(refused) if self.is_end(refused.error) => self.gone = true,
+            Err(refused) if self.is_end(station, refused.error) => self.gone = true,
             Err(refused) => return Err(refused.error),
         }
         Ok(())
@@ -511,7 +511,7 @@ impl Campaign {
                 Err(refused) => {
                     let error = refused.error;
                     drop(refused);
-                    self.gone = self.is_end(error);
+                    self.gone = self.is_end(from, error);
                     return if self.gone { Ok(()) } else { Err(error) };
                 }
             }
@@ -526,6 +526,7 @@ impl Campaign {
             return self.arrived(done);
         }
         let number = (done.context >> 40) as usize;
+        let ending = error(&done).is_some_and(|error| self.is_end(number / LANES, error));
         let lane = self.lanes.get_mut(number).ok_or(EINVAL)?;
         check_eq!(done.context >> 8 & 0xffff_ffff, u64::from(lane.serial));
         let at = (done.context & 0xff) as usize;
@@ -542,8 +543,6 @@ impl Campaign {
                 self.counts.failed += 1;
                 let errno = -failure.error.to_errno();
                 self.counts.note_errors((errno, errno));
-                let gone = matches!(failure.error, ENODEV | EHOSTUNREACH | ENOTCONN);
-                let ending = self.ends && gone;
                 let nothing = failure.outcome == Outcome::NotExecuted;
                 check!(ending || nothing);
                 op.state = match nothing {
@@ -570,7 +569,7 @@ impl Campaign {
         if posted.ep.is_none() && matches!(error(&done), Some(ECANCELED | ENOTCONN)) {
             return Ok(());
         }
-        if error(&done).is_some_and(|error| self.is_end(error)) {
+        if error(&done).is_some_and(|error| self.is_end(station, error)) {
             self.gone = true;
             return Ok(());
         }

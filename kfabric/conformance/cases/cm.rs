@@ -16,4 +16,4 @@ pub(super) mod events;
 mod host;
 pub(super) mod traffic;
 
-pub(super) use host::{begin, join, send, Connected, Host};
+pub(super) use host::{begin, send, Connected, Host};

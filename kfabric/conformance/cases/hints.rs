@@ -6,7 +6,7 @@
 
 use crate::close::{closed, given_back};
 use crate::ops::{check_filled_at, fill, level, pmem, reached};
-use crate::rig::{check_region, ended, pattern, timeout, Rig};
+use crate::rig::{byte, check_buffer, check_region, ended, pattern, timeout, Rig, DEPTH};
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
 use kfabric::prelude::*;
@@ -19,6 +19,9 @@ cases! {
     uncached_region_takes_atomics: Caps::UNCACHED.union(Caps::ATOMIC),
     uncached_region_copies_onto_itself: Caps::UNCACHED.union(Caps::RMA),
     uncached_persistent_region_is_committed: Caps::UNCACHED.union(Caps::RMA).union(Caps::COMMIT),
+    uncached_region_is_closed_under_load: Caps::UNCACHED.union(Caps::RMA).union(Caps::COMMIT),
+    writes_to_an_uncached_region_end_with_either_endpoint:
+        Caps::UNCACHED.union(Caps::RMA).union(Caps::COMMIT),
 }
 
 /// Uncached, for peers with `access`.
@@ -176,4 +179,73 @@ fn uncached_persistent_region_is_committed(info: &Info, seed: u64) -> Result {
     check_eq!(region.commit(0, LEN + 1), Err(EINVAL));
     drop(closed(region.close_wait(timeout()))?);
     rig.close()
+}
+
+/// How many bytes each write is long: longer than what is done in a post, or in one frame.
+const LONG: usize = 150_000;
+
+/// Posts as many writes as may be in flight to an uncached persistent region at B, every other of them committed.
+fn write_to_uncached(rig: &Rig, seed: u64) -> Result<MemoryRegion> {
+    let memory = Memory::persistent(&pmem()?, 4104, LONG)?;
+    let (region, remote) = uncached_at(rig, memory)?;
+    let slice = remote.slice(0, LONG as u64)?;
+    region.write_at(LONG - 1, &[!byte(LONG - 1, seed)])?;
+    for context in 0..DEPTH as u64 {
+        let options = match context % 2 {
+            0 => level(Level::Committed),
+            _ => Options::NONE,
+        };
+        let bytes = pattern(LONG, seed)?;
+        rig.a.ep.write(bytes, rig.to_b, slice, options, context)?;
+    }
+    Ok(region)
+}
+
+fn uncached_region_is_closed_under_load(info: &Info, seed: u64) -> Result {
+    let rig = Rig::new(info)?;
+    let region = write_to_uncached(&rig, seed)?;
+    // Some have been executed by then.
+    rig.a.cq.wait(timeout())?;
+    let memory = closed(region.close_wait(timeout()))?;
+    let mut well = 0;
+    for (n, done) in rig.a.gather(DEPTH)?.into_iter().enumerate() {
+        check_eq!((done.kind, done.context), (Kind::Write, n as u64));
+        match done.result {
+            Ok(success) => {
+                check_eq!(success.len, LONG);
+                well += 1;
+            }
+            Err(failure) => check_eq!(failure.error, EACCES),
+        }
+        check_buffer(done.buffer, LONG, seed)?;
+    }
+    check!(well > 0);
+    rig.quiet()?;
+    // Each has the same bytes, and one at least was written in full.
+    let mut last = [0];
+    memory.read_at(LONG - 1, &mut last)?;
+    check_eq!(last[0], byte(LONG - 1, seed));
+    rig.close()
+}
+
+fn writes_to_an_uncached_region_end_with_either_endpoint(info: &Info, seed: u64) -> Result {
+    for of_a in [true, false] {
+        let rig = Rig::new(info)?;
+        let region = write_to_uncached(&rig, seed)?;
+        let mut well = false;
+        let ended = |done: Completion<u64>| {
+            check_eq!(done.kind, Kind::Write);
+            well |= done.result.is_ok();
+            check_buffer(done.buffer, LONG, seed)
+        };
+        let mut last = [0];
+        let look = || {
+            region.read_at(LONG - 1, &mut last)?;
+            drop(closed(region.close_wait(timeout()))?);
+            Ok(())
+        };
+        rig.ends_with_an_endpoint(of_a, DEPTH, ended, look)?;
+        check!(!well || last[0] == byte(LONG - 1, seed));
+    }
+    Ok(())
 }

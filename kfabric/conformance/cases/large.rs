@@ -9,6 +9,7 @@ use crate::ops::{check_not_executed, level, pmem, reached};
 use crate::rig::{byte, check_buffer, check_region, ended, pattern, register, timeout, Rig};
 use crate::source::{folio, of_vecs};
 use crate::{cases, check, check_eq};
+use kernel::page::PAGE_SHIFT;
 use kernel::prelude::*;
 use kfabric::prelude::*;
 
@@ -60,25 +61,28 @@ fn gibibyte_in_256_pieces_is_one_operation(info: &Info, seed: u64) -> Result {
 
 /// How many bytes are looked at, around each border of two folios.
 const AROUND: usize = 100;
+/// How long a folio is, by its binary logarithm.
+const FOLIO: usize = 22;
 
-/// 256 folios of 4 MiB.
+/// As many as a memory may be made of.
 fn folios() -> Result<KVVec<Folio>> {
     let mut folios = KVVec::new();
     for _ in 0..Memory::MAX_SEGMENTS {
-        folios.push(folio(10)?, GFP_KERNEL)?;
+        folios.push(folio((FOLIO - PAGE_SHIFT) as u32)?, GFP_KERNEL)?;
     }
     Ok(folios)
 }
 
 /// Where the borders are in `len` bytes of them, and the ends: the first byte that is looked at.
 fn borders(len: usize) -> impl Iterator<Item = usize> {
-    let inner = (4 << 20..len).step_by(4 << 20).map(|at| at - AROUND / 2);
+    let inner = (1 << FOLIO..len).step_by(1 << FOLIO);
+    let inner = inner.map(move |at| (at - AROUND / 2).min(len - AROUND));
     Iterator::chain(inner, [0, len - AROUND])
 }
 
-/// Memory that gets a pattern there.
-fn marked(mut memory: Memory, seed: u64) -> Result<Memory> {
-    for at in borders(memory.len()) {
+/// Memory that gets a pattern there, in its first `len` bytes.
+fn marked(mut memory: Memory, len: usize, seed: u64) -> Result<Memory> {
+    for at in borders(len) {
         let bytes = pattern(AROUND, seed ^ at as u64)?;
         memory.write_at(at, bytes.as_slice().ok_or(EINVAL)?)?;
     }
@@ -86,9 +90,9 @@ fn marked(mut memory: Memory, seed: u64) -> Result<Memory> {
 }
 
 /// Fails unless memory has that pattern there.
-fn check_marks(memory: &Memory, seed: u64) -> Result {
+fn check_marks(memory: &Memory, len: usize, seed: u64) -> Result {
     let mut bytes = [0; AROUND];
-    for at in borders(memory.len()) {
+    for at in borders(len) {
         memory.read_at(at, &mut bytes)?;
         let is_there = |(n, found): (usize, &u8)| *found == byte(n, seed ^ at as u64);
         check!(bytes.iter().enumerate().all(is_there));
@@ -99,57 +103,79 @@ fn check_marks(memory: &Memory, seed: u64) -> Result {
 /// Where a device is written to, so that nothing of it is aligned as folios are.
 const SKEW: u64 = 12_345;
 
+/// How many bytes are moved: all of the folios, or as many as there are on the device, or as the provider moves
+/// at once.
+fn moved(info: &Info, device: &Pmem, pieces: usize) -> usize {
+    let room = device.len().saturating_sub(SKEW) as usize;
+    let len = (pieces << FOLIO).min(room).min(info.limits.max_msg_size);
+    pr_info!("# {len} bytes in {pieces} pieces\n");
+    len
+}
+
+/// The first `len` bytes of memory that gets a pattern.
+fn first(len: usize, memory: Memory, seed: u64) -> Result<Buffer> {
+    let buffer = Buffer::from(marked(memory, len, seed)?);
+    buffer.range(0, len).map_err(|_| EINVAL)
+}
+
 fn gibibyte_of_folios_is_committed_and_read_back(info: &Info, seed: u64) -> Result {
-    let rig = Rig::new(info)?;
+    let (rig, device) = (Rig::new(info)?, pmem()?);
     let mut parts = KVec::new();
     for folio in folios()? {
         let (offset, len) = (0, folio.len());
         parts.push(BioVec { folio, offset, len }, GFP_KERNEL)?;
     }
+    let len = moved(info, &device, parts.len());
     let memory = closed(Memory::from_bio_vecs(parts))?;
-    let len = memory.len().min(info.limits.max_msg_size);
-    check_eq!(len, 1 << 30);
-    let (region, remote) = rig.persistent(&pmem()?, SKEW, len)?;
+    let (region, remote) = rig.persistent(&device, SKEW, len)?;
     let slice = remote.slice(0, len as u64)?;
-    let done = rig.write(marked(memory, seed)?, slice, level(Level::Committed))?;
+    let done = rig.write(first(len, memory, seed)?, slice, level(Level::Committed))?;
     check_eq!(reached(&done), Ok((len, Level::Committed)));
     for at in borders(len) {
         check_region(&region, at, AROUND, seed ^ at as u64)?;
     }
     let memory = done.buffer.into_memory().map_err(|_| EINVAL)?;
-    check_marks(&memory, seed)?;
-    let done = rig.read(marked(memory, !seed)?, slice)?;
+    check_marks(&memory, len, seed)?;
+    let done = rig.read(first(len, memory, !seed)?, slice)?;
     check_eq!(reached(&done), Ok((len, Level::Delivered)));
-    check_marks(&done.buffer.into_memory().map_err(|_| EINVAL)?, seed)?;
+    check_marks(&done.buffer.into_memory().map_err(|_| EINVAL)?, len, seed)?;
     drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
 
+/// Into persistent memory, which has what the case above has left, and out of it.
 fn gibibyte_of_a_scatterlist_is_one_message(info: &Info, seed: u64) -> Result {
-    let rig = Rig::new(info)?;
-    // Two of them may follow each other: then they are one entry.
-    let list = closed(ScatterList::new(folios()?, 0, 1 << 30, u32::MAX))?;
-    check!((1..=Memory::MAX_SEGMENTS).contains(&list.entries()));
+    let (rig, device, seed) = (Rig::new(info)?, pmem()?, seed.rotate_left(17) ^ 0xe7);
+    let pieces = Memory::MAX_SEGMENTS;
+    let list = closed(ScatterList::new(folios()?, 0, pieces << FOLIO, 1 << FOLIO))?;
+    // However they lie: an entry is no longer than one of them.
+    check_eq!(list.entries(), pieces);
     let memory = closed(Memory::from_scatterlist(list))?;
-    let len = memory.len().min(info.limits.max_msg_size);
-    check_eq!(len, 1 << 30);
-    let persistent = || Memory::persistent(&pmem()?, SKEW, len);
-    // Into persistent memory, and out of it.
+    let len = moved(info, &device, pieces);
+    let persistent = || Memory::persistent(&device, SKEW, len);
     rig.b.ep.recv(persistent()?, 1)?;
-    let options = Options::NONE;
-    rig.a.ep.send(marked(memory, seed)?, rig.to_b, options, 2)?;
+    let (to, none) = (rig.to_b, Options::NONE);
+    rig.a.ep.send(first(len, memory, seed)?, to, none, 2)?;
     let sent = rig.a.next()?;
     check_eq!(ended(&sent), (Kind::Send, 2, Ok(len)));
     let received = rig.b.next()?;
     check_eq!(ended(&received), (Kind::Recv, 1, Ok(len)));
-    check_marks(&received.buffer.into_memory().map_err(|_| EINVAL)?, seed)?;
+    check_marks(
+        &received.buffer.into_memory().map_err(|_| EINVAL)?,
+        len,
+        seed,
+    )?;
     let memory = sent.buffer.into_memory().map_err(|_| EINVAL)?;
-    rig.b.ep.recv(marked(memory, !seed)?, 3)?;
-    rig.a.ep.send(persistent()?, rig.to_b, options, 4)?;
+    rig.b.ep.recv(first(len, memory, !seed)?, 3)?;
+    rig.a.ep.send(persistent()?, to, none, 4)?;
     check_eq!(ended(&rig.a.next()?), (Kind::Send, 4, Ok(len)));
     let received = rig.b.next()?;
     check_eq!(ended(&received), (Kind::Recv, 3, Ok(len)));
-    check_marks(&received.buffer.into_memory().map_err(|_| EINVAL)?, seed)?;
+    check_marks(
+        &received.buffer.into_memory().map_err(|_| EINVAL)?,
+        len,
+        seed,
+    )?;
     rig.close()
 }
 

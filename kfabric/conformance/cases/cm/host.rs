@@ -3,7 +3,7 @@
 //! What the endpoints of one side stand on, and two of them, connected.
 
 use crate::close::closed;
-use crate::rig::{ended, timeout, with_sizes, DEPTH};
+use crate::rig::{ended, join, timeout, with_sizes, DEPTH};
 use crate::{check, check_eq};
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -183,22 +183,8 @@ pub(crate) fn connect(
     listener: &PassiveEndpoint,
 ) -> Result<(Endpoint<u64>, Endpoint<u64>)> {
     let (at_a, at_b) = (a.endpoint()?, b.endpoint()?);
-    join((a, &at_a), (b, &at_b), listener)?;
+    join((&a.eq, &at_a), (&b.eq, &at_b), listener)?;
     Ok((at_a, at_b))
-}
-
-/// Connects an endpoint of one host to that of another, which listens.
-#[inline(never)]
-pub(crate) fn join(
-    (a, at_a): (&Host, &Endpoint<u64>),
-    (b, at_b): (&Host, &Endpoint<u64>),
-    listener: &PassiveEndpoint,
-) -> Result {
-    begin(at_a, listener)?;
-    closed(at_b.accept(b.request()?, PrivateData::NONE))?;
-    b.connected(at_b)?;
-    a.connected(at_a)?;
-    Ok(())
 }
 
 pub(crate) fn begin(ep: &Endpoint<u64>, listener: &PassiveEndpoint) -> Result {

@@ -2,11 +2,11 @@
 
 //! Connected endpoints that are counted.
 
-use super::super::cm::{begin, join, Host};
+use super::super::cm::{begin, Host};
 use super::side::both;
 use crate::close::closed;
 use crate::ops::error;
-use crate::rig::{register, timeout};
+use crate::rig::{join, register, timeout};
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
 use kfabric::prelude::*;
@@ -62,7 +62,7 @@ fn each_kind_over_a_connection_is_counted_on_its_side(info: &Info, _seed: u64) -
     let (a, b) = (Host::new(info)?, Host::new(info)?);
     let (by_a, by_b) = (counters(&a)?, counters(&b)?);
     let (at_a, at_b) = (counted(&a, &by_a)?, counted(&b, &by_b)?);
-    join((&a, &at_a), (&b, &at_b), &b.listen(1)?)?;
+    join((&a.eq, &at_a), (&b.eq, &at_b), &b.listen(1)?)?;
     let region = register(&b.domain, Memory::zeroed(64)?, Access::ALL)?;
     let slice = RemoteRegion::parse(&region.descriptor()?)?.slice(0, 8)?;
     let (to, options) = (Address::PEER, Options::NONE);
@@ -111,7 +111,7 @@ fn shutdown_counts_what_it_ends(info: &Info, _seed: u64) -> Result {
     let (a, b) = (Host::new(info)?, Host::new(info)?);
     let (by_a, by_b) = (counters(&a)?, counters(&b)?);
     let (at_a, at_b) = (counted(&a, &by_a)?, counted(&b, &by_b)?);
-    join((&a, &at_a), (&b, &at_b), &b.listen(1)?)?;
+    join((&a.eq, &at_a), (&b.eq, &at_b), &b.listen(1)?)?;
     for n in 0..5 {
         at_b.recv(Memory::zeroed(8)?, n)?;
     }
