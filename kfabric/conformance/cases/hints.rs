@@ -215,7 +215,7 @@ fn uncached_region_is_closed_under_load(info: &Info, seed: u64) -> Result {
                 check_eq!(success.len, LONG);
                 well += 1;
             }
-            Err(failure) => check_eq!(failure.error, EACCES),
+            Err(failure) => check_eq!(failure.error, EKEYREJECTED),
         }
         check_buffer(done.buffer, LONG, seed)?;
     }
