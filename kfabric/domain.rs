@@ -315,9 +315,10 @@ impl Domain {
         self.core().life.opening()
     }
 
-    /// Whether `info` is one of it.
+    /// Whether `info` is one of it, and it has not ended.
     pub(crate) fn is_of(&self, info: &Info) -> bool {
-        self.core().offer.is_same_domain(info)
+        let core = self.core();
+        core.life.alive().is_ok() && core.offer.is_same_domain(info)
     }
 
     /// The network namespace that it is in.

@@ -232,7 +232,17 @@ fn ended_domain_opens_nothing_and_a_new_one_does(info: &Info, seed: u64) -> Resu
     let memory = closed(region.close_wait(timeout()))?;
     check!(memory.as_slice() == pattern(1000, seed)?.as_slice());
 
-    // The fabric, the provider and the name are there as before.
+    // Nothing is to be had of that very domain. The fabric, the provider and the name are there as before.
+    let of_it = Hints {
+        opened_domain: Some(&a.domain),
+        ..Hints::default()
+    };
+    check_eq!(getinfo(&of_it).err(), Some(ENODATA));
+    let of_its_fabric = Hints {
+        opened_fabric: Some(&a.fabric),
+        ..domain_of(info)
+    };
+    check!(!getinfo(&of_its_fabric)?.is_empty());
     check!(!getinfo(&domain_of(info))?.is_empty());
     let domain = a.fabric.domain(info)?;
     closed(domain.close())?;
