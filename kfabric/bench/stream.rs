@@ -5,6 +5,7 @@
 use crate::near::{Near, TIMEOUT};
 use crate::pattern;
 use crate::word::{Tally, Word, DESCRIPTOR};
+use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
 use kfabric::prelude::*;
 
@@ -15,6 +16,22 @@ pub(crate) enum What {
     Writes,
     /// Messages.
     Messages,
+}
+
+/// The binary logarithm of how many pages a folio has at most: 64 KiB, as those of the bare module.
+const ORDER: u32 = 4;
+
+/// Memory of `len` bytes in folios of its own, which the network may refer to where they are.
+fn in_folios(len: usize) -> Result<Memory> {
+    let (mut parts, mut left) = (KVec::new(), len);
+    while left > 0 {
+        let pages = left.div_ceil(PAGE_SIZE).next_power_of_two();
+        let folio = Folio::zeroed(pages.ilog2().min(ORDER))?;
+        let (offset, len) = (0, left.min(folio.len()));
+        parts.push(BioVec { folio, offset, len }, GFP_KERNEL)?;
+        left -= len;
+    }
+    Memory::from_bio_vecs(parts).map_err(|(error, _)| error)
 }
 
 /// The buffers of a stream.
@@ -36,10 +53,11 @@ impl<'a> Stream<'a> {
             buffers: KVec::with_capacity(depth, GFP_KERNEL)?,
             places: KVec::with_capacity(depth, GFP_KERNEL)?,
         };
+        let mut bytes = KVVec::zeroed(len, GFP_KERNEL)?;
         for number in 0..depth {
-            let mut memory = Memory::zeroed(len)?;
-            let bytes = memory.as_mut_slice().ok_or(EINVAL)?;
-            pattern::fill(bytes, number, near.seed);
+            pattern::fill(&mut bytes, number, near.seed);
+            let mut memory = in_folios(len)?;
+            memory.write_at(0, &bytes)?;
             stream.buffers.push(memory.into(), GFP_KERNEL)?;
         }
         match what {
