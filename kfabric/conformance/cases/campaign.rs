@@ -12,27 +12,33 @@
 //! burst, so one too many or too few is seen. Tags of messages, and the data of writes, are summed
 //! up where they are sent and where they arrive.
 //!
-//! Two tasks do this side by side, each with stations of its own; until the provider ends, one.
+//! Two tasks do this side by side, each with stations of its own.
 //!
-//! When the provider ends amid a burst, what was posted of it ends, too. What failed and may have
+//! When the provider, or a domain, ends amid a burst, what was posted of it ends, too, and the other
+//! task posts no more. What failed and may have
 //! done something is in doubt, and may be seen or not; all else is held to what it was told to be.
 //! What is silent, and of which no failure is told, went well.
 
+mod counts;
 mod judge;
 mod lane;
+mod station;
 mod word;
 
+use self::counts::Counts;
 use self::lane::{Lane, Planned, State};
+use self::station::{endpoint_type, manner, open, Side, Station, LASTING, VOLATILE, WORDS};
 use self::word::Form;
 use crate::close::closed;
 use crate::crew::Crew;
 use crate::ops::{error, pmem};
-use crate::rig::{join, register, timeout, with_sizes};
+use crate::rig::{count, join, register, timeout};
 use crate::rng::{mix, Rng};
 use crate::runner::asked_for;
-use crate::source::{made_of, of_vecs, Source, SOURCES};
+use crate::source::{made_of, SOURCES};
 use crate::{cases, check, check_eq, module_parameters};
 use kernel::prelude::*;
+use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::{new_mutex, Arc};
 use kernel::time::delay::fsleep;
 use kernel::time::{Delta, Instant, Monotonic};
@@ -64,157 +70,12 @@ const BURST: usize = 4;
 const SHORTEST: usize = 8;
 const LONGEST: usize = 20_000;
 const MOSTLY: usize = 256;
-/// Of which each side's bytes are put together.
-const PIECES: usize = 160;
 /// Of each station; the first half for messages without a tag, and the data of writes.
 const RECEIVES: usize = 16;
 /// Marks the context of a receive.
 const RECEIVE: u64 = 1 << 63;
 /// How many rounds go without a pause.
 const ROUNDS: u64 = 1000;
-
-/// What each station keeps in order, and whether it has fences.
-fn manner(station: usize) -> (Order, bool) {
-    let rma = Order::WAW | Order::RAW | Order::WAR;
-    [
-        (Order::NONE, false),
-        (rma, true),
-        (Order::STRICT, false),
-        (Order::NONE, true),
-        (Order::NONE, true),
-        (rma, false),
-    ][station]
-}
-
-/// The type of a station's endpoint.
-fn endpoint_type(station: usize) -> EndpointType {
-    match station < DATAGRAMS {
-        true => EndpointType::Rdm,
-        false => EndpointType::Msg,
-    }
-}
-
-/// A domain, and what its stations share.
-// In the order in which they must be closed.
-struct Side {
-    local: MemoryRegion,
-    receive: MemoryRegion,
-    av: AddressVector,
-    cq: CompletionQueue<u64>,
-    eq: EventQueue,
-    domain: Domain,
-    fabric: Fabric,
-}
-
-impl Side {
-    fn new(info: &Info) -> Result<Self> {
-        let fabric = Fabric::open(info)?;
-        let domain = fabric.domain(info)?;
-        // Most ranges begin in one piece and end in another, but a word that is fetched is in one.
-        let local = of_vecs(&[ALL_LANES * BURST * LONGEST / PIECES; PIECES])?;
-        let receive = made_of(Source::Vecs, STATIONS * RECEIVES * LONGEST)?;
-        Ok(Side {
-            local: register(&domain, local, Access::NONE)?,
-            receive: register(&domain, receive, Access::NONE)?,
-            av: AddressVector::new(&domain)?,
-            cq: CompletionQueue::new(&domain, STATIONS / 2 * (LANES * BURST + RECEIVES), None)?,
-            // Of the one that is connected, and of a request for it.
-            eq: EventQueue::new(&domain, EventQueue::PER_ENDPOINT + 1, None)?,
-            domain,
-            fabric,
-        })
-    }
-
-    fn close(self) -> Result {
-        for region in [self.local, self.receive] {
-            drop(closed(region.close_wait(timeout()))?);
-        }
-        closed(self.av.close())?;
-        closed(self.cq.close())?;
-        closed(self.eq.close())?;
-        closed(self.domain.close())?;
-        closed(self.fabric.close())
-    }
-}
-
-/// An endpoint, what peers may touch of it, and what it knows of them.
-struct Station {
-    /// `None` once it is closed.
-    ep: Option<Endpoint<u64>>,
-    /// Volatile, the words, and persistent where there is such memory.
-    regions: KVec<MemoryRegion>,
-    peers: KVec<Address>,
-    /// Which receives are posted.
-    receives: [bool; RECEIVES],
-}
-
-impl Station {
-    fn ep(&self) -> Result<&Endpoint<u64>> {
-        self.ep.as_ref().ok_or(EBADF)
-    }
-}
-
-const VOLATILE: usize = 0;
-const WORDS: usize = 1;
-const LASTING: usize = 2;
-
-#[derive(Default)]
-struct Counts {
-    posted: u64,
-    completed: u64,
-    failed: u64,
-    /// The smallest and the largest errno of those that failed, 0 if none has.
-    errors: (i32, i32),
-    refused: u64,
-    silent: u64,
-    overtaken: u64,
-    /// Messages and notices of writes.
-    sent: u64,
-    arrived: u64,
-    /// Messages and notices that may have arrived, or not.
-    doubtful: u64,
-}
-
-impl Counts {
-    /// Those of another task, too.
-    fn add(&mut self, other: &Counts) {
-        self.posted += other.posted;
-        self.completed += other.completed;
-        self.failed += other.failed;
-        self.refused += other.refused;
-        self.silent += other.silent;
-        self.overtaken += other.overtaken;
-        self.sent += other.sent;
-        self.arrived += other.arrived;
-        self.doubtful += other.doubtful;
-        self.note_errors(other.errors);
-    }
-
-    fn note_errors(&mut self, (least, most): (i32, i32)) {
-        self.errors = match (self.errors, least) {
-            ((0, _), _) => (least, most),
-            (errors, 0) => errors,
-            (errors, _) => (errors.0.min(least), errors.1.max(most)),
-        };
-    }
-
-    fn tell(&self, begin: Instant<Monotonic>) {
-        pr_info!(
-            "# campaign: {} operations, {} failed, {} posts refused, {} overtaken, {} silent, \
-             {} messages and notices, {} in doubt; errors {} to {}\n",
-            self.posted,
-            self.failed,
-            self.refused,
-            self.overtaken,
-            self.silent,
-            self.sent,
-            self.doubtful,
-            self.errors.0,
-            self.errors.1
-        );
-        pr_info!("# campaign: {} ms\n", begin.elapsed().as_millis());
-    }
-}
 
 struct Campaign {
     inject_size: usize,
@@ -234,6 +95,8 @@ struct Campaign {
     /// Whether the provider may end, and whether it has.
     ends: bool,
     gone: bool,
+    /// Not 0 once it has for any task.
+    over: Arc<Atomic<i32>>,
 }
 
 /// The bytes of a tag, from the tag itself on.
@@ -246,7 +109,13 @@ fn fill(bytes: &mut [u8], tag: u64) {
 }
 
 impl Campaign {
-    fn open(info: &Info, task: usize, seed: u64, ends: bool) -> Result<Self> {
+    fn open(
+        info: &Info,
+        task: usize,
+        seed: u64,
+        ends: bool,
+        over: Arc<Atomic<i32>>,
+    ) -> Result<Self> {
         let mut campaign = Campaign {
             inject_size: info.limits.inject_size,
             stations: KVec::new(),
@@ -260,6 +129,7 @@ impl Campaign {
             counts: Counts::default(),
             ends,
             gone: false,
+            over,
         };
         let device = pmem().ok();
         for _ in 0..2 {
@@ -611,9 +481,12 @@ impl Campaign {
         }
         let (mut idle, mut round, mut waits) = (0, 0_u64, false);
         loop {
+            if self.gone {
+                self.over.store(1, Relaxed);
+            }
             for number in 0..ALL_LANES {
                 let rests = self.lanes[number].planned.is_empty();
-                if rests && !self.gone && self.counts.posted < total {
+                if rests && !self.gone && !self.has_enough(total) {
                     self.plan(number)?;
                 }
                 if !self.gone && !self.lanes[number].planned.is_empty() {
@@ -647,6 +520,11 @@ impl Campaign {
         }
     }
 
+    /// Whether all that was to be posted was, so far as bursts that have begun go.
+    fn has_enough(&self, total: u64) -> bool {
+        self.counts.posted >= total || self.over.load(Relaxed) != 0
+    }
+
     /// Whether all that was to be posted has ended and arrived, or the provider has ended.
     ///
     /// What arrives is told through the queue of the other side, which may have been read before.
@@ -656,7 +534,7 @@ impl Campaign {
             true => !lane.planned.iter().any(waits),
             false => {
                 let arrived = self.counts.arrived == self.counts.sent;
-                self.counts.posted >= total && lane.planned.is_empty() && arrived
+                self.has_enough(total) && lane.planned.is_empty() && arrived
             }
         })
     }
@@ -701,52 +579,34 @@ impl Campaign {
     }
 }
 
-/// Opens the endpoint of a station.
-#[inline(never)]
-fn open(info: &Info, side: &Side, station: usize) -> Result<Endpoint<u64>> {
-    let (order, fences) = manner(station);
-    let mut caps = info.caps & ALL.union(Caps::COMMIT);
-    if fences {
-        caps |= Caps::FENCE;
-    }
-    let endpoints = endpoint_type(station);
-    let info = asked_for(info, endpoints, caps, order).ok_or(ENODATA)?;
-    let info = with_sizes(&info, LANES * BURST, RECEIVES);
-    let builder = Endpoint::builder(&side.domain, &info).cq(&side.cq);
-    match endpoints {
-        EndpointType::Msg => builder.eq(&side.eq).enable(),
-        _ => builder.av(&side.av).enable(),
-    }
-}
-
-/// A task of one campaign, to its end; whether the provider ended before.
-fn task(info: &Info, task: usize, seed: u64, total: u64, ends: bool) -> Result<(Counts, bool)> {
-    let mut campaign = Campaign::open(info, task, seed, ends)?;
-    campaign.run(total)?;
-    let gone = campaign.gone;
-    Ok((campaign.close()?, gone))
-}
-
-fn campaign_is_counted_and_compared(info: &Info, seed: u64) -> Result {
+/// Runs a campaign of so many operations, or until the provider ends; whether it has, for any of its tasks.
+fn campaign(info: &Info, seed: u64, ends: bool) -> Result<bool> {
     let begin = Instant::<Monotonic>::now();
     let total = module_parameters::campaign.value().div_ceil(TASKS as u64);
-    let all = Arc::pin_init(new_mutex!(Counts::default()), GFP_KERNEL)?;
-    let (info, sum) = (*info, all.clone());
-    let job = move |number| {
-        let (counts, _) = task(&info, number, mix(seed ^ number as u64), total, false)?;
-        sum.lock().add(&counts);
+    let all = Arc::pin_init(new_mutex!((Counts::default(), false)), GFP_KERNEL)?;
+    let (info, sum, over) = (*info, all.clone(), count()?);
+    let job = move |task: usize| {
+        let seed = mix(seed ^ task as u64);
+        let mut campaign = Campaign::open(&info, task, seed, ends, over.clone())?;
+        campaign.run(total)?;
+        let gone = campaign.gone;
+        let counts = campaign.close()?;
+        let mut sum = sum.lock();
+        sum.0.add(&counts);
+        sum.1 |= gone;
         Ok(())
     };
     Crew::start(TASKS, Arc::new(job, GFP_KERNEL)?)?.join()?;
-    all.lock().tell(begin);
-    Ok(())
+    let all = all.lock();
+    all.0.tell(begin);
+    Ok(all.1)
+}
+
+fn campaign_is_counted_and_compared(info: &Info, seed: u64) -> Result {
+    campaign(info, seed, false).map(|_| ())
 }
 
 fn campaign_until_the_provider_ends(info: &Info, seed: u64) -> Result {
-    let begin = Instant::<Monotonic>::now();
-    let total = module_parameters::campaign.value();
-    let (counts, gone) = task(info, 0, seed, total, true)?;
-    counts.tell(begin);
-    check!(gone);
+    check!(campaign(info, seed, true)?);
     Ok(())
 }
