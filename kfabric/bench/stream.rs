@@ -21,8 +21,11 @@ pub(crate) enum What {
 /// The binary logarithm of how many pages a folio has at most: 64 KiB, as those of the bare module.
 const ORDER: u32 = 4;
 
-/// Memory of `len` bytes in folios of its own, which the network may refer to where they are.
-fn in_folios(len: usize) -> Result<Memory> {
+/// Memory of `len` bytes: what is long is in folios of its own, which the network may refer to where they are.
+fn buffer(len: usize) -> Result<Memory> {
+    if len < PAGE_SIZE {
+        return Memory::zeroed(len);
+    }
     let (mut parts, mut left) = (KVec::new(), len);
     while left > 0 {
         let pages = left.div_ceil(PAGE_SIZE).next_power_of_two();
@@ -56,7 +59,7 @@ impl<'a> Stream<'a> {
         let mut bytes = KVVec::zeroed(len, GFP_KERNEL)?;
         for number in 0..depth {
             pattern::fill(&mut bytes, number, near.seed);
-            let mut memory = in_folios(len)?;
+            let mut memory = buffer(len)?;
             memory.write_at(0, &bytes)?;
             stream.buffers.push(memory.into(), GFP_KERNEL)?;
         }
