@@ -59,7 +59,7 @@ impl Port {
     }
 
     /// Carries out a peer's tagged write or read; `done` completes the receive that it consumes, and
-    /// then itself.
+    /// then the operation. A receive that is too short completes before.
     ///
     /// Never sleeps; any context but hardirq.
     pub fn execute_tagged(&self, op: Operation, mut done: impl FnMut(Operation, Status)) {

@@ -69,9 +69,9 @@ impl WorkItem for Worker {
             let op =
                 next.and_then(|next| this.faults.take(&next, this.order, &mut queue.operations));
             queue.executing = op.is_some();
-            let pair = queue.pairs.pop().zip(queue.pairs.pop());
+            let mut pairs = queue.pairs.take();
             drop(queue);
-            let idle = op.is_none() && pair.is_none();
+            let idle = op.is_none() && pairs.is_empty();
             let before = held.taken();
             match op {
                 Some((op, Some(error))) => op.complete(Err(Failure::not_executed(error))),
@@ -82,8 +82,10 @@ impl WorkItem for Worker {
                 }
                 None => {}
             }
-            if let Some((arrival, receive)) = pair {
-                held.put(Late::Met(Match::from_parts(arrival, receive)), &this.faults);
+            // All of them: none of a peer's waits for more than one delay.
+            while let Some((arrival, receive)) = pairs.pop().zip(pairs.pop()) {
+                let pair = Match::from_parts(arrival, receive);
+                held.put(Late::Met(pair), &this.faults);
             }
             held.release(before, (!idle).then_some(&*this.faults));
             if idle {

@@ -15,9 +15,9 @@
 //! Two tasks do this side by side, each with stations of its own.
 //!
 //! When the provider, or a domain, ends amid a burst, what was posted of it ends, too, and the other
-//! task posts no more. What failed and may have
-//! done something is in doubt, and may be seen or not; all else is held to what it was told to be.
-//! What is silent, and of which no failure is told, went well.
+//! task posts no more. What failed and may have done something is in doubt, and may be seen or not;
+//! all else is held to what it was told to be. What is silent, and of which no failure is told, went
+//! well.
 
 mod counts;
 mod judge;
@@ -396,7 +396,10 @@ impl Campaign {
             return self.arrived(done);
         }
         let number = (done.context >> 40) as usize;
-        let ending = error(&done).is_some_and(|error| self.is_end(number / LANES, error));
+        let station = self.stations.get(number / LANES).ok_or(EINVAL)?;
+        // What still waits then ends with its endpoint.
+        let closed = self.gone && station.ep.is_none() && error(&done) == Some(ECANCELED);
+        let ending = error(&done).is_some_and(|error| self.is_end(number / LANES, error)) || closed;
         let lane = self.lanes.get_mut(number).ok_or(EINVAL)?;
         check_eq!(done.context >> 8 & 0xffff_ffff, u64::from(lane.serial));
         let at = (done.context & 0xff) as usize;
@@ -466,7 +469,8 @@ impl Campaign {
         self.counts.arrived += 1;
         self.balance = self.balance.wrapping_sub(mix(tag));
         drop(done);
-        if self.gone {
+        // While messages wait for it they do not end, also once the provider, or a domain, has.
+        if self.stations[station].ep.is_none() {
             return Ok(());
         }
         self.receive(station, at % RECEIVES)
@@ -579,18 +583,33 @@ impl Campaign {
     }
 }
 
+/// One task, to its end; whether the provider ended before.
+#[inline(never)]
+fn task(
+    info: &Info,
+    number: usize,
+    seed: u64,
+    total: u64,
+    ends: bool,
+    over: &Arc<Atomic<i32>>,
+) -> Result<(Counts, bool)> {
+    let mut campaign = Campaign::open(info, number, seed, ends, over.clone())?;
+    campaign.run(total)?;
+    let gone = campaign.gone;
+    Ok((campaign.close()?, gone))
+}
+
 /// Runs a campaign of so many operations, or until the provider ends; whether it has, for any of its tasks.
 fn campaign(info: &Info, seed: u64, ends: bool) -> Result<bool> {
     let begin = Instant::<Monotonic>::now();
     let total = module_parameters::campaign.value().div_ceil(TASKS as u64);
     let all = Arc::pin_init(new_mutex!((Counts::default(), false)), GFP_KERNEL)?;
     let (info, sum, over) = (*info, all.clone(), count()?);
-    let job = move |task: usize| {
-        let seed = mix(seed ^ task as u64);
-        let mut campaign = Campaign::open(&info, task, seed, ends, over.clone())?;
-        campaign.run(total)?;
-        let gone = campaign.gone;
-        let counts = campaign.close()?;
+    let job = move |number: usize| {
+        let seed = mix(seed ^ number as u64);
+        // If it fails, the other task ends as well.
+        let (counts, gone) = task(&info, number, seed, total, ends, &over)
+            .inspect_err(|_| over.store(1, Relaxed))?;
         let mut sum = sum.lock();
         sum.0.add(&counts);
         sum.1 |= gone;

@@ -190,12 +190,16 @@ fn write_to_uncached(rig: &Rig, seed: u64) -> Result<MemoryRegion> {
     let (region, remote) = uncached_at(rig, memory)?;
     let slice = remote.slice(0, LONG as u64)?;
     region.write_at(LONG - 1, &[!byte(LONG - 1, seed)])?;
-    for context in 0..DEPTH as u64 {
+    // To make them takes longer than to write them.
+    let mut buffers = KVec::new();
+    for _ in 0..DEPTH {
+        buffers.push(pattern(LONG, seed)?, GFP_KERNEL)?;
+    }
+    for (context, bytes) in (0..).zip(buffers) {
         let options = match context % 2 {
             0 => level(Level::Committed),
             _ => Options::NONE,
         };
-        let bytes = pattern(LONG, seed)?;
         rig.a.ep.write(bytes, rig.to_b, slice, options, context)?;
     }
     Ok(region)
@@ -220,6 +224,7 @@ fn uncached_region_is_closed_under_load(info: &Info, seed: u64) -> Result {
         check_buffer(done.buffer, LONG, seed)?;
     }
     check!(well > 0);
+    pr_info!("# {well} of {DEPTH} writes were before the close\n");
     rig.quiet()?;
     // Each has the same bytes, and one at least was written in full.
     let mut last = [0];

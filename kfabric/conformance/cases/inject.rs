@@ -20,7 +20,7 @@ cases! {
     injected_bytes_need_no_completion [connected]: Caps::MSG.union(Caps::WRITE),
     injection_without_a_slot_is_refused: Caps::MSG => Order::SAS,
     refused_injection_has_no_effect [connected]: Caps::MSG.union(Caps::RMA),
-    injections_end_with_either_endpoint [connected]: Caps::MSG.union(Caps::WRITE),
+    injections_end_with_either_endpoint [connected]: Caps::MSG.union(Caps::WRITE).union(Caps::REMOTE_CQ_DATA),
 }
 
 fn injected_bytes_arrive_up_to_the_limit(info: &Info, seed: u64) -> Result {
@@ -226,7 +226,8 @@ fn refused_injection_has_no_effect(info: &Info, _seed: u64) -> Result {
     rig.close()
 }
 
-/// Messages for which there is no receive, and writes. Those that are silent fail, and so they are told of, too.
+/// Messages for which there is no receive, writes, and writes whose data wait for one. Those that are silent fail, and
+/// so they are told of, too.
 fn injections_end_with_either_endpoint(info: &Info, seed: u64) -> Result {
     let len = info.limits.inject_size.min(8);
     let bytes = pattern(len, seed)?;
@@ -238,6 +239,7 @@ fn injections_end_with_either_endpoint(info: &Info, seed: u64) -> Result {
         for context in 0..DEPTH as u64 {
             let options = Options {
                 silent: context % 4 == 0,
+                data: (context % 4 == 1).then_some(context),
                 ..Options::NONE
             };
             let (ep, to) = (&rig.a.ep, rig.to_b);
@@ -249,15 +251,23 @@ fn injections_end_with_either_endpoint(info: &Info, seed: u64) -> Result {
         let mut written = false;
         let ended = |done: Completion<u64>| {
             check!(done.buffer.is_empty());
-            match done.kind {
-                Kind::Write => written |= done.result.is_ok(),
-                kind => check!(kind == Kind::Send && done.result.is_err()),
+            match done.context % 4 {
+                3 => {
+                    check_eq!(done.kind, Kind::Write);
+                    written |= done.result.is_ok();
+                }
+                1 => check!(done.kind == Kind::Write && done.result.is_err()),
+                _ => check!(done.kind == Kind::Send && done.result.is_err()),
             }
             Ok(())
         };
-        let close = || closed(region.close_wait(timeout())).map(drop);
-        rig.ends_with_an_endpoint(of_a, DEPTH, ended, close)?;
-        pr_info!("# some were written: {written}\n");
+        let mut found = [0; 8];
+        let look = || {
+            region.read_at(0, &mut found[..len])?;
+            closed(region.close_wait(timeout())).map(drop)
+        };
+        rig.ends_with_an_endpoint(of_a, DEPTH, ended, look)?;
+        check!(!written || found[..len] == *bytes);
     }
     Ok(())
 }

@@ -23,9 +23,9 @@ cases! {
 /// It is moved within one region, so that no second gibibyte is needed: up by a write, and down again
 /// by a message. What is looked at lies around each border of two pieces.
 fn gibibyte_in_256_pieces_is_one_operation(info: &Info, seed: u64) -> Result {
-    const PIECE: usize = 4 << 20;
-    const SHIFT: usize = 12_345;
-    let len = (Memory::MAX_SEGMENTS * PIECE).min(info.limits.max_msg_size);
+    const PIECE: usize = 1 << FOLIO;
+    const SHIFT: usize = SKEW as usize;
+    let len = moved(info, usize::MAX);
     let rig = Rig::new(info)?;
     let to_itself = rig.a.av.insert(&rig.a.ep.name())?;
     let mut lens = [PIECE; Memory::MAX_SEGMENTS];
@@ -61,7 +61,7 @@ fn gibibyte_in_256_pieces_is_one_operation(info: &Info, seed: u64) -> Result {
 
 /// How many bytes are looked at, around each border of two folios.
 const AROUND: usize = 100;
-/// How long a folio is, by its binary logarithm.
+/// How long a folio is, or another piece, by its binary logarithm.
 const FOLIO: usize = 22;
 
 /// As many as a memory may be made of.
@@ -76,7 +76,9 @@ fn folios() -> Result<KVVec<Folio>> {
 /// Where the borders are in `len` bytes of them, and the ends: the first byte that is looked at.
 fn borders(len: usize) -> impl Iterator<Item = usize> {
     let inner = (1 << FOLIO..len).step_by(1 << FOLIO);
-    let inner = inner.map(move |at| (at - AROUND / 2).min(len - AROUND));
+    let inner = inner.map(|at| at - AROUND / 2);
+    // None of them overlaps the last.
+    let inner = inner.filter(move |at| at + 2 * AROUND <= len);
     Iterator::chain(inner, [0, len - AROUND])
 }
 
@@ -100,16 +102,21 @@ fn check_marks(memory: &Memory, len: usize, seed: u64) -> Result {
     Ok(())
 }
 
-/// Where a device is written to, so that nothing of it is aligned as folios are.
+/// How far what is moved is moved, or where a device is written to: so that nothing is aligned as pieces are.
 const SKEW: u64 = 12_345;
 
-/// How many bytes are moved: all of the folios, or as many as there are on the device, or as the provider moves
-/// at once.
-fn moved(info: &Info, device: &Pmem, pieces: usize) -> usize {
-    let room = device.len().saturating_sub(SKEW) as usize;
-    let len = (pieces << FOLIO).min(room).min(info.limits.max_msg_size);
+/// How many bytes are moved: of as many pieces as a memory may have, all there are, or for which there is room, or
+/// that the provider moves at once.
+fn moved(info: &Info, room: usize) -> usize {
+    let (pieces, most) = (Memory::MAX_SEGMENTS, info.limits.max_msg_size);
+    let len = (pieces << FOLIO).min(room).min(most);
     pr_info!("# {len} bytes in {pieces} pieces\n");
     len
+}
+
+/// The same from or to a device.
+fn moved_by(info: &Info, device: &Pmem) -> usize {
+    moved(info, device.len().saturating_sub(SKEW) as usize)
 }
 
 /// The first `len` bytes of memory that gets a pattern.
@@ -125,7 +132,7 @@ fn gibibyte_of_folios_is_committed_and_read_back(info: &Info, seed: u64) -> Resu
         let (offset, len) = (0, folio.len());
         parts.push(BioVec { folio, offset, len }, GFP_KERNEL)?;
     }
-    let len = moved(info, &device, parts.len());
+    let len = moved_by(info, &device);
     let memory = closed(Memory::from_bio_vecs(parts))?;
     let (region, remote) = rig.persistent(&device, SKEW, len)?;
     let slice = remote.slice(0, len as u64)?;
@@ -151,7 +158,7 @@ fn gibibyte_of_a_scatterlist_is_one_message(info: &Info, seed: u64) -> Result {
     // However they lie: an entry is no longer than one of them.
     check_eq!(list.entries(), pieces);
     let memory = closed(Memory::from_scatterlist(list))?;
-    let len = moved(info, &device, pieces);
+    let len = moved_by(info, &device);
     let persistent = || Memory::persistent(&device, SKEW, len);
     rig.b.ep.recv(persistent()?, 1)?;
     let (to, none) = (rig.to_b, Options::NONE);

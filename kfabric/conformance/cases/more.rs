@@ -3,8 +3,8 @@
 //! Posts that say that another follows at once, which it may or may not.
 
 use crate::close::closed;
-use crate::ops::{check_refused, error};
-use crate::rig::{cancel, check_buffer, ended, pattern, timeout, Rig, DEPTH};
+use crate::ops::check_refused;
+use crate::rig::{cancel, check_buffer, check_region, ended, pattern, timeout, Rig, DEPTH};
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
 use kfabric::prelude::*;
@@ -32,7 +32,7 @@ fn post(rig: &Rig, n: usize, slice: RemoteSlice, seed: u64) -> Result<Kind> {
         1 => (ep.inject_write(bytes, to, slice, MORE, 1), Kind::Write),
         2 => (ep.send(memory, to, MORE, 1), Kind::Send),
         3 => (ep.write(memory, to, slice, MORE, 1), Kind::Write),
-        _ => (ep.read(memory, to, slice, MORE, 1), Kind::Read),
+        _ => (ep.read(Memory::zeroed(8)?, to, slice, MORE, 1), Kind::Read),
     };
     posted?;
     Ok(kind)
@@ -47,16 +47,27 @@ fn each_completes(info: &Info, seed: u64, then: impl Fn(&Rig) -> Result) -> Resu
     let (region, remote) = rig.region(8, Access::READ_WRITE)?;
     let slice = remote.slice(0, 8)?;
     for n in 0..KINDS {
+        // A read brings what the write before it has left.
+        let seed = seed + (n as u64).min(3);
         rig.b.ep.recv(Memory::zeroed(8)?, 9)?;
         let kind = post(&rig, n, slice, seed)?;
         then(&rig)?;
-        check_eq!(ended(&rig.a.next()?), (kind, 1, Ok(8)));
-        if kind != Kind::Send {
-            // The receive is for it.
-            rig.a.ep.inject(&[], rig.to_b, Options::NONE, 2)?;
-            check_eq!(ended(&rig.a.next()?), (Kind::Send, 2, Ok(0)));
+        let done = rig.a.next()?;
+        check_eq!(ended(&done), (kind, 1, Ok(8)));
+        match kind {
+            Kind::Send => {
+                let received = rig.b.next()?;
+                check_eq!(ended(&received), (Kind::Recv, 9, Ok(8)));
+                check_buffer(received.buffer, 8, seed)?;
+                continue;
+            }
+            Kind::Write => check_region(&region, 0, 8, seed)?,
+            _ => check_buffer(done.buffer, 8, seed)?,
         }
-        check_eq!(error(&rig.b.next()?), None);
+        // The receive is for another.
+        rig.a.ep.inject(&[], rig.to_b, Options::NONE, 2)?;
+        check_eq!(ended(&rig.a.next()?), (Kind::Send, 2, Ok(0)));
+        check_eq!(ended(&rig.b.next()?), (Kind::Recv, 9, Ok(0)));
         rig.quiet()?;
     }
     drop(closed(region.close_wait(timeout()))?);
