@@ -5,7 +5,6 @@
 use crate::near::{Near, TIMEOUT};
 use crate::pattern;
 use crate::word::{Tally, Word, DESCRIPTOR};
-use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
 use kfabric::prelude::*;
 
@@ -16,25 +15,6 @@ pub(crate) enum What {
     Writes,
     /// Messages.
     Messages,
-}
-
-/// The binary logarithm of how many pages a folio has at most: 64 KiB, as those of the bare module.
-const ORDER: u32 = 4;
-
-/// Memory of `len` bytes: what is long is in folios of its own, which the network may refer to where they are.
-fn buffer(len: usize) -> Result<Memory> {
-    if len < PAGE_SIZE {
-        return Memory::zeroed(len);
-    }
-    let (mut parts, mut left) = (KVec::new(), len);
-    while left > 0 {
-        let pages = left.div_ceil(PAGE_SIZE).next_power_of_two();
-        let folio = Folio::zeroed(pages.ilog2().min(ORDER))?;
-        let (offset, len) = (0, left.min(folio.len()));
-        parts.push(BioVec { folio, offset, len }, GFP_KERNEL)?;
-        left -= len;
-    }
-    Memory::from_bio_vecs(parts).map_err(|(error, _)| error)
 }
 
 /// The buffers of a stream.
@@ -56,11 +36,10 @@ impl<'a> Stream<'a> {
             buffers: KVec::with_capacity(depth, GFP_KERNEL)?,
             places: KVec::with_capacity(depth, GFP_KERNEL)?,
         };
-        let mut bytes = KVVec::zeroed(len, GFP_KERNEL)?;
         for number in 0..depth {
-            pattern::fill(&mut bytes, number, near.seed);
-            let mut memory = buffer(len)?;
-            memory.write_at(0, &bytes)?;
+            let mut memory = Memory::zeroed(len)?;
+            let bytes = memory.as_mut_slice().ok_or(EINVAL)?;
+            pattern::fill(bytes, number, near.seed);
             stream.buffers.push(memory.into(), GFP_KERNEL)?;
         }
         match what {
