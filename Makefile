@@ -25,7 +25,8 @@ demo:
 	$(ready) scripts/demo
 
 ## test     the tests, of the longest those whose turn it is; TURN=all for all
-##          suites, TURN=quarter for a quarter of the turns; SUITES='a b' runs the named ones
+##          suites, TURN=quarter for a quarter of the turns, TURN=3 for the third;
+##          SUITES='a b' runs the named ones
 .PHONY: test
 test:
 	$(ready) scripts/test $(SUITES)
