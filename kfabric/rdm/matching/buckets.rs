@@ -6,6 +6,9 @@ use crate::op::{Chain, Op, Operation};
 use crate::sys::random;
 use kernel::prelude::*;
 
+/// Source: GOLDEN_RATIO_64, include/linux/hash.h.
+const GOLDEN_RATIO: u64 = 0x61c8_8646_80b5_83eb;
+
 /// The most chains.
 const MOST: usize = 256;
 
@@ -37,8 +40,10 @@ impl Buckets {
     /// The chain of a number.
     fn at(&self, number: u64) -> usize {
         let bits = self.chains.len().ilog2();
+        // By the factor alone, numbers beside each other would be in a few chains for some factors.
+        let mixed = number.wrapping_mul(self.factor);
         // The upper bits depend on all of the number's.
-        (number.wrapping_mul(self.factor) >> (u64::BITS - bits)) as usize
+        ((mixed ^ mixed >> 32).wrapping_mul(GOLDEN_RATIO) >> (u64::BITS - bits)) as usize
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -162,8 +167,9 @@ mod tests {
             for number in [0, 1, u64::MAX, 1 << 63, 0x9e37_79b9_7f4a_7c15] {
                 assert!(buckets.at(number) < chains);
             }
-            // Numbers beside each other are not in one.
-            let used = (0..chains).filter(|at| (0..8 * MOST as u64).any(|n| buckets.at(n) == *at));
+            // Numbers beside each other are not in a few. With 64 for each chain none is left out by chance.
+            let numbers = 64 * MOST as u64;
+            let used = (0..chains).filter(|at| (0..numbers).any(|n| buckets.at(n) == *at));
             assert_eq!(used.count(), chains);
         }
         Ok(())
