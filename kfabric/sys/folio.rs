@@ -58,13 +58,8 @@ impl Folio {
         false
     }
 
-    /// The first page: the others follow it.
-    pub fn as_ptr(&self) -> *mut bindings::page {
-        self.first.as_ptr()
-    }
-
-    /// The first page, which is there as long as this.
-    pub(super) fn first(&self) -> NonNull<bindings::page> {
+    /// The first page, which is there as long as this; the others follow it.
+    pub fn first(&self) -> NonNull<bindings::page> {
         self.first
     }
 }

@@ -93,7 +93,7 @@ impl ScatterList {
         let mut array = KVVec::with_capacity(all, GFP_KERNEL | __GFP_NOWARN)?;
         for folio in folios {
             for page in 0..folio.pages() {
-                array.push(folio.as_ptr().wrapping_add(page), GFP_KERNEL)?;
+                array.push(folio.first().as_ptr().wrapping_add(page), GFP_KERNEL)?;
             }
         }
         let count = count.try_into()?;

@@ -305,12 +305,13 @@ fn buffer_of_another_length_is_refused(info: &Info, _seed: u64) -> Result {
 
 fn longest_vector_is_changed_and_no_longer_one(info: &Info, seed: u64) -> Result {
     let most = info.limits.max_atomic_size;
-    check!(most >= 8);
+    check!(most >= 16);
     longest_vector(&Rig::new(info)?, most, seed)?;
     // An endpoint may be opened for less.
     let mut short = *info;
-    short.limits.max_atomic_size = most / 2;
-    longest_vector(&Rig::new(&short)?, most / 2, seed)
+    let less = most / 16 * 8;
+    short.limits.max_atomic_size = less;
+    longest_vector(&Rig::new(&short)?, less, seed)
 }
 
 /// Each form of an atomic on vectors of `most` bytes, each filled otherwise, and on one word more.

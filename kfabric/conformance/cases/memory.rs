@@ -187,7 +187,7 @@ fn pieces_come_back_as_they_went(info: &Info, _seed: u64) -> Result {
     }
     let mut expected = KVec::new();
     for part in &parts {
-        let part = (part.folio.as_ptr(), part.offset, part.len);
+        let part = (part.folio.first(), part.offset, part.len);
         expected.push(part, GFP_KERNEL)?;
     }
     let done = rig.read(closed(Memory::from_bio_vecs(parts))?, slice)?;
@@ -196,14 +196,14 @@ fn pieces_come_back_as_they_went(info: &Info, _seed: u64) -> Result {
     };
     check_eq!(back.len(), expected.len());
     for (part, expected) in back.iter().zip(&expected) {
-        check!((part.folio.as_ptr(), part.offset, part.len) == *expected);
+        check!((part.folio.first(), part.offset, part.len) == *expected);
     }
 
     let mut folios = KVVec::new();
     for _ in 0..2 {
         folios.push(folio(0)?, GFP_KERNEL)?;
     }
-    let expected = [folios[0].as_ptr(), folios[1].as_ptr()];
+    let expected = [folios[0].first(), folios[1].first()];
     let list = closed(ScatterList::new(folios, 4000, 600, PAGE_SIZE as u32))?;
     check_eq!((list.entries(), list.len()), (2, 600));
     let memory = closed(Memory::from_scatterlist(list))?;
@@ -222,7 +222,7 @@ fn pieces_come_back_as_they_went(info: &Info, _seed: u64) -> Result {
         return Err(EINVAL);
     };
     let back = list.into_folios();
-    check!([back[0].as_ptr(), back[1].as_ptr()] == expected);
+    check!([back[0].first(), back[1].first()] == expected);
     drop(closed(region.close_wait(timeout()))?);
     rig.close()
 }
