@@ -364,7 +364,22 @@ mod tests {
             ..Hints::default()
         };
         assert_eq!(getinfo(&of_fabric)?.len(), 1);
-        assert_eq!(getinfo(&of_domain)?.len(), 1);
+        let offered = getinfo(&of_domain)?;
+        assert_eq!(offered.len(), 1);
+        // Nor what the same provider offers beside them.
+        let another = Label::new("another")?;
+        let beside = Info {
+            domain: another,
+            ..offered[0]
+        };
+        assert!(of_fabric.narrow(&beside).is_some());
+        assert!(of_domain.narrow(&beside).is_none());
+        let beside = Info {
+            fabric: another,
+            ..offered[0]
+        };
+        assert!(of_fabric.narrow(&beside).is_none());
+        assert!(of_domain.narrow(&beside).is_none());
         // Of a provider that is gone nothing is to be had, nor of its successor.
         drop(registration);
         let desk = Desk::new()?;
