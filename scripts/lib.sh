@@ -72,3 +72,14 @@ need_root() {
 
 # hash_of: a short key of what stdin holds.
 hash_of() { sha256sum | cut -c 1-12; }
+
+# share N: what has kfi_conformance run one case of so many, others each day.
+share() {
+	local every=${KFABRIC_EVERY:-$1}
+	echo "first=$(($(date +%s) / 86400 % every + 1)) every=$every"
+}
+
+# said_by_conformance MACHINE: what kfi_conformance has printed there.
+said_by_conformance() {
+	sed -n 's/\r//; s/^\[ *[0-9.]*\]\(\[ *[CT][0-9]*\]\)\? kfi_conformance: //p' "$top/build/vm/$1/console.log"
+}

@@ -92,6 +92,32 @@ pub(crate) fn all_but_large() -> &'static [&'static [Case]] {
     ALL.split_last().map_or(ALL, |(_, others)| others)
 }
 
+/// Those of which a peer may be on another host, as long as they ask of it only what can be asked from afar.
+pub(crate) const BETWEEN: &[&[Case]] = &[
+    av::CASES,
+    endpoint::CASES,
+    msg::CASES,
+    tagged::CASES,
+    tagged_rma::CASES,
+    directed::CASES,
+    rma::CASES,
+    reuse::CASES,
+    mr::CASES,
+    keys::CASES,
+    remote_data::CASES,
+    commit::CASES,
+    atomic::CASES,
+    order::CASES,
+    fence::CASES,
+    silent::CASES,
+    cntr::kinds::CASES,
+    cntr::ends::CASES,
+    memory::CASES,
+    hints::CASES,
+    inject::CASES,
+    more::CASES,
+];
+
 /// Those about order alone, which hold also where everything else is reordered.
 pub(crate) const ORDER: &[&[Case]] = &[order::CASES, fence::CASES];
 

@@ -4,6 +4,7 @@
 //!
 //! They pass the initiator's check, so that what refuses them is the target.
 
+use crate::peer::Region;
 use kernel::prelude::*;
 use kfabric::prelude::*;
 
@@ -21,7 +22,7 @@ pub(crate) struct Forgery([u8; 32]);
 
 impl Forgery {
     /// Begins with the truth.
-    pub(crate) fn of(region: &MemoryRegion) -> Result<Self> {
+    pub(crate) fn of(region: &Region) -> Result<Self> {
         Ok(Forgery(region.descriptor()?))
     }
 
@@ -59,7 +60,7 @@ impl Forgery {
 }
 
 /// The key that a region's descriptor tells.
-pub(crate) fn key(region: &MemoryRegion) -> Result<u64> {
+pub(crate) fn key(region: &Region) -> Result<u64> {
     let mut key = [0; 8];
     key.copy_from_slice(&region.descriptor()?[KEY..][..8]);
     Ok(u64::from_le_bytes(key))

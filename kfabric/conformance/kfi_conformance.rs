@@ -16,6 +16,7 @@
 //! |---|---|
 //! | `runner` | runs cases and prints how they ended |
 //! | `rig` | a pair of connected endpoints with all that they need |
+//! | `peer` | end B of a rig, here or on another host |
 //! | `ops` | operations of A on B's regions, and how they ended |
 //! | `bar` | the driver of a device that lends its memory |
 //! | `close` | closes that must succeed, and those that must be refused |
@@ -37,6 +38,7 @@ mod close;
 mod crew;
 mod forge;
 mod ops;
+mod peer;
 mod rig;
 mod rng;
 mod runner;

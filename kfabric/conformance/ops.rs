@@ -2,7 +2,8 @@
 
 //! Operations of A on B's regions, posted and waited for, and what may be said of how they ended.
 
-use crate::rig::{register, Rig};
+use crate::peer::Region;
+use crate::rig::Rig;
 use crate::{check, check_eq};
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -72,9 +73,9 @@ impl Rig {
         device: &Arc<Pmem>,
         offset: u64,
         len: usize,
-    ) -> Result<(MemoryRegion, RemoteRegion)> {
-        let memory = Memory::persistent(device, offset, len)?;
-        let region = register(&self.b.domain, memory, Access::READ_WRITE)?;
+    ) -> Result<(Region, RemoteRegion)> {
+        let access = Access::READ_WRITE;
+        let region = self.b.register_persistent(device, offset, len, access)?;
         let remote = RemoteRegion::parse(&region.descriptor()?)?;
         Ok((region, remote))
     }
@@ -128,8 +129,8 @@ pub(crate) fn check_not_executed(done: Completion<u64>, expected: Error) -> Resu
 
 /// Fails unless the post was refused with `expected` and everything came back; gives the buffer.
 #[track_caller]
-pub(crate) fn check_refused(
-    posted: Result<OpId, Refused<u64>>,
+pub(crate) fn check_refused<T>(
+    posted: Result<T, Refused<u64>>,
     expected: Error,
     context: u64,
 ) -> Result<Buffer> {
@@ -144,39 +145,20 @@ pub(crate) fn check_refused(
 
 /// Fails unless all bytes of `region` are `value`.
 #[track_caller]
-pub(crate) fn check_filled(region: &MemoryRegion, value: u8) -> Result {
+pub(crate) fn check_filled(region: &Region, value: u8) -> Result {
     check_filled_at(region, 0, region.len(), value)
 }
 
 /// Fails unless `len` bytes from `offset` of `region` are `value`.
 #[track_caller]
-pub(crate) fn check_filled_at(
-    region: &MemoryRegion,
-    offset: usize,
-    len: usize,
-    value: u8,
-) -> Result {
-    let mut found = [0; 256];
-    let mut at = 0;
-    while at < len {
-        let step = found.len().min(len - at);
-        region.read_at(offset + at, &mut found[..step])?;
-        check!(found[..step].iter().all(|byte| *byte == value));
-        at += step;
-    }
+pub(crate) fn check_filled_at(region: &Region, offset: usize, len: usize, value: u8) -> Result {
+    check!(region.holds(offset, len, |_, found| found == value)?);
     Ok(())
 }
 
 /// Sets all bytes of `region` to `value`.
-pub(crate) fn fill(region: &MemoryRegion, value: u8) -> Result {
-    let bytes = [value; 256];
-    let mut at = 0;
-    while at < region.len() {
-        let step = bytes.len().min(region.len() - at);
-        region.write_at(at, &bytes[..step])?;
-        at += step;
-    }
-    Ok(())
+pub(crate) fn fill(region: &Region, value: u8) -> Result {
+    region.fill(value)
 }
 
 /// Fails unless all bytes of a buffer that came back are `value`.

@@ -4,6 +4,7 @@
 //! if the info is of connected endpoints, connected.
 
 use crate::close::closed;
+use crate::peer::{self, Left, Peer, Region};
 use crate::{check, check_eq, module_parameters};
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed, Release};
@@ -47,8 +48,18 @@ impl End {
         Self::sized(info, DEPTH, callback)
     }
 
-    #[inline(never)]
+    /// For a case. `EXDEV`: it is to be about two hosts, and begins with an end that is of no rig.
     pub(crate) fn sized(
+        info: &Info,
+        depth: usize,
+        callback: Option<Arc<dyn Callback<u64>>>,
+    ) -> Result<KBox<Self>> {
+        peer::may_be_here()?;
+        Self::open(info, depth, callback)
+    }
+
+    #[inline(never)]
+    pub(crate) fn open(
         info: &Info,
         depth: usize,
         callback: Option<Arc<dyn Callback<u64>>>,
@@ -84,9 +95,37 @@ impl End {
         self.cq.read_wait(timeout())
     }
 
+    /// Posts a receive.
+    pub(crate) fn receive(
+        &self,
+        buffer: Buffer,
+        how: Receive,
+        context: u64,
+    ) -> Result<OpId, Refused<u64>> {
+        let (ep, anybody) = (&self.ep, Address::UNSPECIFIED);
+        match (how.tags, how.access, how.from) {
+            (None, _, None) => ep.recv(buffer, context),
+            (None, _, Some(from)) => ep.recv_from(buffer, from, context),
+            (Some((tag, ignore)), None, None) => ep.trecv(buffer, tag, ignore, context),
+            (Some((tag, ignore)), None, Some(from)) => {
+                ep.trecv_from(buffer, from, tag, ignore, context)
+            }
+            (Some(tags), Some(access), from) => {
+                ep.trecv_rma(buffer, from.unwrap_or(anybody), tags, access, context)
+            }
+        }
+    }
+
+    /// Waits until its endpoint is connected.
+    pub(crate) fn connected(&self) -> Result {
+        let event = self.eq.as_ref().ok_or(EINVAL)?.read_wait(timeout())?;
+        check!(matches!(event, Event::Connected { endpoint, .. } if endpoint == self.ep.id()));
+        Ok(())
+    }
+
     /// Connects its endpoint to that of `to`.
     #[inline(never)]
-    fn connect(&self, to: &End, info: &Info) -> Result {
+    pub(crate) fn connect(&self, to: &End, info: &Info) -> Result {
         let (here, there) = (self.eq.as_ref(), to.eq.as_ref());
         let (here, there) = here.zip(there).ok_or(EINVAL)?;
         let listener = PassiveEndpoint::listen(&to.domain, info, there, 1)?;
@@ -95,12 +134,7 @@ impl End {
 
     /// The next so many completions, sorted by their contexts: operations end in any order.
     pub(crate) fn gather(&self, count: usize) -> Result<KVVec<Completion<u64>>> {
-        let mut all = KVVec::with_capacity(count, GFP_KERNEL)?;
-        for _ in 0..count {
-            all.push(self.next()?, GFP_KERNEL)?;
-        }
-        all.sort_unstable_by_key(|done| done.context);
-        Ok(all)
+        gather(count, || self.next())
     }
 
     /// Another endpoint in its domain, with its addresses and a queue of its own.
@@ -134,6 +168,39 @@ impl End {
         closed(ep.close())?;
         base.close()
     }
+}
+
+/// So many completions, sorted by their contexts.
+pub(crate) fn gather(
+    count: usize,
+    next: impl Fn() -> Result<Completion<u64>>,
+) -> Result<KVVec<Completion<u64>>> {
+    let mut all = KVVec::with_capacity(count, GFP_KERNEL)?;
+    for _ in 0..count {
+        all.push(next()?, GFP_KERNEL)?;
+    }
+    all.sort_unstable_by_key(|done| done.context);
+    Ok(all)
+}
+
+/// What a receive takes.
+#[derive(Clone, Copy)]
+pub(crate) struct Receive {
+    /// Whose messages; `None`: a receive that says nothing of that.
+    pub(crate) from: Option<Address>,
+    /// Tagged ones: the tag, and the bits of it that are ignored.
+    pub(crate) tags: Option<(u64, u64)>,
+    /// Tagged RMA, too.
+    pub(crate) access: Option<Access>,
+}
+
+impl Receive {
+    /// Anybody's messages without a tag.
+    pub(crate) const ANY: Receive = Receive {
+        from: None,
+        tags: None,
+        access: None,
+    };
 }
 
 /// What an end's endpoint stands on.
@@ -204,7 +271,7 @@ pub(crate) fn join(
 /// Two ends that know each other.
 pub(crate) struct Rig {
     pub(crate) a: KBox<End>,
-    pub(crate) b: KBox<End>,
+    pub(crate) b: Peer,
     /// B, as A knows it.
     pub(crate) to_b: Address,
     /// A, as B knows it.
@@ -217,14 +284,11 @@ impl Rig {
     }
 
     pub(crate) fn sized(info: &Info, depth: usize) -> Result<Self> {
-        let (a, b) = (
-            End::sized(info, depth, None)?,
-            End::sized(info, depth, None)?,
-        );
+        let (a, b) = (End::open(info, depth, None)?, Peer::new(info, depth)?);
         let (to_b, to_a) = match info.endpoint_type {
-            EndpointType::Rdm => (a.av.insert(&b.ep.name())?, b.av.insert(&a.ep.name())?),
+            EndpointType::Rdm => (a.av.insert(&b.name())?, b.insert(&a.ep.name())?),
             EndpointType::Msg => {
-                a.connect(&b, info)?;
+                b.accept(&a, info)?;
                 (Address::PEER, Address::PEER)
             }
             _ => return Err(EOPNOTSUPP),
@@ -233,12 +297,8 @@ impl Rig {
     }
 
     /// Registers `len` bytes of value 0 at B, and tells A.
-    pub(crate) fn region(
-        &self,
-        len: usize,
-        access: Access,
-    ) -> Result<(MemoryRegion, RemoteRegion)> {
-        let region = register(&self.b.domain, Memory::zeroed(len)?, access)?;
+    pub(crate) fn region(&self, len: usize, access: Access) -> Result<(Region, RemoteRegion)> {
+        let region = self.b.register(Memory::zeroed(len)?, access)?;
         let remote = RemoteRegion::parse(&region.descriptor()?)?;
         Ok((region, remote))
     }
@@ -255,8 +315,11 @@ impl Rig {
     /// bytes, has met the n-th receive.
     #[track_caller]
     pub(crate) fn passed_in_order(&self, count: usize) -> Result {
-        for (end, kind) in [(&self.b, Kind::Recv), (&self.a, Kind::Send)] {
-            for (n, done) in end.gather(count)?.iter().enumerate() {
+        for (all, kind) in [
+            (self.b.gather(count)?, Kind::Recv),
+            (self.a.gather(count)?, Kind::Send),
+        ] {
+            for (n, done) in all.iter().enumerate() {
                 check_eq!(ended(done), (kind, n as u64, Ok(n)));
             }
         }
@@ -275,9 +338,19 @@ impl Rig {
         then: impl FnOnce() -> Result,
     ) -> Result {
         let is_connected = self.a.eq.is_some();
-        let ((ep_a, base_a), (ep_b, base_b)) = (self.a.split(), self.b.split());
-        let (first, last) = if of_a { (ep_a, ep_b) } else { (ep_b, ep_a) };
-        closed(first.close())?;
+        let (ep_a, base_a) = self.a.split();
+        let (mut ep_a, mut b, mut left) = (Some(ep_a), Some(self.b), None);
+        // First one endpoint, afterwards the other.
+        let mut close = |is_a: bool| -> Result {
+            match is_a {
+                true => ep_a.take().map_or(Ok(()), |ep| closed(ep.close())),
+                false => {
+                    left = b.take().map(Peer::close_endpoint).transpose()?;
+                    Ok(())
+                }
+            }
+        };
+        close(of_a)?;
         let mut seen = KVVec::from_elem(false, count, GFP_KERNEL)?;
         for _ in 0..count {
             let done = base_a.cq.read_wait(timeout())?;
@@ -296,18 +369,18 @@ impl Rig {
             }
             ended(done)?;
         }
-        closed(last.close())?;
+        close(!of_a)?;
         check!(base_a.cq.read().is_none());
         then()?;
         base_a.close()?;
-        base_b.close()
+        left.map_or(Ok(()), Left::close)
     }
 
     /// Fails unless no completion is left.
     #[track_caller]
     pub(crate) fn quiet(&self) -> Result {
         check!(self.a.cq.read().is_none());
-        check!(self.b.cq.read().is_none());
+        check!(self.b.poll()?.is_none());
         Ok(())
     }
 
@@ -348,7 +421,7 @@ pub(crate) fn cancel(ep: &Endpoint<u64>, id: OpId) -> Result {
 /// Waits, with a bound, until the bytes of a pattern are at the start of `region`.
 ///
 /// What wrote them may still be about to say so, and hold the region.
-pub(crate) fn placed(region: &MemoryRegion, len: usize, seed: u64) -> Result {
+pub(crate) fn placed(region: &Region, len: usize, seed: u64) -> Result {
     let (mut found, expected) = (Memory::zeroed(len)?, pattern(len, seed)?);
     let bytes = found.as_mut_slice().ok_or(EINVAL)?;
     until(|| region.read_at(0, bytes).is_ok() && Some(&*bytes) == expected.as_slice())
@@ -438,8 +511,12 @@ pub(crate) fn count() -> Result<Arc<Atomic<i32>>> {
 }
 
 /// Registers memory, forgetting it on failure.
-pub(crate) fn register(domain: &Domain, memory: Memory, access: Access) -> Result<MemoryRegion> {
-    closed(domain.register(memory, access))
+pub(crate) fn register(
+    domain: &Domain,
+    memory: Memory,
+    attributes: impl Into<RegionAttributes>,
+) -> Result<Region> {
+    closed(domain.register(memory, attributes)).map(Region::Here)
 }
 
 /// Memory with a pattern that differs from place to place and from seed to seed.
@@ -461,17 +538,8 @@ pub(crate) fn byte(at: usize, seed: u64) -> u8 {
 
 /// Fails unless the bytes of a pattern are in `region`, `from` there.
 #[track_caller]
-pub(crate) fn check_region(region: &MemoryRegion, from: usize, len: usize, seed: u64) -> Result {
-    let mut found = [0u8; 256];
-    let mut at = 0;
-    while at < len {
-        let step = found.len().min(len - at);
-        region.read_at(from + at, &mut found[..step])?;
-        for (i, found) in found[..step].iter().enumerate() {
-            check!(*found == byte(at + i, seed));
-        }
-        at += step;
-    }
+pub(crate) fn check_region(region: &Region, from: usize, len: usize, seed: u64) -> Result {
+    check!(region.holds(from, len, |at, found| found == byte(at, seed))?);
     Ok(())
 }
 

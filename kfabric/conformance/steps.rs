@@ -26,6 +26,8 @@
 //! | `posts` | posts operations of each kind on what is held and reads their completions |
 //! | `case NAME` | runs that case of the suite, and prints KTAP in the log |
 //! | `far ...` | talks with another host, see `steps/far.rs` |
+//! | `serve PROVIDER SERVICE` | has rigs of another host have their peers here, until it is through |
+//! | `between PROVIDER NODE SERVICE` | runs the cases with the peers of their rigs there, and prints KTAP in the log; the module is of no other use then |
 //!
 //! `posts` does it in this context, in softirqs and in the provider's workers; over a connection;
 //! silent, fenced, atomic and counted.
@@ -40,9 +42,10 @@
 use crate::bar::Bound;
 use crate::close::closed;
 use crate::ops::{data, error, level, pmem};
+use crate::peer::Region;
 use crate::rig::{byte, check_buffer, pattern, register, timeout, until, Base, End, Rig};
 use crate::wishes::domain_of;
-use crate::{cases, check, check_eq, module_parameters, runner};
+use crate::{cases, check, check_eq, module_parameters, peer, runner};
 use kernel::fmt;
 use kernel::iov::{IovIterDest, IovIterSource};
 use kernel::page::PAGE_SIZE;
@@ -156,6 +159,14 @@ impl State {
         let step = words.next().ok_or(EINVAL)?;
         let done = match step {
             "far" => self.far(words),
+            "serve" => {
+                let mut word = || words.next().ok_or(EINVAL);
+                peer::serve(word()?, word()?)
+            }
+            "between" => {
+                let mut word = || words.next().ok_or(EINVAL);
+                between(word()?, word()?, word()?)
+            }
             _ => self.step(step, words.next()),
         };
         let errno = done.err().map_or(0, Error::to_errno);
@@ -204,6 +215,12 @@ impl State {
             _ => Err(EINVAL),
         }
     }
+}
+
+fn between(provider: &str, node: &str, service: &str) -> Result {
+    peer::settle(provider, node, service)?;
+    let ran = runner::run(cases::BETWEEN, module_parameters::seed.value());
+    ran.and(peer::finish())
 }
 
 // The steps, and what they make, have frames of their own, so that those of several do not stand
@@ -280,7 +297,7 @@ fn pieces() -> Result {
 fn cycle(info: &Info) -> Result {
     let rig = Rig::new(info)?;
     for len in [100, LONG] {
-        rig.b.ep.recv(Memory::zeroed(len)?, 1)?;
+        rig.b.recv(Memory::zeroed(len)?, 1)?;
         rig.a
             .ep
             .send(pattern(len, 1)?, rig.to_b, Options::default(), 2)?;
@@ -297,7 +314,7 @@ fn cycle(info: &Info) -> Result {
         drop(closed(region.close_wait(timeout()))?);
     }
     // Left in flight: it ends with the endpoint.
-    rig.b.ep.recv(Buffer::empty(), 3)?;
+    rig.b.recv(Buffer::empty(), 3)?;
     rig.close()
 }
 
@@ -305,7 +322,7 @@ fn cycle(info: &Info) -> Result {
 #[inline(never)]
 fn fail(info: &Info) -> Result {
     let rig = Rig::new(info)?;
-    rig.b.ep.recv(Memory::zeroed(10)?, 1)?;
+    rig.b.recv(Memory::zeroed(10)?, 1)?;
     rig.a
         .ep
         .send(pattern(11, 1)?, rig.to_b, Options::default(), 2)?;
@@ -333,14 +350,14 @@ struct Held {
     device: Option<Bound>,
     /// Whether regions may be stored to around the cache.
     uncached: bool,
-    volatile: (MemoryRegion, RemoteRegion),
-    lasting: Option<(MemoryRegion, RemoteRegion)>,
+    volatile: (Region, RemoteRegion),
+    lasting: Option<(Region, RemoteRegion)>,
     /// Others, so that few more need a larger key table.
-    crowd: KVec<MemoryRegion>,
+    crowd: KVec<Region>,
     /// In pieces.
-    local: MemoryRegion,
+    local: Region,
     /// The same, of the other end's domain.
-    others: MemoryRegion,
+    others: Region,
     out: Buffer,
     into: Buffer,
 }
@@ -382,7 +399,7 @@ impl Held {
             volatile: rig.region(LONG, Access::READ_WRITE)?,
             lasting: lasting.transpose()?,
             local: register(&rig.a.domain, in_pieces()?, Access::NONE)?,
-            others: register(&rig.b.domain, in_pieces()?, Access::NONE)?,
+            others: rig.b.register(in_pieces()?, Access::NONE)?,
             out: pattern(LONG, 3)?.into(),
             into: Memory::zeroed(LONG)?.into(),
             rig,
@@ -414,7 +431,13 @@ impl Held {
         let mut failed = Ok(());
         for n in 0..REGIONS {
             let memory = pattern(100, n as u64)?;
-            match self.rig.b.domain.register(memory, Access::READ_WRITE) {
+            match self
+                .rig
+                .b
+                .here()?
+                .domain
+                .register(memory, Access::READ_WRITE)
+            {
                 Ok(region) => regions.push(region, GFP_KERNEL)?,
                 Err((error, memory)) => {
                     // It comes back as it was.
@@ -430,7 +453,13 @@ impl Held {
         failed?;
         if let Some(device) = &self.device {
             let memory = Memory::device(device.memory(), 0, 100)?;
-            match self.rig.b.domain.register(memory, Access::READ_WRITE) {
+            match self
+                .rig
+                .b
+                .here()?
+                .domain
+                .register(memory, Access::READ_WRITE)
+            {
                 Ok(region) => check!(closed(region.close_wait(timeout()))?.is_device()),
                 Err((error, memory)) => {
                     check!(memory.is_device());
@@ -450,7 +479,13 @@ impl Held {
             uncached: true,
             ..RegionAttributes::default()
         };
-        match self.rig.b.domain.register(pattern(100, 1)?, attributes) {
+        match self
+            .rig
+            .b
+            .here()?
+            .domain
+            .register(pattern(100, 1)?, attributes)
+        {
             Ok(region) => check_pattern(&closed(region.close_wait(timeout()))?, 1),
             Err((error, memory)) => {
                 check_pattern(&memory, 1)?;
@@ -467,7 +502,13 @@ impl Held {
         }
         let device = pmem()?;
         let memory = Memory::persistent(&device, 12_345, LONG)?;
-        match self.rig.b.domain.register(memory, Access::READ_WRITE) {
+        match self
+            .rig
+            .b
+            .here()?
+            .domain
+            .register(memory, Access::READ_WRITE)
+        {
             Ok(region) => {
                 region.commit(0, LONG)?;
                 drop(closed(region.close_wait(timeout()))?);
@@ -522,9 +563,9 @@ impl Held {
             );
             if late {
                 rig.a.ep.send(out, rig.to_b, crate::ops::data(n), n)?;
-                rig.b.ep.recv(into, n)?;
+                rig.b.recv(into, n)?;
             } else {
-                rig.b.ep.recv(into, n)?;
+                rig.b.recv(into, n)?;
                 rig.a.ep.send(out, rig.to_b, Options::default(), n)?;
             }
             let (received, sent) = (rig.b.next()?, rig.a.next()?);
@@ -539,23 +580,23 @@ impl Held {
             .ep
             .send(Buffer::empty(), nobody, Options::default(), n)
             .is_err());
-        let id = rig.b.ep.recv(self.others.slice(0, len)?, n)?;
-        rig.b.ep.cancel(id)?;
+        let id = rig.b.recv(self.others.slice(0, len)?, n)?;
+        rig.b.cancel(id)?;
         check_eq!(error(&rig.b.next()?), Some(ECANCELED));
-        rig.b.ep.recv(Self::part(&mut self.into, len)?, n)?;
+        rig.b.recv(Self::part(&mut self.into, len)?, n)?;
         rig.a
             .ep
             .send(self.local.slice(0, len)?, rig.to_b, Options::default(), n)?;
         self.into = rig.b.next()?.buffer;
         check_eq!(error(&rig.a.next()?), None);
         // And one that its slot holds.
-        rig.b.ep.recv(self.others.slice(48, 8)?, n)?;
+        rig.b.recv(self.others.slice(48, 8)?, n)?;
         rig.a
             .ep
             .inject(&n.to_ne_bytes(), rig.to_b, Options::default(), n)?;
         check_eq!(error(&rig.b.next()?), None);
         check_eq!(error(&rig.a.next()?), None);
-        check!(rig.a.cq.read().is_none() && rig.b.cq.read().is_none());
+        check!(rig.a.cq.read().is_none() && rig.b.poll()?.is_none());
         Ok(())
     }
 
@@ -564,7 +605,7 @@ impl Held {
         let done = rig.write(Self::part(&mut self.out, len)?, slice, level(wanted))?;
         check_eq!(error(&done), None);
         self.out = done.buffer;
-        rig.b.ep.recv(Buffer::empty(), 1)?;
+        rig.b.recv(Buffer::empty(), 1)?;
         let options = Options {
             level: wanted,
             ..data(7)
@@ -601,7 +642,7 @@ fn check_pattern(memory: &Memory, seed: usize) -> Result {
 /// An endpoint whose callback posts the next write to itself: all but the first in softirqs.
 struct Echo {
     turn: Arc<Turn>,
-    region: MemoryRegion,
+    region: Region,
     base: Base,
 }
 

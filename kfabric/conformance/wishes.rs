@@ -2,6 +2,7 @@
 
 //! Hints for what an info is of.
 
+use kernel::prelude::*;
 use kfabric::prelude::*;
 
 /// Those that name its domain.
@@ -23,4 +24,19 @@ pub(crate) fn like(info: &Info) -> Hints<'_> {
         endpoint_type: Some(info.endpoint_type),
         ..domain_of(info)
     }
+}
+
+/// What a provider has for the endpoint of a service, or for one that talks with such. `ENODATA`: nothing.
+pub(crate) fn service_of(provider: &str, service: Option<&str>) -> Result<Info> {
+    let hints = Hints {
+        caps: Caps::MSG | Caps::SERVICE,
+        endpoint_type: Some(EndpointType::Rdm),
+        provider: Some(provider),
+        source: service.map(|service| Place::Service {
+            node: None,
+            service: Some(service),
+        }),
+        ..Hints::default()
+    };
+    getinfo(&hints)?.first().copied().ok_or(ENODATA)
 }

@@ -5,6 +5,7 @@
 use crate::close::{closed, given_back};
 use crate::crew::Crew;
 use crate::ops::{check_filled, check_not_executed, check_refused, error, level, pmem, reached};
+use crate::peer::Region;
 use crate::rig::{byte, check_region, pattern, register, timeout, tries, End, Rig, DEPTH};
 use crate::rng::Rng;
 use crate::{cases, check, check_eq};
@@ -66,7 +67,7 @@ fn values(datatype: Datatype, buffer: Buffer) -> Result<KVec<u64>> {
 }
 
 /// The word at an offset of a region, whatever its size.
-fn word(region: &MemoryRegion, offset: usize, datatype: Datatype) -> Result<u64> {
+fn word(region: &Region, offset: usize, datatype: Datatype) -> Result<u64> {
     let mut word = [0; 8];
     region.read_at(offset, &mut word[..datatype.size()])?;
     Ok(u64::from_le_bytes(word))
@@ -446,8 +447,9 @@ fn committed_atomic_is_for_persistent_words(info: &Info, _seed: u64) -> Result {
     drop(closed(region.close_wait(timeout()))?);
 
     let device = pmem()?;
-    let memory = Memory::persistent(&device, 4096, 4096)?;
-    let region = register(&rig.b.domain, memory, Access::ALL)?;
+    let region = rig
+        .b
+        .register_persistent(&device, 4096, 4096, Access::ALL)?;
     let remote = RemoteRegion::parse(&region.descriptor()?)?;
     region.store_u64(4088, 41)?;
     let local = words(Datatype::U64, &[1, 0])?;
@@ -476,7 +478,7 @@ fn sums_of_many_lose_none(info: &Info, _seed: u64) -> Result {
     for datatype in [Datatype::U8, Datatype::U16, Datatype::I32, Datatype::U64] {
         let (region, remote) = rig.region(16, Access::ATOMIC)?;
         let descriptor = region.descriptor()?;
-        let (info, name) = (*info, rig.b.ep.name());
+        let (info, name) = (*info, rig.b.name());
         let action = AtomicAction::update(AtomicOp::Sum, datatype);
         let peer = move |_thread: usize| -> Result {
             let end = End::new(&info, None)?;
@@ -516,7 +518,7 @@ fn owner_and_peers_share_a_lock(info: &Info, _seed: u64) -> Result {
     let rig = Rig::new(info)?;
     // A lock, and what it guards: changed by a write that is no atomic.
     let (region, _remote) = rig.region(16, Access::ALL)?;
-    let (info, name, descriptor) = (*info, rig.b.ep.name(), region.descriptor()?);
+    let (info, name, descriptor) = (*info, rig.b.name(), region.descriptor()?);
     let swap = AtomicAction::compare(Datatype::U64);
     let peer = move |thread: usize| -> Result {
         let end = End::new(&info, None)?;

@@ -68,8 +68,8 @@ fn removed_address_is_refused(info: &Info, seed: u64) -> Result {
 
 fn address_of_a_reused_entry_is_another(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
-    rig.b.ep.recv(Memory::zeroed(10)?, 1)?;
-    let name = rig.b.ep.name();
+    rig.b.recv(Memory::zeroed(10)?, 1)?;
+    let name = rig.b.name();
     let mut stale = KVVec::new();
     let mut current = rig.to_b;
     for _ in 0..50 {
@@ -122,10 +122,10 @@ fn address_that_nobody_gave_out_is_refused(info: &Info, seed: u64) -> Result {
 
 fn name_may_have_two_addresses(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
-    let again = rig.a.av.insert(&rig.b.ep.name())?;
+    let again = rig.a.av.insert(&rig.b.name())?;
     check!(again != rig.to_b);
     rig.a.av.remove(rig.to_b)?;
-    rig.b.ep.recv(Memory::zeroed(10)?, 1)?;
+    rig.b.recv(Memory::zeroed(10)?, 1)?;
     rig.a
         .ep
         .send(pattern(10, seed)?, again, Options::default(), 2)?;
@@ -139,7 +139,7 @@ fn operation_under_way_outlives_its_address(info: &Info, seed: u64) -> Result {
         .ep
         .send(pattern(10, seed)?, rig.to_b, Options::default(), 1)?;
     rig.a.av.remove(rig.to_b)?;
-    rig.b.ep.recv(Memory::zeroed(10)?, 2)?;
+    rig.b.recv(Memory::zeroed(10)?, 2)?;
     rig.passed(2, 1, Ok(10))?;
     rig.close()
 }
@@ -149,7 +149,7 @@ fn endpoints_share_an_address_vector(info: &Info, seed: u64) -> Result {
     let small = with_sizes(info, 1, 1);
     let cq = CompletionQueue::<u64>::new(&rig.a.domain, 2, None)?;
     let ep = rig.a.endpoint(&small, &cq)?;
-    rig.b.ep.recv(Memory::zeroed(10)?, 1)?;
+    rig.b.recv(Memory::zeroed(10)?, 1)?;
     ep.send(pattern(10, seed)?, rig.to_b, Options::default(), 2)?;
     check_eq!(ended(&rig.b.next()?), (Kind::Recv, 1, Ok(10)));
     check_eq!(ended(&cq.read_wait(timeout())?), (Kind::Send, 2, Ok(10)));

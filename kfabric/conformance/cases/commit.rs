@@ -9,7 +9,7 @@ use crate::forge::Forgery;
 use crate::ops::{
     check_filled, check_filled_at, check_not_executed, check_refused, fill, level, pmem, reached,
 };
-use crate::rig::{check_buffer, check_region, pattern, register, timeout, Rig, DEPTH};
+use crate::rig::{check_buffer, check_region, pattern, timeout, Rig, DEPTH};
 use crate::rng::Rng;
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
@@ -231,8 +231,7 @@ fn commit_beyond_the_region_is_refused_by_the_target(info: &Info, seed: u64) -> 
 fn commit_without_the_right_to_write_is_refused(info: &Info, _seed: u64) -> Result {
     let device = pmem()?;
     let rig = Rig::new(info)?;
-    let memory = Memory::persistent(&device, 0, 4096)?;
-    let region = register(&rig.b.domain, memory, Access::READ)?;
+    let region = rig.b.register_persistent(&device, 0, 4096, Access::READ)?;
     let remote = RemoteRegion::parse(&region.descriptor()?)?;
     check_refused(
         rig.a
@@ -258,7 +257,7 @@ fn data_of_a_committed_write_comes_after_durability(info: &Info, seed: u64) -> R
     };
     for len in [0, 1, 100, 16_385, 100_000] {
         fill(&region, 0)?;
-        rig.b.ep.recv(Buffer::empty(), 7)?;
+        rig.b.recv(Buffer::empty(), 7)?;
         let slice = remote.slice(0, len as u64)?;
         rig.a
             .ep
@@ -330,7 +329,7 @@ fn committed_bytes_are_there_when_the_device_is_opened_again(info: &Info, seed: 
     let device = pmem()?;
     let memory = Memory::persistent(&device, OFFSET, 50_000)?;
     check!(memory.as_slice().is_none());
-    let region = register(&rig.b.domain, memory, Access::READ)?;
+    let region = rig.b.register(memory, Access::READ)?;
     check_region(&region, 0, 50_000, seed)?;
     drop(region);
     rig.close()

@@ -4,9 +4,9 @@
 
 use crate::close::closed;
 use crate::ops::data;
+use crate::peer::Region;
 use crate::rig::{
-    check_buffer, check_region, count, ended, pattern, register, timeout, until, with_sizes, End,
-    Rig, DEPTH,
+    check_buffer, check_region, count, ended, pattern, timeout, until, with_sizes, End, Rig, DEPTH,
 };
 use crate::soft::{in_bottom_half, in_timer};
 use crate::{cases, check, check_eq};
@@ -66,7 +66,7 @@ impl Passing {
     }
 
     /// Registers what the longest range needs.
-    fn region(&self) -> Result<(MemoryRegion, RemoteRegion)> {
+    fn region(&self) -> Result<(Region, RemoteRegion)> {
         self.rig()?.region(LONGEST, Access::READ_WRITE)
     }
 
@@ -84,11 +84,11 @@ impl Passing {
     fn pass_messages(&self, buffers: KVec<(Memory, Memory)>) -> Result {
         let rig = self.rig()?;
         for (n, (to, from)) in (0..).zip(buffers) {
-            rig.b.ep.recv(to, n)?;
+            rig.b.recv(to, n)?;
             rig.a.ep.send(from, rig.to_b, data(n + 7), n)?;
         }
         // Long ones are moved elsewhere: these are read by whoever waits for them.
-        while let Some(done) = rig.b.cq.read() {
+        while let Some(done) = rig.b.poll()? {
             self.receive(done)?;
         }
         Ok(())
@@ -188,7 +188,10 @@ fn messages_pass_in_a_timer(info: &Info, seed: u64) -> Result {
 fn receives_of_every_kind_pass_in_a_bottom_half(info: &Info, seed: u64) -> Result {
     let passing = Passing::new(info, seed)?;
     let len = MIN_MULTI_RECV + 1000;
-    let region = register(&passing.rig()?.b.domain, Memory::zeroed(len)?, Access::NONE)?;
+    let region = passing
+        .rig()?
+        .b
+        .register(Memory::zeroed(len)?, Access::NONE)?;
     for _ in 0..TIMES {
         let (job, slice) = (passing.clone(), region.slice(0, len)?);
         let (tagged, directed) = (Memory::zeroed(100)?, Memory::zeroed(100)?);
@@ -198,9 +201,9 @@ fn receives_of_every_kind_pass_in_a_bottom_half(info: &Info, seed: u64) -> Resul
         }
         in_bottom_half(move || {
             let (rig, none) = (job.rig()?, Options::default());
-            rig.b.ep.trecv(tagged, 7, 0, 0)?;
-            rig.b.ep.recv_from(directed, rig.to_a, 1)?;
-            rig.b.ep.recv_multi(slice, 2, 2)?;
+            rig.b.trecv(tagged, 7, 0, 0)?;
+            rig.b.recv_from(directed, rig.to_a, 1)?;
+            rig.b.here()?.ep.recv_multi(slice, 2, 2)?;
             // The first is tagged; the others take the receives that take them in their order.
             for (n, message) in (0..).zip(messages) {
                 match n {
@@ -279,7 +282,7 @@ fn full_endpoint_refuses_in_a_bottom_half(info: &Info, seed: u64) -> Result {
         Ok(())
     })?;
     for context in 0..4 {
-        rig.b.ep.recv(Memory::zeroed(10)?, context)?;
+        rig.b.recv(Memory::zeroed(10)?, context)?;
         rig.passed(context, context, Ok(10))?;
     }
     rig.quiet()
@@ -316,7 +319,7 @@ fn posts_and_reads_pass_with_interrupts_disabled(info: &Info, seed: u64) -> Resu
     let lock = KBox::pin_init(new_spinlock_irq!(()), GFP_KERNEL)?;
     let (to, from) = (Memory::zeroed(100)?, pattern(100, seed)?);
     let locked = lock.lock();
-    let received = rig.b.ep.recv(to, 1);
+    let received = rig.b.recv(to, 1);
     let sent = rig.a.ep.send(from, rig.to_b, Options::default(), 2);
     let cancelled = rig
         .a

@@ -74,7 +74,7 @@ fn wait_ends_at_its_time(info: &Info, _seed: u64) -> Result {
 fn wait_ends_with_a_completion(info: &Info, seed: u64) -> Result {
     let rig = Arc::new(Rig::new(info)?, GFP_KERNEL)?;
     for _ in 0..5 {
-        rig.b.ep.recv(Memory::zeroed(10)?, 1)?;
+        rig.b.recv(Memory::zeroed(10)?, 1)?;
         let (sender, bytes) = (rig.clone(), pattern(10, seed)?);
         let job = spawn(move || {
             sender
@@ -83,11 +83,11 @@ fn wait_ends_with_a_completion(info: &Info, seed: u64) -> Result {
                 .send(bytes, sender.to_b, Options::default(), 2)?;
             Ok(())
         })?;
-        rig.b.cq.wait(timeout())?;
+        rig.b.wait(timeout())?;
         // A wait takes nothing.
-        rig.b.cq.wait(0)?;
+        rig.b.wait(0)?;
         check_eq!(
-            rig.b.cq.read().map(|done| ended(&done)),
+            rig.b.poll()?.map(|done| ended(&done)),
             Some((Kind::Recv, 1, Ok(10)))
         );
         check_eq!(ended(&rig.a.next()?), (Kind::Send, 2, Ok(10)));
@@ -107,7 +107,7 @@ fn each_completion_goes_to_one_reader(info: &Info, seed: u64) -> Result {
         let job = move || {
             // Softirqs must end: what is left is read below.
             for _ in 0..200 {
-                while let Some(done) = rig.b.cq.read() {
+                while let Some(done) = rig.b.poll()? {
                     check!(done.result.is_ok());
                     sum.add(done.context as i32, Relaxed);
                     read.add(1, Relaxed);
@@ -119,7 +119,7 @@ fn each_completion_goes_to_one_reader(info: &Info, seed: u64) -> Result {
         jobs.push(spawn(job)?, GFP_KERNEL)?;
     }
     for context in 0..MANY {
-        rig.b.ep.recv(Memory::zeroed(1)?, context)?;
+        rig.b.recv(Memory::zeroed(1)?, context)?;
         rig.a
             .ep
             .send(pattern(1, seed)?, rig.to_b, Options::default(), context)?;
@@ -128,7 +128,7 @@ fn each_completion_goes_to_one_reader(info: &Info, seed: u64) -> Result {
         job.wait()?;
     }
     until(|| {
-        while let Some(done) = rig.b.cq.read() {
+        while let Ok(Some(done)) = rig.b.poll() {
             sum.add(done.context as i32, Relaxed);
             read.add(1, Relaxed);
         }
@@ -136,7 +136,7 @@ fn each_completion_goes_to_one_reader(info: &Info, seed: u64) -> Result {
     })?;
     check_eq!(read.load(Acquire), MANY as i32);
     check_eq!(sum.load(Acquire), (MANY * (MANY - 1) / 2) as i32);
-    check!(rig.b.cq.read().is_none());
+    check!(rig.b.poll()?.is_none());
     Ok(())
 }
 

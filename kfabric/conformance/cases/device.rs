@@ -6,6 +6,7 @@ use crate::bar::Bound;
 use crate::close::{closed, given_back};
 use crate::crew::Crew;
 use crate::ops::{check_filled_at, check_refused, error, fill};
+use crate::peer::Region;
 use crate::rig::{
     check_buffer, check_region, ended, pattern, register, timeout, until, with_sizes, Rig,
 };
@@ -39,9 +40,9 @@ fn region_on(
     device: &Arc<DeviceMemory>,
     offset: u64,
     len: usize,
-) -> Result<(MemoryRegion, RemoteRegion)> {
+) -> Result<(Region, RemoteRegion)> {
     let memory = Memory::device(device, offset, len)?;
-    let region = register(&rig.b.domain, memory, Access::READ_WRITE)?;
+    let region = rig.b.register(memory, Access::READ_WRITE)?;
     let remote = RemoteRegion::parse(&region.descriptor()?)?;
     Ok((region, remote))
 }
@@ -51,7 +52,7 @@ fn device_memory_is_a_region(info: &Info, seed: u64) -> Result {
     const LEN: usize = 200_001;
     let (device, rig) = (Bound::new()?, Rig::new(info)?);
     let (region, remote) = region_on(&rig, device.memory(), 3, LEN)?;
-    check!(region.is_device() && !region.is_persistent());
+    check!(region.here()?.is_device() && !region.is_persistent());
     for (offset, len) in [
         (0, 0),
         (0, 1),
@@ -92,9 +93,9 @@ fn device_memory_is_a_local_buffer(info: &Info, seed: u64) -> Result {
         let at = |from| Memory::device(device.memory(), from, len);
         let mut bytes = at(1)?;
         bytes.write_at(0, pattern(len, seed)?.as_slice().ok_or(EINVAL)?)?;
-        let local = register(&rig.b.domain, at(100_001)?, Access::NONE)?;
+        let local = rig.b.register(at(100_001)?, Access::NONE)?;
 
-        rig.b.ep.recv(local.slice(0, len)?, 1)?;
+        rig.b.recv(local.slice(0, len)?, 1)?;
         rig.a.ep.send(bytes, rig.to_b, Options::NONE, 2)?;
         rig.passed(1, 2, Ok(len))?;
         check_region(&local, 0, len, seed)?;
@@ -105,7 +106,7 @@ fn device_memory_is_a_local_buffer(info: &Info, seed: u64) -> Result {
         let done = rig.read(at(200_000)?, slice)?;
         check_eq!(error(&done), None);
         let memory = done.buffer.into_memory().map_err(|_| EINVAL)?;
-        let read = register(&rig.b.domain, memory, Access::NONE)?;
+        let read = rig.b.register(memory, Access::NONE)?;
         check_region(&read, 0, len, seed)?;
         drop(closed(read.close())?);
         drop(closed(local.close())?);
@@ -173,7 +174,7 @@ fn device_memory_takes_no_atomics(info: &Info, _seed: u64) -> Result {
     let (device, rig) = (Bound::new()?, Rig::new(info)?);
     for access in [Access::ATOMIC, Access::ALL] {
         let memory = Memory::device(device.memory(), 0, 64)?;
-        let refused = rig.b.domain.register(memory, access);
+        let refused = rig.b.here()?.domain.register(memory, access);
         check!(given_back(refused, EOPNOTSUPP)?.is_device());
     }
     let (region, _) = region_on(&rig, device.memory(), 0, 64)?;
@@ -212,7 +213,7 @@ fn device_memory_is_not_committed(info: &Info, _seed: u64) -> Result {
         persistent: true,
         ..RegionAttributes::default()
     };
-    let refused = rig.b.domain.register(memory, lasting);
+    let refused = rig.b.here()?.domain.register(memory, lasting);
     check_eq!(given_back(refused, EINVAL)?.len(), 64);
     drop(closed(region.close_wait(timeout()))?);
     rig.close()
@@ -241,7 +242,7 @@ fn removed_device_is_enodev(info: &Info, _seed: u64) -> Result {
     let (region, remote) = region_on(&rig, &memory, 0, 100_000)?;
     let (other, place) = rig.region(100_000, Access::READ_WRITE)?;
     let waiting = region.slice(100, 64)?;
-    rig.b.ep.recv(waiting, 1)?;
+    rig.b.recv(waiting, 1)?;
     let mut owned = Memory::device(&memory, 0, 64)?;
     drop(device);
     check!(memory.is_gone());
@@ -365,7 +366,7 @@ fn device_memory_is_what_the_host_finds(info: &Info, _seed: u64) -> Result {
         remote.slice(4099, 10_000)?,
         Options::NONE,
     )?;
-    rig.b.ep.recv(region.slice(32_769, 3000)?, 1)?;
+    rig.b.recv(region.slice(32_769, 3000)?, 1)?;
     rig.a
         .ep
         .send(counting(3000, 5)?, rig.to_b, Options::NONE, 2)?;

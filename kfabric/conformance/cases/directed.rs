@@ -4,6 +4,7 @@
 
 use crate::close::closed;
 use crate::ops::{check_refused, data, error};
+use crate::peer::Peer;
 use crate::rig::{check_buffer, ended, pattern, timeout, with_sizes, End, Rig};
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
@@ -43,15 +44,15 @@ impl Three {
         let rig = Rig::new(info)?;
         let c = End::new(info, None)?;
         Ok(Three {
-            c_to_b: c.av.insert(&rig.b.ep.name())?,
+            c_to_b: c.av.insert(&rig.b.name())?,
             a: rig.to_a,
-            from_c: rig.b.av.insert(&c.ep.name())?,
+            from_c: rig.b.insert(&c.ep.name())?,
             rig,
             c,
         })
     }
 
-    fn b(&self) -> &End {
+    fn b(&self) -> &Peer {
         &self.rig.b
     }
 
@@ -102,10 +103,7 @@ fn directed_receive_takes_its_peers_messages(info: &Info, seed: u64) -> Result {
     let three = Three::new(info)?;
     for len in [0, 100, 20_000] {
         for (context, from) in (0..).zip([three.a, three.from_c, three.a, three.from_c]) {
-            three
-                .b()
-                .ep
-                .recv_from(Memory::zeroed(len)?, from, context)?;
+            three.b().recv_from(Memory::zeroed(len)?, from, context)?;
         }
         for (by_c, context) in [(true, 1), (true, 3), (false, 0), (false, 2)] {
             three.send(by_c, len, seed + context, 9)?;
@@ -123,15 +121,12 @@ fn directed_receive_leaves_what_others_sent(info: &Info, seed: u64) -> Result {
         for n in 0..4 {
             three.send(true, len, seed + n, n)?;
         }
-        three.b().ep.recv_from(Memory::zeroed(len)?, three.a, 8)?;
+        three.b().recv_from(Memory::zeroed(len)?, three.a, 8)?;
         three.send(false, len, seed + 9, 9)?;
         three.received(8, len, seed + 9)?;
         three.sent(false, 9)?;
         for _ in 0..4 {
-            let recv = three
-                .b()
-                .ep
-                .recv_from(Memory::zeroed(len)?, three.from_c, 7);
+            let recv = three.b().recv_from(Memory::zeroed(len)?, three.from_c, 7);
             recv?;
             let done = three.b().next()?;
             check_eq!(ended(&done), (Kind::Recv, 7, Ok(len)));
@@ -148,7 +143,7 @@ fn message_takes_the_first_receive_that_is_for_its_sender(info: &Info, seed: u64
     let any = Address::UNSPECIFIED;
     let sources = [three.from_c, any, three.a, three.a, any, three.from_c];
     for (context, from) in (0..).zip(sources) {
-        three.b().ep.recv_from(Memory::zeroed(10)?, from, context)?;
+        three.b().recv_from(Memory::zeroed(10)?, from, context)?;
     }
     for (by_c, context) in [
         (false, 1),
@@ -179,10 +174,7 @@ fn directed_tagged_receive_takes_its_peers_tag(info: &Info, seed: u64) -> Result
     ];
     for (context, (from, tag, ignore, ..)) in (0..).zip(receives) {
         let memory = Memory::zeroed(10)?;
-        three
-            .b()
-            .ep
-            .trecv_from(memory, from, tag, ignore, context)?;
+        three.b().trecv_from(memory, from, tag, ignore, context)?;
     }
     for (context, (.., by_c, tag)) in (0..).zip(receives) {
         let (end, to) = three.sender(by_c);
@@ -204,7 +196,7 @@ fn directed_tagged_receive_takes_its_peers_tag(info: &Info, seed: u64) -> Result
     }
     for (context, from, ignore) in [(1, three.a, 0), (0, three.from_c, 3)] {
         let memory = Memory::zeroed(10)?;
-        three.b().ep.trecv_from(memory, from, 3, ignore, context)?;
+        three.b().trecv_from(memory, from, 3, ignore, context)?;
         three.received(context, 10, seed + context)?;
         three.sent(context == 0, 9)?;
     }
@@ -215,7 +207,7 @@ fn receive_of_unspecified_source_takes_everybodys(info: &Info, seed: u64) -> Res
     let three = Three::new(info)?;
     let any = Address::UNSPECIFIED;
     for by_c in [true, false] {
-        three.b().ep.recv_from(Memory::zeroed(10)?, any, 1)?;
+        three.b().recv_from(Memory::zeroed(10)?, any, 1)?;
         three.send(by_c, 10, seed, 2)?;
         three.received(1, 10, seed)?;
         three.sent(by_c, 2)?;
@@ -232,15 +224,15 @@ fn receive_of_unspecified_source_takes_everybodys(info: &Info, seed: u64) -> Res
 
 fn directed_receive_of_nobody_is_refused(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
-    rig.b.av.remove(rig.to_a)?;
+    rig.b.remove(rig.to_a)?;
     for from in [rig.to_a, Address::from_raw(u64::MAX - 1), Address::PEER] {
-        let posted = rig.b.ep.recv_from(pattern(10, seed)?, from, 1);
+        let posted = rig.b.recv_from(pattern(10, seed)?, from, 1);
         check_buffer(check_refused(posted, EHOSTUNREACH, 1)?, 10, seed)?;
     }
     // Who has the address at the post is meant, whatever becomes of the address.
-    let from = rig.b.av.insert(&rig.a.ep.name())?;
-    rig.b.ep.recv_from(Memory::zeroed(10)?, from, 2)?;
-    rig.b.av.remove(from)?;
+    let from = rig.b.insert(&rig.a.ep.name())?;
+    rig.b.recv_from(Memory::zeroed(10)?, from, 2)?;
+    rig.b.remove(from)?;
     rig.a
         .ep
         .send(pattern(10, seed)?, rig.to_b, Options::default(), 3)?;
@@ -251,25 +243,24 @@ fn directed_receive_of_nobody_is_refused(info: &Info, seed: u64) -> Result {
 
 fn directed_receive_takes_its_own_endpoints_messages(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
-    let own = rig.b.av.insert(&rig.b.ep.name())?;
+    let own = rig.b.insert(&rig.b.name())?;
     for (len, first) in [(10, true), (10, false), (50_000, true), (50_000, false)] {
         if first {
-            rig.b.ep.recv_from(Memory::zeroed(len)?, own, 1)?;
+            rig.b.recv_from(Memory::zeroed(len)?, own, 1)?;
         }
         rig.a
             .ep
             .send(pattern(len, seed)?, rig.to_b, Options::default(), 3)?;
         rig.b
-            .ep
             .send(pattern(len, seed + 1)?, own, Options::default(), 2)?;
         if !first {
-            rig.b.ep.recv_from(Memory::zeroed(len)?, own, 1)?;
+            rig.b.recv_from(Memory::zeroed(len)?, own, 1)?;
         }
         for done in rig.b.gather(2)? {
             check_eq!(done.result.map(|success| success.len), Ok(len));
             check_buffer(done.buffer, len, seed + 1)?;
         }
-        rig.b.ep.recv(Memory::zeroed(len)?, 4)?;
+        rig.b.recv(Memory::zeroed(len)?, 4)?;
         rig.passed(4, 3, Ok(len))?;
     }
     rig.quiet()?;
@@ -280,8 +271,8 @@ fn data_of_a_write_takes_a_receive_for_its_writer(info: &Info, seed: u64) -> Res
     let three = Three::new(info)?;
     let (region, remote) = three.rig.region(64, Access::WRITE)?;
     let slice = remote.slice(0, 64)?;
-    three.b().ep.recv_from(Buffer::empty(), three.from_c, 1)?;
-    three.b().ep.recv_from(Buffer::empty(), three.a, 2)?;
+    three.b().recv_from(Buffer::empty(), three.from_c, 1)?;
+    three.b().recv_from(Buffer::empty(), three.a, 2)?;
     let a = &three.rig.a;
     a.ep.write(pattern(64, seed)?, three.rig.to_b, slice, data(7), 3)?;
     let told = three.b().next()?;
@@ -298,12 +289,12 @@ fn directed_receive_can_be_cancelled(info: &Info, seed: u64) -> Result {
     let three = Three::new(info)?;
     let mut ids = KVec::new();
     for (context, from) in (0..).zip([three.a, three.from_c, three.a]) {
-        let id = three.b().ep.recv_from(Memory::zeroed(10)?, from, context)?;
+        let id = three.b().recv_from(Memory::zeroed(10)?, from, context)?;
         ids.push(id, GFP_KERNEL)?;
     }
-    three.b().ep.cancel(ids[0])?;
+    three.b().cancel(ids[0])?;
     check_eq!(ended(&three.b().next()?), (Kind::Recv, 0, Err(ECANCELED)));
-    check_eq!(three.b().ep.cancel(ids[0]).err(), Some(ENOENT));
+    check_eq!(three.b().cancel(ids[0]).err(), Some(ENOENT));
     for (by_c, context) in [(false, 2), (true, 1)] {
         three.send(by_c, 10, seed, 9)?;
         three.received(context, 10, seed)?;
@@ -315,16 +306,16 @@ fn directed_receive_can_be_cancelled(info: &Info, seed: u64) -> Result {
 fn directed_receive_ends_with_its_endpoint_alone(info: &Info, seed: u64) -> Result {
     let three = Three::new(info)?;
     let b = three.b();
-    b.ep.recv_from(Memory::zeroed(10)?, three.from_c, 1)?;
-    b.ep.recv_from(Memory::zeroed(10)?, three.a, 2)?;
+    b.recv_from(Memory::zeroed(10)?, three.from_c, 1)?;
+    b.recv_from(Memory::zeroed(10)?, three.a, 2)?;
     three.send(true, 10, seed, 9)?;
     three.received(1, 10, seed)?;
     three.sent(true, 9)?;
-    b.ep.recv_from(Memory::zeroed(10)?, three.from_c, 3)?;
+    b.recv_from(Memory::zeroed(10)?, three.from_c, 3)?;
     let Three { rig, c, .. } = three;
     // That its peer goes does not end it: it can be cancelled, or waits for ever.
     c.close()?;
-    check_eq!(rig.b.cq.wait(20).err(), Some(ETIMEDOUT));
+    check_eq!(rig.b.wait(20).err(), Some(ETIMEDOUT));
     let memory = pattern(10, seed)?;
     rig.a.ep.send(memory, rig.to_b, Options::default(), 4)?;
     rig.passed(2, 4, Ok(10))?;
@@ -333,23 +324,22 @@ fn directed_receive_ends_with_its_endpoint_alone(info: &Info, seed: u64) -> Resu
 
 /// Fails unless the one receive of an endpoint that closes ends with it.
 #[inline(never)]
-fn ends(end: KBox<End>) -> Result {
-    let (ep, base) = end.split();
-    closed(ep.close())?;
-    let done = base.cq.read().ok_or(ENOENT)?;
+fn ends(peer: Peer) -> Result {
+    let left = peer.close_endpoint()?;
+    let done = left.poll()?.ok_or(ENOENT)?;
     check_eq!(ended(&done), (Kind::Recv, 3, Err(ECANCELED)));
-    check!(base.cq.read().is_none());
-    base.close()
+    check!(left.poll()?.is_none());
+    left.close()
 }
 
 fn endpoint_without_directed_receives_refuses_them(info: &Info, _seed: u64) -> Result {
     let rig = Rig::new(info)?;
-    let cq = CompletionQueue::<u64>::new(&rig.b.domain, 4, None)?;
+    let cq = CompletionQueue::<u64>::new(&rig.b.here()?.domain, 4, None)?;
     let narrow = Info {
         caps: Caps::MSG,
         ..with_sizes(info, 2, 2)
     };
-    let ep = rig.b.endpoint(&narrow, &cq)?;
+    let ep = rig.b.here()?.endpoint(&narrow, &cq)?;
     let posted = ep.recv_from(Buffer::empty(), rig.to_a, 1);
     check_eq!(check_refused(posted, EOPNOTSUPP, 1)?.len(), 0);
     // That is none.

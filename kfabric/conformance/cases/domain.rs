@@ -65,7 +65,7 @@ fn queue_and_vector_in_use_are_not_closed(info: &Info, seed: u64) -> Result {
     let a = base.under(ep)?;
     let rig = Rig { a, ..rig };
     // All of it works as before.
-    rig.b.ep.recv(Memory::zeroed(10)?, 1)?;
+    rig.b.recv(Memory::zeroed(10)?, 1)?;
     rig.a
         .ep
         .send(pattern(10, seed)?, rig.to_b, Options::default(), 2)?;
@@ -88,7 +88,7 @@ fn objects_outlive_dropped_handles(info: &Info, seed: u64) -> Result {
     drop(fabric);
     drop(domain);
     drop(av);
-    b.ep.recv(Memory::zeroed(10)?, 1)?;
+    b.recv(Memory::zeroed(10)?, 1)?;
     ep.send(region.slice(0, 10)?, to_b, Options::default(), 2)?;
     check_eq!(ended(&b.next()?), (Kind::Recv, 1, Ok(10)));
     check_eq!(ended(&cq.read_wait(timeout())?), (Kind::Send, 2, Ok(10)));
@@ -101,7 +101,7 @@ fn objects_outlive_dropped_handles(info: &Info, seed: u64) -> Result {
 fn domains_are_opened_again_and_again(info: &Info, seed: u64) -> Result {
     for round in 0..tries(20) {
         let rig = Rig::sized(info, 1)?;
-        rig.b.ep.recv(Memory::zeroed(10)?, round)?;
+        rig.b.recv(Memory::zeroed(10)?, round)?;
         rig.a
             .ep
             .send(pattern(10, seed)?, rig.to_b, Options::default(), round)?;
@@ -140,13 +140,13 @@ fn endpoint_takes_what_is_of_its_own_domain_only(info: &Info, _seed: u64) -> Res
     let rig = Rig::new(info)?;
     let small = with_sizes(info, 1, 1);
     let queue = |domain| CompletionQueue::<u64>::new(domain, 2, None);
-    let (own, foreign) = (queue(&rig.a.domain)?, queue(&rig.b.domain)?);
+    let (own, foreign) = (queue(&rig.a.domain)?, queue(&rig.b.here()?.domain)?);
     let builder = || Endpoint::<u64>::builder(&rig.a.domain, &small);
     for (tx, rx, av, error) in [
         (&own, &own, &rig.a.av, None),
         (&foreign, &own, &rig.a.av, Some(EINVAL)),
         (&own, &foreign, &rig.a.av, Some(EINVAL)),
-        (&own, &own, &rig.b.av, Some(EINVAL)),
+        (&own, &own, &rig.b.here()?.av, Some(EINVAL)),
     ] {
         let made = builder().tx_cq(tx).rx_cq(rx).av(av).enable();
         check_eq!(made.err(), error);

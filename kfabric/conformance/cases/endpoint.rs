@@ -4,6 +4,7 @@
 
 use crate::close::closed;
 use crate::ops::{check_refused, data};
+use crate::peer::Posted;
 use crate::rig::{
     cancel, check_buffer, count, ended, pattern, register, timeout, until, with_sizes, Counted,
     End, Rig, DEPTH,
@@ -173,7 +174,7 @@ fn endpoint_does_what_its_info_has_and_no_more(info: &Info, seed: u64) -> Result
             }
             posted?;
             if cap == Caps::MSG {
-                rig.b.ep.recv(Memory::zeroed(8)?, 2)?;
+                rig.b.recv(Memory::zeroed(8)?, 2)?;
                 check_eq!(ended(&rig.b.next()?), (Kind::Recv, 2, Ok(8)));
             }
             check_eq!(cq.read_wait(timeout())?.result.map(|done| done.len), Ok(8));
@@ -393,7 +394,7 @@ fn full_endpoint_gives_everything_back(info: &Info, seed: u64) -> Result {
         check_buffer(check_refused(posted, EAGAIN, 78)?, 9, seed)?;
     }
     // A slot is free again when its completion has been read, and not before.
-    rig.b.ep.recv(Memory::zeroed(10)?, 9)?;
+    rig.b.recv(Memory::zeroed(10)?, 9)?;
     check_eq!(ended(&rig.b.next()?), (Kind::Recv, 9, Ok(10)));
     rig.a.cq.wait(timeout())?;
     let posted = rig
@@ -404,7 +405,7 @@ fn full_endpoint_gives_everything_back(info: &Info, seed: u64) -> Result {
     check_eq!(ended(&rig.a.next()?), (Kind::Send, 0, Ok(10)));
     rig.a.ep.send(buffer, rig.to_b, Options::default(), 3)?;
     for context in 1..4 {
-        rig.b.ep.recv(Memory::zeroed(10)?, context)?;
+        rig.b.recv(Memory::zeroed(10)?, context)?;
         rig.passed(context, context, Ok(10))?;
     }
     rig.quiet()?;
@@ -415,6 +416,8 @@ fn four_thousand_operations_each_complete_once(info: &Info, seed: u64) -> Result
     const MANY: usize = 4096;
     check!(info.limits.tx_size >= MANY && info.limits.rx_size >= MANY);
     let rig = Rig::sized(info, MANY)?;
+    // To ask for each from afar takes minutes.
+    rig.b.here()?;
     for number in 0..MANY as u64 {
         rig.a
             .ep
@@ -427,7 +430,7 @@ fn four_thousand_operations_each_complete_once(info: &Info, seed: u64) -> Result
     check_buffer(check_refused(posted, EAGAIN, 7)?, 8, seed)?;
     check!(rig.a.cq.read().is_none());
     for number in 0..MANY as u64 {
-        rig.b.ep.recv(Memory::zeroed(8)?, number)?;
+        rig.b.recv(Memory::zeroed(8)?, number)?;
     }
     let mut sent = KVVec::from_elem(0u8, MANY, GFP_KERNEL)?;
     let mut received = KVVec::from_elem(0u8, MANY, GFP_KERNEL)?;
@@ -448,36 +451,35 @@ fn four_thousand_operations_each_complete_once(info: &Info, seed: u64) -> Result
     rig.quiet()?;
     // As many posted receives, which the close gives back.
     for number in 0..MANY as u64 {
-        rig.b.ep.recv(Buffer::empty(), number)?;
+        rig.b.recv(Buffer::empty(), number)?;
     }
     check_eq!(
-        rig.b.ep.recv(Buffer::empty(), 0).err().map(Error::from),
+        rig.b.recv(Buffer::empty(), 0).err().map(Error::from),
         Some(EAGAIN)
     );
     let Rig { a, b, .. } = rig;
-    let (ep, base) = b.split();
-    closed(ep.close())?;
+    let left = b.close_endpoint()?;
     for number in 0..MANY as u64 {
         check_eq!(
-            base.cq.read().map(|done| ended(&done)),
+            left.poll()?.map(|done| ended(&done)),
             Some((Kind::Recv, number, Err(ECANCELED)))
         );
     }
-    check!(base.cq.read().is_none());
+    check!(left.poll()?.is_none());
     a.close()
 }
 
 fn cancel_takes_a_posted_receive_back(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
-    let first = rig.b.ep.recv(pattern(20, seed)?, 1)?;
-    rig.b.ep.recv(Memory::zeroed(10)?, 2)?;
-    rig.b.ep.cancel(first)?;
+    let first = rig.b.recv(pattern(20, seed)?, 1)?;
+    rig.b.recv(Memory::zeroed(10)?, 2)?;
+    rig.b.cancel(first)?;
     // Its completion is in the queue when cancel returns.
-    let done = rig.b.cq.read().ok_or(EINVAL)?;
+    let done = rig.b.poll()?.ok_or(EINVAL)?;
     check_eq!((done.kind, done.context), (Kind::Recv, 1));
     check_eq!(done.result, Err(Failure::not_executed(ECANCELED)));
     check_buffer(done.buffer, 20, seed)?;
-    check_eq!(rig.b.ep.cancel(first), Err(ENOENT));
+    check_eq!(rig.b.cancel(first), Err(ENOENT));
     rig.a
         .ep
         .send(pattern(10, seed)?, rig.to_b, Options::default(), 3)?;
@@ -501,7 +503,7 @@ fn cancel_takes_a_waiting_message_back(info: &Info, seed: u64) -> Result {
     check_eq!(done.result, Err(Failure::not_executed(ECANCELED)));
     check_buffer(done.buffer, 20, seed)?;
     check_eq!(rig.a.ep.cancel(first), Err(ENOENT));
-    rig.b.ep.recv(Memory::zeroed(10)?, 3)?;
+    rig.b.recv(Memory::zeroed(10)?, 3)?;
     rig.passed(3, 2, Ok(10))?;
     rig.quiet()?;
     rig.close()
@@ -509,12 +511,12 @@ fn cancel_takes_a_waiting_message_back(info: &Info, seed: u64) -> Result {
 
 fn cancel_leaves_the_others_in_order(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
-    let mut ids = KVec::new();
+    let mut receives = KVec::new();
     for context in 0..10 {
-        ids.push(rig.b.ep.recv(Memory::zeroed(10)?, context)?, GFP_KERNEL)?;
+        receives.push(rig.b.recv(Memory::zeroed(10)?, context)?, GFP_KERNEL)?;
     }
     for gone in [0, 4, 9] {
-        rig.b.ep.cancel(ids[gone])?;
+        rig.b.cancel(receives[gone])?;
         check_eq!(
             ended(&rig.b.next()?),
             (Kind::Recv, gone as u64, Err(ECANCELED))
@@ -526,9 +528,9 @@ fn cancel_leaves_the_others_in_order(info: &Info, seed: u64) -> Result {
             .send(pattern(10, seed)?, rig.to_b, Options::default(), context)?;
         rig.passed(context, context, Ok(10))?;
     }
-    ids.clear();
+    let mut sends = KVec::new();
     for context in 0..10 {
-        ids.push(
+        sends.push(
             rig.a
                 .ep
                 .send(pattern(10, seed)?, rig.to_b, Options::default(), context)?,
@@ -536,14 +538,14 @@ fn cancel_leaves_the_others_in_order(info: &Info, seed: u64) -> Result {
         )?;
     }
     for gone in [9, 5, 0] {
-        cancel(&rig.a.ep, ids[gone])?;
+        cancel(&rig.a.ep, sends[gone])?;
         check_eq!(
             ended(&rig.a.next()?),
             (Kind::Send, gone as u64, Err(ECANCELED))
         );
     }
     for context in [1, 2, 3, 4, 6, 7, 8] {
-        rig.b.ep.recv(Memory::zeroed(10)?, context)?;
+        rig.b.recv(Memory::zeroed(10)?, context)?;
         rig.passed(context, context, Ok(10))?;
     }
     rig.quiet()?;
@@ -553,11 +555,11 @@ fn cancel_leaves_the_others_in_order(info: &Info, seed: u64) -> Result {
 fn cancel_of_what_has_ended_finds_nothing(info: &Info, seed: u64) -> Result {
     // One slot in each direction, so that each post uses it again.
     let rig = Rig::sized(info, 1)?;
-    let mut old: Option<(OpId, OpId)> = None;
+    let mut old: Option<(OpId, Posted)> = None;
     for context in 0..3 {
-        let receive = rig.b.ep.recv(Memory::zeroed(10)?, context)?;
+        let receive = rig.b.recv(Memory::zeroed(10)?, context)?;
         if let Some((send, receive)) = old {
-            check_eq!(rig.b.ep.cancel(receive), Err(ENOENT));
+            check_eq!(rig.b.cancel(receive), Err(ENOENT));
             check_eq!(rig.a.ep.cancel(send), Err(ENOENT));
         }
         let send = rig
@@ -566,12 +568,12 @@ fn cancel_of_what_has_ended_finds_nothing(info: &Info, seed: u64) -> Result {
             .send(pattern(10, seed)?, rig.to_b, Options::default(), context)?;
         // Both have ended, or will very soon, and nobody has read the completions.
         rig.a.cq.wait(timeout())?;
-        rig.b.cq.wait(timeout())?;
+        rig.b.wait(timeout())?;
         check_eq!(rig.a.ep.cancel(send), Err(ENOENT));
-        check_eq!(rig.b.ep.cancel(receive), Err(ENOENT));
+        check_eq!(rig.b.cancel(receive), Err(ENOENT));
         rig.passed(context, context, Ok(10))?;
         check_eq!(rig.a.ep.cancel(send), Err(ENOENT));
-        check_eq!(rig.b.ep.cancel(receive), Err(ENOENT));
+        check_eq!(rig.b.cancel(receive), Err(ENOENT));
         old = Some((send, receive));
     }
     // The slot is used by a message that waits: the old number does not name it.
@@ -592,29 +594,28 @@ fn cancel_of_anothers_operation_finds_nothing(info: &Info, seed: u64) -> Result 
     let rig = Rig::new(info)?;
     // The first operations of each: alike in all but the endpoint.
     let receive_a = rig.a.ep.recv(Memory::zeroed(10)?, 1)?;
-    let receive_b = rig.b.ep.recv(Memory::zeroed(10)?, 2)?;
+    let b = rig.b.here()?;
+    let receive_b = b.ep.recv(Memory::zeroed(10)?, 2)?;
     check!(receive_a != receive_b);
     check_eq!(rig.a.ep.cancel(receive_b), Err(ENOENT));
-    check_eq!(rig.b.ep.cancel(receive_a), Err(ENOENT));
+    check_eq!(b.ep.cancel(receive_a), Err(ENOENT));
     rig.quiet()?;
     rig.a.ep.cancel(receive_a)?;
-    rig.b.ep.cancel(receive_b)?;
+    b.ep.cancel(receive_b)?;
     check_eq!(ended(&rig.a.next()?), (Kind::Recv, 1, Err(ECANCELED)));
     check_eq!(ended(&rig.b.next()?), (Kind::Recv, 2, Err(ECANCELED)));
     let send_a = rig
         .a
         .ep
         .send(pattern(10, seed)?, rig.to_b, Options::default(), 3)?;
-    let send_b = rig
-        .b
-        .ep
-        .send(pattern(10, seed)?, rig.to_a, Options::default(), 4)?;
+    let send_b =
+        b.ep.send(pattern(10, seed)?, rig.to_a, Options::default(), 4)?;
     check!(send_a != send_b);
     check_eq!(rig.a.ep.cancel(send_b), Err(ENOENT));
-    check_eq!(rig.b.ep.cancel(send_a), Err(ENOENT));
+    check_eq!(b.ep.cancel(send_a), Err(ENOENT));
     rig.quiet()?;
     cancel(&rig.a.ep, send_a)?;
-    cancel(&rig.b.ep, send_b)?;
+    cancel(&b.ep, send_b)?;
     check_eq!(ended(&rig.a.next()?), (Kind::Send, 3, Err(ECANCELED)));
     check_eq!(ended(&rig.b.next()?), (Kind::Send, 4, Err(ECANCELED)));
     rig.quiet()?;
@@ -640,7 +641,7 @@ fn fill_and_wait(rig: &Rig, seed: u64) -> Result {
         let bytes = pattern(20, seed + context)?;
         rig.a.ep.send(bytes, rig.to_b, Options::NONE, context)?;
     }
-    rig.b.ep.trecv(Memory::zeroed(20)?, tag, 0, 1)?;
+    rig.b.trecv(Memory::zeroed(20)?, tag, 0, 1)?;
     let bytes = pattern(20, seed)?;
     rig.a.ep.tsend(bytes, rig.to_b, tag, Options::NONE, last)?;
     rig.passed(1, last, Ok(20))?;
@@ -696,8 +697,8 @@ fn close_gives_waiting_messages_back(info: &Info, seed: u64) -> Result {
         check!(base.cq.read().is_none());
         base.close()?;
         // Nothing of it is left at the peer.
-        b.ep.recv(Memory::zeroed(20)?, 1)?;
-        check!(b.cq.read().is_none());
+        b.recv(Memory::zeroed(20)?, 1)?;
+        check!(b.poll()?.is_none());
         b.close()?;
     }
     Ok(())
@@ -719,12 +720,12 @@ fn close_of_either_end_while_bytes_move_completes_all_once(info: &Info, seed: u6
     for receiver_first in [true, false] {
         let rig = Rig::new(info)?;
         for context in 0..MANY {
-            rig.b.ep.recv(Memory::zeroed(LEN)?, context)?;
+            rig.b.recv(Memory::zeroed(LEN)?, context)?;
             let bytes = pattern(LEN, seed)?;
             rig.a.ep.send(bytes, rig.to_b, data(context), context)?;
         }
         let Rig { a, b, .. } = rig;
-        let ((ep_a, base_a), (ep_b, base_b)) = (a.split(), b.split());
+        let ((ep_a, base_a), (ep_b, base_b)) = (a.split(), b.into_here()?.split());
         let (first, second) = if receiver_first {
             (ep_b, ep_a)
         } else {
@@ -777,7 +778,7 @@ fn close_tells_a_placed_write_from_others(info: &Info, seed: u64) -> Result {
             closed(ep_a.close())?;
             ECANCELED
         } else {
-            closed(b.split().0.close())?;
+            drop(b.close_endpoint()?);
             EHOSTUNREACH
         };
         let done = base_a.cq.read_wait(timeout())?;
@@ -790,6 +791,7 @@ fn close_tells_a_placed_write_from_others(info: &Info, seed: u64) -> Result {
 fn dropped_endpoint_is_closed(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let Rig { a, b, to_b, .. } = rig;
+    let b = b.into_here()?;
     b.ep.recv(Memory::zeroed(10)?, 1)?;
     a.ep.send(pattern(10, seed)?, to_b, Options::default(), 2)?;
     a.ep.send(pattern(10, seed)?, to_b, Options::default(), 3)?;

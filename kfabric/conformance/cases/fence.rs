@@ -62,7 +62,7 @@ fn fence_waits_for_what_was_posted_before(info: &Info, seed: u64) -> Result {
     fsleep(Delta::from_millis(20));
     check_filled(&region, 0)?;
     rig.quiet()?;
-    rig.b.ep.recv(Memory::zeroed(8)?, 3)?;
+    rig.b.recv(Memory::zeroed(8)?, 3)?;
     check_eq!(ended(&rig.a.next()?), (Kind::Send, 1, Ok(8)));
     check_eq!(ended(&rig.a.next()?), (Kind::Write, 2, Ok(100)));
     check_region(&region, 0, 100, seed)?;
@@ -105,8 +105,8 @@ fn what_follows_a_fence_waits_behind_it(info: &Info, seed: u64) -> Result {
         .write(pattern(100, seed)?, rig.to_b, slice, Options::NONE, 3)?;
     fsleep(Delta::from_millis(20));
     check_filled(&region, 0)?;
-    rig.b.ep.recv(Memory::zeroed(8)?, 4)?;
-    rig.b.ep.recv(Buffer::empty(), 5)?;
+    rig.b.recv(Memory::zeroed(8)?, 4)?;
+    rig.b.recv(Buffer::empty(), 5)?;
     check_eq!(ended(&rig.a.next()?), (Kind::Send, 1, Ok(8)));
     // The fenced one and what waited behind it, in any order.
     let (one, two) = (rig.a.next()?, rig.a.next()?);
@@ -161,7 +161,7 @@ fn fence_waits_for_durability(info: &Info, seed: u64) -> Result {
             .ep
             .write(pattern(100, seed + n)?, rig.to_b, slice, durable, 1)?;
         rig.a.ep.send(Buffer::empty(), rig.to_b, FENCE, 2)?;
-        rig.b.ep.recv(Buffer::empty(), 3)?;
+        rig.b.recv(Buffer::empty(), 3)?;
         // The message says that the write is durable.
         drop(rig.b.next()?);
         let done = rig.a.next()?;
@@ -201,7 +201,7 @@ fn cancelled_fence_lets_the_others_go(info: &Info, seed: u64) -> Result {
     }
     check_eq!(cancelled, 1);
     check_region(&region, 0, 100, seed)?;
-    rig.b.ep.recv(Buffer::empty(), 4)?;
+    rig.b.recv(Buffer::empty(), 4)?;
     check_eq!(ended(&rig.a.next()?), (Kind::Send, 1, Ok(0)));
     drop(rig.b.next()?);
     drop(closed(region.close_wait(timeout()))?);
@@ -268,7 +268,7 @@ fn slots_are_used_up_by_what_waits_too(info: &Info, _seed: u64) -> Result {
     let posted = rig.a.ep.send(Buffer::empty(), rig.to_b, FENCE, 9);
     drop(check_refused(posted, EAGAIN, 9)?);
     for context in 0..4 {
-        rig.b.ep.recv(Buffer::empty(), context)?;
+        rig.b.recv(Buffer::empty(), context)?;
         check_eq!(ended(&rig.a.next()?), (Kind::Send, context, Ok(0)));
         check_eq!(ended(&rig.b.next()?), (Kind::Recv, context, Ok(0)));
     }

@@ -6,6 +6,7 @@
 
 use crate::close::{closed, given_back};
 use crate::ops::{check_filled_at, fill, level, pmem, reached};
+use crate::peer::Region;
 use crate::rig::{byte, check_buffer, check_region, ended, pattern, timeout, Rig, DEPTH};
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
@@ -34,8 +35,8 @@ fn uncached(access: Access) -> RegionAttributes {
 }
 
 /// Registers memory as uncached at B, and tells A.
-fn uncached_at(rig: &Rig, memory: Memory) -> Result<(MemoryRegion, RemoteRegion)> {
-    let region = closed(rig.b.domain.register(memory, uncached(Access::ALL)))?;
+fn uncached_at(rig: &Rig, memory: Memory) -> Result<(Region, RemoteRegion)> {
+    let region = rig.b.register(memory, uncached(Access::ALL))?;
     let remote = RemoteRegion::parse(&region.descriptor()?)?;
     Ok((region, remote))
 }
@@ -46,7 +47,7 @@ fn uncached_region_tells_that_it_is(info: &Info, _seed: u64) -> Result {
     check!(region.is_uncached());
     let memory = closed(region.close_wait(timeout()))?;
     // The hint was the region's: the memory has none.
-    let region = closed(rig.b.domain.register(memory, Access::READ))?;
+    let region = rig.b.register(memory, Access::READ)?;
     check!(!region.is_uncached());
     drop(closed(region.close_wait(timeout()))?);
     rig.close()
@@ -56,6 +57,7 @@ fn uncached_region_without_bytes_or_alignment_is_refused(info: &Info, _seed: u64
     let rig = Rig::new(info)?;
     let refused = rig
         .b
+        .here()?
         .domain
         .register(Memory::zeroed(0)?, uncached(Access::READ));
     check!(given_back(refused, EINVAL)?.is_empty());
@@ -65,6 +67,7 @@ fn uncached_region_without_bytes_or_alignment_is_refused(info: &Info, _seed: u64
     }
     let refused = rig
         .b
+        .here()?
         .domain
         .register(closed(Memory::from_vecs(vecs))?, uncached(Access::ALL));
     check_eq!(given_back(refused, EINVAL)?.len(), 16);
@@ -105,7 +108,7 @@ fn uncached_region_takes_messages(info: &Info, seed: u64) -> Result {
     let (region, _) = uncached_at(&rig, Memory::zeroed(60_000)?)?;
     for (offset, len) in [(0, 0), (1, 1), (7, 100), (64, 4096), (3, 50_000)] {
         fill(&region, 0)?;
-        rig.b.ep.recv(region.slice(offset, len)?, 1)?;
+        rig.b.recv(region.slice(offset, len)?, 1)?;
         rig.a
             .ep
             .send(pattern(len, seed)?, rig.to_b, Options::NONE, 2)?;
@@ -150,9 +153,12 @@ fn uncached_region_copies_onto_itself(info: &Info, seed: u64) -> Result {
     for (from, to) in [(0, 1), (1, 0), (0, 100), (100, 0), (3, 3), (999, 8)] {
         region.write_at(from, bytes.as_slice().ok_or(EINVAL)?)?;
         // A's own domain does not have the region: B writes to itself.
-        let to_itself = rig.b.av.insert(&rig.b.ep.name())?;
+        let to_itself = rig.b.insert(&rig.b.name())?;
         let (local, slice) = (region.slice(from, 4000)?, remote.slice(to, 4000)?);
-        rig.b.ep.write(local, to_itself, slice, Options::NONE, 1)?;
+        rig.b
+            .here()?
+            .ep
+            .write(local, to_itself, slice, Options::NONE, 1)?;
         check_eq!(ended(&rig.b.next()?), (Kind::Write, 1, Ok(4000)));
         check_region(&region, to as usize, 4000, seed)?;
     }
@@ -164,7 +170,9 @@ fn uncached_persistent_region_is_committed(info: &Info, seed: u64) -> Result {
     const LEN: usize = 30_000;
     let rig = Rig::new(info)?;
     let device = pmem()?;
-    let (region, remote) = uncached_at(&rig, Memory::persistent(&device, 8, LEN)?)?;
+    let access = uncached(Access::ALL);
+    let region = rig.b.register_persistent(&device, 8, LEN, access)?;
+    let remote = RemoteRegion::parse(&region.descriptor()?)?;
     check!(region.is_persistent() && region.is_uncached());
     for (offset, len) in [(0, 0), (0, LEN), (1, 1), (63, 20_000)] {
         fill(&region, 0)?;
@@ -185,9 +193,10 @@ fn uncached_persistent_region_is_committed(info: &Info, seed: u64) -> Result {
 const LONG: usize = 150_000;
 
 /// Posts as many writes as may be in flight to an uncached persistent region at B, every other of them committed.
-fn write_to_uncached(rig: &Rig, seed: u64) -> Result<MemoryRegion> {
-    let memory = Memory::persistent(&pmem()?, 4104, LONG)?;
-    let (region, remote) = uncached_at(rig, memory)?;
+fn write_to_uncached(rig: &Rig, seed: u64) -> Result<Region> {
+    let access = uncached(Access::ALL);
+    let region = rig.b.register_persistent(&pmem()?, 4104, LONG, access)?;
+    let remote = RemoteRegion::parse(&region.descriptor()?)?;
     let slice = remote.slice(0, LONG as u64)?;
     region.write_at(LONG - 1, &[!byte(LONG - 1, seed)])?;
     // To make them takes longer than to write them.

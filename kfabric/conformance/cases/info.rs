@@ -3,7 +3,7 @@
 //! Discovery: hints, infos, and what they promise.
 
 use crate::close::closed;
-use crate::rig::{pattern, register, End, Rig};
+use crate::rig::{pattern, End, Rig};
 use crate::runner::all_caps;
 use crate::wishes::{domain_of, like};
 use crate::{cases, check, check_eq};
@@ -63,7 +63,7 @@ fn opened_objects_give_their_own_infos(info: &Info, _seed: u64) -> Result {
 
 fn peers_of_the_provider_are_reached(info: &Info, _seed: u64) -> Result {
     let rig = Rig::new(info)?;
-    let name = rig.b.ep.name();
+    let name = rig.b.name();
     let hints = Hints {
         peer: Some(Place::Name(&name)),
         ..domain_of(info)
@@ -74,11 +74,10 @@ fn peers_of_the_provider_are_reached(info: &Info, _seed: u64) -> Result {
     };
     check!(getinfo(&hints)?.contains(&expected));
     let Rig { a, b, .. } = rig;
-    let (ep, base) = b.split();
-    closed(ep.close())?;
+    let left = b.close_endpoint()?;
     // It need not exist.
     check!(getinfo(&hints)?.contains(&expected));
-    base.close()?;
+    left.close()?;
     a.close()
 }
 
@@ -254,14 +253,12 @@ fn each_capability_is_there(info: &Info, seed: u64) -> Result {
         Err(refused) => Ok(Err(refused.error)),
     };
     let rig = Rig::new(info)?;
-    let region = register(
-        &rig.b.domain,
-        Memory::zeroed(64)?,
-        Access::READ | Access::WRITE,
-    )?;
+    let region = rig
+        .b
+        .register(Memory::zeroed(64)?, Access::READ | Access::WRITE)?;
     let remote = RemoteRegion::parse(&region.descriptor()?)?.slice(0, 64)?;
     for cap in [Caps::MSG, Caps::READ, Caps::WRITE, Caps::REMOTE_CQ_DATA] {
-        rig.b.ep.recv(Memory::zeroed(64)?, 1)?;
+        rig.b.recv(Memory::zeroed(64)?, 1)?;
         let bytes = pattern(64, seed)?;
         let data = Options {
             data: Some(seed),

@@ -50,7 +50,7 @@ fn injected_bytes_arrive_up_to_the_limit(info: &Info, seed: u64) -> Result {
         check_filled_at(&region, 0, 1, 0xa5)?;
         check_region(&region, 1, len, seed)?;
         check_filled_at(&region, 1 + len, 1, 0xa5)?;
-        rig.b.ep.recv(Memory::zeroed(len + 3)?, 3)?;
+        rig.b.recv(Memory::zeroed(len + 3)?, 3)?;
         rig.a.ep.inject(bytes, rig.to_b, Options::NONE, 2)?;
         let received = rig.b.next()?;
         check_eq!(ended(&received), (Kind::Recv, 3, Ok(len)));
@@ -83,7 +83,7 @@ fn injection_is_no_longer_than_a_message(info: &Info, seed: u64) -> Result {
         written?;
         check_eq!(ended(&cq.read_wait(timeout())?), (Kind::Write, 1, Ok(len)));
         check_region(&region, 0, len, seed)?;
-        rig.b.ep.recv(Memory::zeroed(len)?, 3)?;
+        rig.b.recv(Memory::zeroed(len)?, 3)?;
         ep.inject(bytes, rig.to_b, Options::NONE, 2)?;
         check_eq!(ended(&cq.read_wait(timeout())?), (Kind::Send, 2, Ok(len)));
         check_buffer(rig.b.next()?.buffer, len, seed)?;
@@ -111,7 +111,7 @@ fn injected_bytes_may_be_overwritten_at_once(info: &Info, _seed: u64) -> Result 
     }
     for n in 0..32u8 {
         check_filled_at(&region, usize::from(n) * 8, 8, n)?;
-        rig.b.ep.recv(Memory::zeroed(8)?, 1)?;
+        rig.b.recv(Memory::zeroed(8)?, 1)?;
         let received = rig.b.next()?;
         check_eq!(ended(&received), (Kind::Recv, 1, Ok(8)));
         check_buffer_filled(received.buffer, n)?;
@@ -137,7 +137,7 @@ fn injected_bytes_need_no_completion(info: &Info, _seed: u64) -> Result {
             posted.is_ok()
         })?;
         until(|| region.load_u64(0) == Ok(n))?;
-        rig.b.ep.recv(Memory::zeroed(8)?, n)?;
+        rig.b.recv(Memory::zeroed(8)?, n)?;
         rig.a.ep.inject(&bytes, rig.to_b, silent, n)?;
         let received = rig.b.next()?;
         check_eq!(ended(&received), (Kind::Recv, n, Ok(8)));
@@ -176,7 +176,7 @@ fn injection_without_a_slot_is_refused(info: &Info, _seed: u64) -> Result {
             posted.map_err(|refused| refused.error)?;
         }
         let len = if n == 8 { 3 } else { 5 };
-        rig.b.ep.recv(Memory::zeroed(len)?, 1)?;
+        rig.b.recv(Memory::zeroed(len)?, 1)?;
         let received = rig.b.next()?;
         check_eq!(ended(&received), (Kind::Recv, 1, Ok(len)));
         check_buffer_filled(received.buffer, n)?;

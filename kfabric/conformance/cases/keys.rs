@@ -37,8 +37,10 @@ fn closed_key_is_refused(info: &Info, seed: u64) -> Result {
     for len in [1, 64, 40_000] {
         let (region, remote) = rig.region(len, Access::READ_WRITE)?;
         let slice = remote.slice(0, len as u64)?;
+        // The very memory is registered again.
+        region.here()?;
         let memory = closed(region.close_wait(timeout()))?;
-        let again = register(&rig.b.domain, memory, Access::READ_WRITE)?;
+        let again = rig.b.register(memory, Access::READ_WRITE)?;
         let done = rig.write(pattern(len, seed)?, slice, Options::default())?;
         check_buffer(check_not_executed(done, EKEYREJECTED)?, len, seed)?;
         let done = rig.read(Memory::zeroed(len)?, slice)?;
@@ -62,10 +64,12 @@ fn old_key_is_refused_when_its_place_is_used_again(info: &Info, seed: u64) -> Re
     let rig = Rig::new(info)?;
     let (first, remote) = rig.region(64, Access::READ_WRITE)?;
     let slice = remote.slice(0, 64)?;
+    // The very memory is registered again.
+    first.here()?;
     let mut memory = closed(first.close())?;
     // More often than a table has places at first, so that each is used again.
     for _ in 0..300 {
-        let region = register(&rig.b.domain, memory, Access::READ_WRITE)?;
+        let region = rig.b.register(memory, Access::READ_WRITE)?;
         let done = rig.write(pattern(64, seed)?, slice, Options::default())?;
         check_not_executed(done, EKEYREJECTED)?;
         check_filled(&region, 0)?;
@@ -149,7 +153,7 @@ fn right_that_the_region_lacks_is_refused_by_the_target(info: &Info, seed: u64) 
         check_buffer(check_not_executed(done, EACCES)?, len, seed)?;
         check_filled(&region, 0)?;
 
-        let region = register(&rig.b.domain, pattern(40_000, seed)?, Access::WRITE)?;
+        let region = rig.b.register(pattern(40_000, seed)?, Access::WRITE)?;
         let slice = Forgery::of(&region)?
             .access(Access::READ_WRITE)
             .remote()?
@@ -196,12 +200,12 @@ fn refused_write_tells_the_peer_nothing(info: &Info, seed: u64) -> Result {
     let (region, remote) = rig.region(64, Access::WRITE)?;
     let slice = remote.slice(0, 64)?;
     drop(region);
-    let receive = rig.b.ep.recv(Memory::zeroed(8)?, 1)?;
+    let receive = rig.b.recv(Memory::zeroed(8)?, 1)?;
     let done = rig.write(pattern(64, seed)?, slice, data(99))?;
     check_not_executed(done, EKEYREJECTED)?;
-    check!(rig.b.cq.read().is_none());
+    check!(rig.b.poll()?.is_none());
     // The receive is still there.
-    rig.b.ep.cancel(receive)?;
+    rig.b.cancel(receive)?;
     check_eq!(error(&rig.b.next()?), Some(ECANCELED));
     rig.close()
 }
@@ -245,7 +249,7 @@ fn no_key_is_given_out_twice(info: &Info, _seed: u64) -> Result {
     seen.try_create_and_insert(key(&live)?, (), GFP_KERNEL)?;
     let mut memory = Memory::zeroed(8)?;
     for _ in 0..tries(1000) {
-        let region = register(&rig.b.domain, memory, Access::READ)?;
+        let region = rig.b.register(memory, Access::READ)?;
         let key = key(&region)?;
         check!(key != 0);
         check!(seen.try_create_and_insert(key, (), GFP_KERNEL)?.is_none());
@@ -314,6 +318,8 @@ impl Storm {
     fn close_regions(&self) -> Result {
         for _ in 0..tries(200) {
             let (mut region, remote) = self.rig.region(64, Access::WRITE)?;
+            // The very memory is registered again.
+            region.here()?;
             *self.aim.lock() = Some(remote.slice(0, 64)?);
             let before = self.written.load(Relaxed);
             until(|| self.written.load(Relaxed) != before)?;
@@ -326,7 +332,7 @@ impl Storm {
                     }
                 }
             };
-            let again = register(&self.rig.b.domain, memory, Access::WRITE)?;
+            let again = self.rig.b.register(memory, Access::WRITE)?;
             fill(&again, 0)?;
             let refused = self.refused.load(Relaxed);
             until(|| self.refused.load(Relaxed) >= refused + 2)?;

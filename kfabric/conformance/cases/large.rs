@@ -160,7 +160,7 @@ fn gibibyte_of_a_scatterlist_is_one_message(info: &Info, seed: u64) -> Result {
     let memory = closed(Memory::from_scatterlist(list))?;
     let len = moved_by(info, &device);
     let persistent = || Memory::persistent(&device, SKEW, len);
-    rig.b.ep.recv(persistent()?, 1)?;
+    rig.b.recv(persistent()?, 1)?;
     let (to, none) = (rig.to_b, Options::NONE);
     rig.a.ep.send(first(len, memory, seed)?, to, none, 2)?;
     let sent = rig.a.next()?;
@@ -173,7 +173,7 @@ fn gibibyte_of_a_scatterlist_is_one_message(info: &Info, seed: u64) -> Result {
         seed,
     )?;
     let memory = sent.buffer.into_memory().map_err(|_| EINVAL)?;
-    rig.b.ep.recv(first(len, memory, !seed)?, 3)?;
+    rig.b.recv(first(len, memory, !seed)?, 3)?;
     rig.a.ep.send(persistent()?, to, none, 4)?;
     check_eq!(ended(&rig.a.next()?), (Kind::Send, 4, Ok(len)));
     let received = rig.b.next()?;

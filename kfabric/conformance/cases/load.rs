@@ -15,6 +15,7 @@
 use crate::close::closed;
 use crate::crew::Crew;
 use crate::ops::{error, pmem};
+use crate::peer::Region;
 use crate::rig::{check_buffer, pattern, register, timeout, End};
 use crate::rng::{mix, Rng};
 use crate::{cases, check, check_eq, module_parameters};
@@ -82,7 +83,7 @@ struct Slot {
 /// One end, and what its senders know of all.
 struct Station {
     end: KBox<End>,
-    regions: [MemoryRegion; 2],
+    regions: [Region; 2],
     peers: KVec<Peer>,
     slots: KVec<Arc<Slot>>,
 }

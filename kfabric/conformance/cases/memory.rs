@@ -4,6 +4,7 @@
 
 use crate::close::{closed, given_back};
 use crate::ops::{check_filled_at, check_refused, error, fill, pmem, reached};
+use crate::peer::Region;
 use crate::rig::{byte, check_region, ended, pattern, register, timeout, Rig};
 use crate::rng::Rng;
 use crate::source::{folio, made_of, of_vecs, patterned, vecs, SOURCES};
@@ -53,8 +54,8 @@ fn memory_of(buffer: Buffer) -> Result<Memory> {
 }
 
 /// Registers memory at B, and tells A.
-fn region_of(rig: &Rig, memory: Memory, access: Access) -> Result<(MemoryRegion, RemoteRegion)> {
-    let region = register(&rig.b.domain, memory, access)?;
+fn region_of(rig: &Rig, memory: Memory, access: Access) -> Result<(Region, RemoteRegion)> {
+    let region = rig.b.register(memory, access)?;
     let remote = RemoteRegion::parse(&region.descriptor()?)?;
     Ok((region, remote))
 }
@@ -64,7 +65,7 @@ fn each_source_is_sent_and_received(info: &Info, seed: u64) -> Result {
     for from in SOURCES {
         for to in SOURCES {
             for len in LENGTHS {
-                rig.b.ep.recv(made_of(to, len)?, 1)?;
+                rig.b.recv(made_of(to, len)?, 1)?;
                 let sent = patterned(from, len, seed)?;
                 rig.a.ep.send(sent, rig.to_b, Options::NONE, 2)?;
                 let received = rig.b.next()?;
@@ -285,7 +286,11 @@ fn pieces_without_bytes_are_passed_over(info: &Info, seed: u64) -> Result {
     rig.written(of_vecs(&[0, 0])?, remote.slice(12, 0)?, Options::NONE)?;
     rig.written(of_vecs(&[])?, remote.slice(5, 0)?, Options::NONE)?;
     // Memory of no bytes at all is no region.
-    let refused = rig.b.domain.register(of_vecs(&[0, 0])?, Access::READ);
+    let refused = rig
+        .b
+        .here()?
+        .domain
+        .register(of_vecs(&[0, 0])?, Access::READ);
     check_eq!(given_back(refused, EINVAL)?.len(), 0);
     drop(closed(region.close_wait(timeout()))?);
     rig.close()
@@ -371,7 +376,7 @@ fn any_split_meets_any_other(info: &Info, seed: u64) -> Result {
         let back = memory_of(rig.read(part, slice)?.buffer)?;
         check_memory(&back, skip, len, seed)?;
         // And as a message, from what was read.
-        rig.b.ep.recv(random_pieces(&mut rng, len)?, 1)?;
+        rig.b.recv(random_pieces(&mut rng, len)?, 1)?;
         let Ok(part) = Buffer::from(back).range(skip, len) else {
             return Err(EINVAL);
         };
@@ -388,7 +393,7 @@ fn any_split_meets_any_other(info: &Info, seed: u64) -> Result {
 fn message_longer_than_all_pieces_is_not_moved(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     for (len, good) in [(29, true), (30, true), (31, false)] {
-        rig.b.ep.recv(of_vecs(&[10, 0, 20])?, 1)?;
+        rig.b.recv(of_vecs(&[10, 0, 20])?, 1)?;
         rig.a
             .ep
             .send(pattern(len, seed)?, rig.to_b, Options::NONE, 2)?;
@@ -440,7 +445,7 @@ fn pieces_for_atomics_are_whole_words(info: &Info, _seed: u64) -> Result {
         (&[7, 1], false),
         (&[16, 1], false),
     ] {
-        let registered = rig.b.domain.register(of_vecs(lens)?, access);
+        let registered = rig.b.here()?.domain.register(of_vecs(lens)?, access);
         match good {
             true => drop(closed(closed(registered)?.close())?),
             false => {
@@ -454,7 +459,7 @@ fn pieces_for_atomics_are_whole_words(info: &Info, _seed: u64) -> Result {
         let folio = folio(0)?;
         parts.push(BioVec { folio, offset, len }, GFP_KERNEL)?;
         let memory = closed(Memory::from_bio_vecs(parts))?;
-        let registered = rig.b.domain.register(memory, access);
+        let registered = rig.b.here()?.domain.register(memory, access);
         check_eq!(registered.is_ok(), good);
     }
     rig.close()
@@ -510,6 +515,8 @@ fn persistent_memory_meets_pieces(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let device = pmem()?;
     let (region, remote) = rig.persistent(&device, 123, LEN)?;
+    // A uses the same device.
+    region.here()?;
     let slice = remote.slice(0, LEN as u64)?;
     let committed = Options {
         level: Level::Committed,
@@ -538,7 +545,7 @@ fn persistent_memory_meets_pieces(info: &Info, seed: u64) -> Result {
         // As the buffer of a message, on either side.
         let range = || Memory::persistent(&device, 123, LEN);
         let passes = |from: Memory, to: Memory| {
-            rig.b.ep.recv(to, 1)?;
+            rig.b.recv(to, 1)?;
             rig.a.ep.send(from, rig.to_b, Options::NONE, 2)?;
             let received = rig.b.next()?;
             check_eq!(ended(&received), (Kind::Recv, 1, Ok(LEN)));

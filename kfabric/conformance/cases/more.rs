@@ -49,7 +49,7 @@ fn each_completes(info: &Info, seed: u64, then: impl Fn(&Rig) -> Result) -> Resu
     for n in 0..KINDS {
         // A read brings what the write before it has left.
         let seed = seed + (n as u64).min(3);
-        rig.b.ep.recv(Memory::zeroed(8)?, 9)?;
+        rig.b.recv(Memory::zeroed(8)?, 9)?;
         let kind = post(&rig, n, slice, seed)?;
         then(&rig)?;
         let done = rig.a.next()?;
@@ -90,7 +90,7 @@ fn post_that_a_refused_one_follows_completes(info: &Info, seed: u64) -> Result {
 fn posts_that_follow_each_other_arrive_in_order(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     for n in 0..DEPTH {
-        rig.b.ep.recv(Memory::zeroed(n)?, n as u64)?;
+        rig.b.recv(Memory::zeroed(n)?, n as u64)?;
     }
     for n in 0..DEPTH {
         let options = Options {

@@ -32,7 +32,11 @@ cases! {
 
 fn empty_memory_is_refused_and_comes_back(info: &Info, _seed: u64) -> Result {
     let rig = Rig::new(info)?;
-    let registered = rig.b.domain.register(Memory::zeroed(0)?, Access::READ);
+    let registered = rig
+        .b
+        .here()?
+        .domain
+        .register(Memory::zeroed(0)?, Access::READ);
     let memory = given_back(registered, EINVAL)?;
     check!(memory.is_empty());
     // It has not left anything open.
@@ -46,11 +50,11 @@ fn persistent_registration_of_volatile_memory_is_refused(info: &Info, seed: u64)
         persistent: true,
         ..RegionAttributes::default()
     };
-    let registered = rig.b.domain.register(pattern(100, seed)?, lasting);
+    let registered = rig.b.here()?.domain.register(pattern(100, seed)?, lasting);
     let memory = given_back(registered, EINVAL)?;
     check!(memory.as_slice() == pattern(100, seed)?.as_slice());
     let persistent = Memory::persistent(&pmem()?, 0, 4096)?;
-    let region = closed(rig.b.domain.register(persistent, lasting))?;
+    let region = closed(rig.b.here()?.domain.register(persistent, lasting))?;
     check!(region.is_persistent());
     closed(region.close())?;
     rig.close()
@@ -67,8 +71,8 @@ fn registered_memory_comes_back_by_value(info: &Info, seed: u64) -> Result {
         ] {
             let mut bytes = pattern(len, seed)?;
             let place = bytes.as_mut_slice().map(|bytes| bytes.as_ptr());
-            let region = register(&rig.b.domain, bytes, access)?;
-            check_eq!((region.len(), region.is_empty()), (len, false));
+            let region = rig.b.register(bytes, access)?;
+            check_eq!((region.len(), region.here()?.is_empty()), (len, false));
             let back = closed(region.close())?;
             // The very same memory, and nothing of it changed.
             check_eq!(back.as_slice().map(|bytes| bytes.as_ptr()), place);
@@ -83,13 +87,13 @@ fn persistent_memory_comes_back_by_value(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let mut memory = Memory::persistent(&device, 999, 10_000)?;
     memory.write_at(0, pattern(10_000, seed)?.as_slice().ok_or(EINVAL)?)?;
-    let region = register(&rig.b.domain, memory, Access::READ_WRITE)?;
+    let region = rig.b.register(memory, Access::READ_WRITE)?;
     let slice = region.slice(0, 1)?;
     let region = busy(region.close())?;
     drop(slice);
     let memory = closed(region.close())?;
     check_eq!((memory.len(), memory.is_persistent()), (10_000, true));
-    let region = register(&rig.b.domain, memory, Access::READ)?;
+    let region = rig.b.register(memory, Access::READ)?;
     check_region(&region, 0, 10_000, seed)?;
     drop(region);
     rig.close()
@@ -97,7 +101,7 @@ fn persistent_memory_comes_back_by_value(info: &Info, seed: u64) -> Result {
 
 fn region_with_a_slice_stays_open(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
-    let mut region = register(&rig.b.domain, pattern(100, seed)?, Access::READ_WRITE)?;
+    let mut region = rig.b.register(pattern(100, seed)?, Access::READ_WRITE)?;
     let (one, other) = (region.slice(0, 100)?, region.slice(100, 0)?);
     for slice in [one, other] {
         let again = busy(region.close())?;
@@ -114,8 +118,8 @@ fn region_with_a_slice_stays_open(info: &Info, seed: u64) -> Result {
 
 fn region_in_an_operation_stays_open(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
-    let region = register(&rig.b.domain, Memory::zeroed(100)?, Access::NONE)?;
-    rig.b.ep.recv(region.slice(10, 50)?, 1)?;
+    let region = rig.b.register(Memory::zeroed(100)?, Access::NONE)?;
+    rig.b.recv(region.slice(10, 50)?, 1)?;
     let region = busy(region.close())?;
     rig.a
         .ep
@@ -150,9 +154,9 @@ fn refused_close_has_killed_the_key(info: &Info, seed: u64) -> Result {
 fn region_dropped_in_flight_lives_until_the_end_of_it(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     for len in [100, 40_000] {
-        let target = register(&rig.b.domain, Memory::zeroed(len)?, Access::NONE)?;
+        let target = rig.b.register(Memory::zeroed(len)?, Access::NONE)?;
         let source = register(&rig.a.domain, pattern(len, seed)?, Access::NONE)?;
-        rig.b.ep.recv(target.slice(0, len)?, 1)?;
+        rig.b.recv(target.slice(0, len)?, 1)?;
         drop(target);
         rig.a
             .ep
@@ -164,7 +168,6 @@ fn region_dropped_in_flight_lives_until_the_end_of_it(info: &Info, seed: u64) ->
         // What arrived is sent back, to be looked at.
         rig.a.ep.recv(Memory::zeroed(len)?, 3)?;
         rig.b
-            .ep
             .send(received.buffer, rig.to_a, Options::default(), 4)?;
         check_buffer(rig.a.next()?.buffer, len, seed)?;
         check_eq!(error(&rig.b.next()?), None);
@@ -191,6 +194,7 @@ const BOUNDS: [(usize, usize, bool); 12] = [
 fn slice_lies_within_its_region(info: &Info, _seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let (region, _) = rig.region(64, Access::READ)?;
+    region.here()?;
     for (offset, len, inside) in BOUNDS {
         let sliced = region.slice(offset, len);
         let found = sliced.map(|slice| (slice.offset(), slice.len(), slice.is_empty()));
@@ -302,7 +306,7 @@ fn words_are_what_peers_see(info: &Info, seed: u64) -> Result {
 fn local_region_has_no_descriptor(info: &Info, _seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let (region, remote) = (
-        register(&rig.b.domain, Memory::zeroed(64)?, Access::NONE)?,
+        rig.b.register(Memory::zeroed(64)?, Access::NONE)?,
         rig.region(64, Access::READ)?,
     );
     check_eq!(region.descriptor().err(), Some(EACCES));

@@ -51,12 +51,12 @@ const SIZES: [usize; 13] = [
 fn message_arrives_whole(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     for len in SIZES {
-        let receive = rig.b.ep.recv(Memory::zeroed(len + 1)?, 1)?;
+        let receive = rig.b.recv(Memory::zeroed(len + 1)?, 1)?;
         let send = rig
             .a
             .ep
             .send(pattern(len, seed)?, rig.to_b, Options::default(), 2)?;
-        check!(receive != send);
+        check!(receive.here() != Some(send));
         let received = rig.b.next()?;
         check_eq!(received.kind, Kind::Recv);
         check_eq!(received.context, 1);
@@ -68,7 +68,7 @@ fn message_arrives_whole(info: &Info, seed: u64) -> Result {
         check!(sent.result.is_ok());
         check_buffer(sent.buffer, len, seed)?;
     }
-    check!(rig.a.cq.read().is_none() && rig.b.cq.read().is_none());
+    check!(rig.a.cq.read().is_none() && rig.b.poll()?.is_none());
     rig.close()
 }
 
@@ -84,7 +84,7 @@ fn message_waits_for_its_receive(info: &Info, seed: u64) -> Result {
     }
     check!(rig.a.cq.read().is_none());
     for context in 0..4 {
-        rig.b.ep.recv(Memory::zeroed(100)?, context)?;
+        rig.b.recv(Memory::zeroed(100)?, context)?;
         let received = rig.b.next()?;
         check_eq!(received.context, context);
         check_buffer(received.buffer, 100, seed + context)?;
@@ -97,7 +97,7 @@ fn message_waits_for_its_receive(info: &Info, seed: u64) -> Result {
 
 fn message_longer_than_the_receive_fails_on_both_sides(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
-    rig.b.ep.recv(Memory::zeroed(99)?, 1)?;
+    rig.b.recv(Memory::zeroed(99)?, 1)?;
     rig.a
         .ep
         .send(pattern(100, seed)?, rig.to_b, Options::default(), 2)?;
@@ -122,7 +122,7 @@ fn message_fits_up_to_the_last_byte(info: &Info, seed: u64) -> Result {
             rig.a
                 .ep
                 .send(pattern(len, seed)?, rig.to_b, Options::default(), 1)?;
-            rig.b.ep.recv(Memory::zeroed(room)?, 2)?;
+            rig.b.recv(Memory::zeroed(room)?, 2)?;
             let (received, sent) = (rig.b.next()?, rig.a.next()?);
             check_eq!(ended(&received), (Kind::Recv, 2, expected));
             check_eq!(ended(&sent), (Kind::Send, 1, expected));
@@ -138,18 +138,21 @@ fn empty_message_meets_an_empty_receive(info: &Info, _seed: u64) -> Result {
     rig.a
         .ep
         .send(Buffer::empty(), rig.to_b, Options::default(), 1)?;
-    rig.b.ep.recv(Buffer::empty(), 2)?;
-    rig.b.ep.recv(Memory::zeroed(8)?, 3)?;
+    rig.b.recv(Buffer::empty(), 2)?;
+    rig.b.recv(Memory::zeroed(8)?, 3)?;
     rig.a
         .ep
         .send(Memory::zeroed(0)?, rig.to_b, Options::default(), 4)?;
-    for (end, kind, empty, owned) in [(&rig.b, Kind::Recv, 2, 3), (&rig.a, Kind::Send, 1, 4)] {
-        for (context, done) in [empty, owned].into_iter().zip(end.gather(2)?) {
+    for (all, kind, empty, owned) in [
+        (rig.b.gather(2)?, Kind::Recv, 2, 3),
+        (rig.a.gather(2)?, Kind::Send, 1, 4),
+    ] {
+        for (context, done) in [empty, owned].into_iter().zip(all) {
             check_eq!(ended(&done), (kind, context, Ok(0)));
             check_eq!(done.buffer.into_memory().is_ok(), context == owned);
         }
     }
-    rig.b.ep.recv(Buffer::empty(), 5)?;
+    rig.b.recv(Buffer::empty(), 5)?;
     rig.a
         .ep
         .send(pattern(1, 0)?, rig.to_b, Options::default(), 6)?;
@@ -163,7 +166,7 @@ fn messages_meet_receives_in_the_order_of_both(info: &Info, seed: u64) -> Result
     // Some receives are posted before, some after; the lengths tell the messages apart.
     for first in [0, 1, 7, 16] {
         for context in 0..first {
-            rig.b.ep.recv(Memory::zeroed(100)?, context)?;
+            rig.b.recv(Memory::zeroed(100)?, context)?;
         }
         for context in 0..16 {
             rig.a.ep.send(
@@ -174,7 +177,7 @@ fn messages_meet_receives_in_the_order_of_both(info: &Info, seed: u64) -> Result
             )?;
         }
         for context in first..16 {
-            rig.b.ep.recv(Memory::zeroed(100)?, context)?;
+            rig.b.recv(Memory::zeroed(100)?, context)?;
         }
         rig.passed_in_order(16)?;
     }
@@ -185,7 +188,7 @@ fn messages_meet_receives_in_the_order_of_both(info: &Info, seed: u64) -> Result
 fn messages_of_two_senders_each_keep_their_order(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let other = End::new(info, None)?;
-    let from_other = other.av.insert(&rig.b.ep.name())?;
+    let from_other = other.av.insert(&rig.b.name())?;
     for number in 0..16 {
         rig.a.ep.send(
             pattern(9, seed)?,
@@ -202,7 +205,7 @@ fn messages_of_two_senders_each_keep_their_order(info: &Info, seed: u64) -> Resu
     }
     let mut next = [0, 100];
     for context in 0..32 {
-        rig.b.ep.recv(Memory::zeroed(9)?, context)?;
+        rig.b.recv(Memory::zeroed(9)?, context)?;
         let received = rig.b.next()?;
         check_eq!(received.context, context);
         let data = received
@@ -239,7 +242,7 @@ fn message_carries_64_bits(info: &Info, seed: u64) -> Result {
         .into_iter()
         .flat_map(|len| values.map(|data| (len, data)))
     {
-        rig.b.ep.recv(Memory::zeroed(len)?, 1)?;
+        rig.b.recv(Memory::zeroed(len)?, 1)?;
         match data {
             Some(data) => {
                 rig.a
@@ -265,7 +268,7 @@ fn message_beyond_the_longest_is_refused(info: &Info, seed: u64) -> Result {
     info.limits.max_msg_size = 100;
     let rig = Rig::new(&info)?;
     check_eq!(rig.a.ep.limits().max_msg_size, 100);
-    rig.b.ep.recv(Memory::zeroed(200)?, 1)?;
+    rig.b.recv(Memory::zeroed(200)?, 1)?;
     let posted = rig
         .a
         .ep
@@ -303,7 +306,7 @@ fn long_messages_pass_side_by_side(info: &Info, seed: u64) -> Result {
     const LEN: usize = 70_000;
     let rig = Rig::new(info)?;
     for context in 0..8 {
-        rig.b.ep.recv(Memory::zeroed(LEN)?, context)?;
+        rig.b.recv(Memory::zeroed(LEN)?, context)?;
         rig.a.ep.recv(Memory::zeroed(LEN)?, context)?;
     }
     for context in 0..8 {
@@ -313,17 +316,16 @@ fn long_messages_pass_side_by_side(info: &Info, seed: u64) -> Result {
             Options::default(),
             100 + context,
         )?;
-        rig.b.ep.send(
+        rig.b.send(
             pattern(LEN, seed + 50 + context)?,
             rig.to_a,
             Options::default(),
             100 + context,
         )?;
     }
-    for (end, peers_seed) in [(&rig.a, seed + 50), (&rig.b, seed)] {
+    for (all, peers_seed) in [(rig.a.gather(16)?, seed + 50), (rig.b.gather(16)?, seed)] {
         let mut seen = 0;
-        for _ in 0..16 {
-            let done = end.next()?;
+        for done in all {
             check_eq!(done.result.map(|success| success.len), Ok(LEN));
             check_eq!(done.kind == Kind::Send, done.context >= 100);
             seen |= 1u64 << (done.context % 100 + 8 * u64::from(done.context >= 100));
@@ -368,6 +370,8 @@ fn message_to_a_name_that_nobody_has_fails(info: &Info, seed: u64) -> Result {
 fn old_name_does_not_reach_the_successor(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let Rig { a, b, to_b, .. } = rig;
+    // Its successors are on this host.
+    let b = b.into_here()?;
     for _ in 0..8 {
         b.ep.recv(Memory::zeroed(10)?, 1)?;
     }
@@ -388,9 +392,9 @@ fn old_name_does_not_reach_the_successor(info: &Info, seed: u64) -> Result {
 fn slices_of_regions_are_buffers(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let from = register(&rig.a.domain, pattern(50_000, seed)?, Access::NONE)?;
-    let to = register(&rig.b.domain, Memory::zeroed(50_000)?, Access::NONE)?;
+    let to = rig.b.register(Memory::zeroed(50_000)?, Access::NONE)?;
     for (offset, len) in [(0, 50_000), (3, 100), (49_999, 1), (50_000, 0)] {
-        rig.b.ep.recv(to.slice(offset, len)?, 1)?;
+        rig.b.recv(to.slice(offset, len)?, 1)?;
         rig.a
             .ep
             .send(from.slice(offset, len)?, rig.to_b, Options::default(), 2)?;
@@ -418,7 +422,7 @@ fn slices_of_regions_are_buffers(info: &Info, seed: u64) -> Result {
 fn part_of_a_buffer_is_moved(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let to = Buffer::from(Memory::zeroed(300)?);
-    rig.b.ep.recv(to.range(100, 50).map_err(|_| EINVAL)?, 1)?;
+    rig.b.recv(to.range(100, 50).map_err(|_| EINVAL)?, 1)?;
     let from = Buffer::from(pattern(300, seed)?);
     rig.a.ep.send(
         from.range(7, 50).map_err(|_| EINVAL)?,

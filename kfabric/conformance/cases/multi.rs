@@ -4,6 +4,7 @@
 
 use crate::close::{busy, closed};
 use crate::ops::{check_refused, data, error};
+use crate::peer::Region;
 use crate::rig::{
     check_region, count, ended, pattern, register, timeout, with_sizes, Base, Counted, End, Rig,
     DEPTH,
@@ -41,7 +42,7 @@ const MULTI: Caps = Caps::MSG.union(Caps::MULTI_RECV);
 // In the order in which they must be closed.
 struct Host {
     ep: Endpoint<u64>,
-    region: MemoryRegion,
+    region: Region,
     base: Base,
     a: KBox<End>,
     /// The receiver, as A knows it.
@@ -560,12 +561,16 @@ fn closed_endpoint_gives_the_buffer_of_a_multi_receive_back(info: &Info, seed: u
 fn slots_of_a_multi_receive_come_back(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let contexts = count()?;
-    let cq = CompletionQueue::<Shared>::new(&rig.b.domain, 9, None)?;
+    let cq = CompletionQueue::<Shared>::new(&rig.b.here()?.domain, 9, None)?;
     let info = with_sizes(info, 1, 8);
-    let builder = Endpoint::builder(&rig.b.domain, &info);
-    let ep = builder.cq(&cq).av(&rig.b.av).min_multi_recv(10).enable()?;
+    let builder = Endpoint::builder(&rig.b.here()?.domain, &info);
+    let ep = builder
+        .cq(&cq)
+        .av(&rig.b.here()?.av)
+        .min_multi_recv(10)
+        .enable()?;
     let to = rig.a.av.insert(&ep.name())?;
-    let region = register(&rig.b.domain, Memory::zeroed(100)?, Access::NONE)?;
+    let region = rig.b.register(Memory::zeroed(100)?, Access::NONE)?;
     for round in 0..20 {
         let posted = ep.recv_multi(region.slice(0, 100)?, 6, Shared::new(&contexts)?);
         posted.map_err(|refused| refused.error)?;

@@ -4,6 +4,7 @@
 
 use crate::close::closed;
 use crate::ops::{error, level, pmem};
+use crate::peer::Region;
 use crate::rig::{check_buffer, check_region, ended, pattern, timeout, tries, Rig, DEPTH};
 use crate::wishes::domain_of;
 use crate::{cases, check_eq};
@@ -173,14 +174,14 @@ fn messages_arrive_in_the_order_of_their_posts(info: &Info, seed: u64) -> Result
         // Half of the receives are there before, and half come after.
         for (at, len) in lens.iter().enumerate() {
             if at % 2 == 0 {
-                rig.b.ep.recv(Memory::zeroed(LONG)?, at as u64)?;
+                rig.b.recv(Memory::zeroed(LONG)?, at as u64)?;
             }
             let bytes = pattern(*len, seed + n)?;
             let told = crate::ops::data(at as u64);
             rig.a.ep.send(bytes, rig.to_b, told, at as u64)?;
         }
         for at in [1, 3] {
-            rig.b.ep.recv(Memory::zeroed(LONG)?, at)?;
+            rig.b.recv(Memory::zeroed(LONG)?, at)?;
         }
         // The receives were posted as 0, 2, 4, 1, 3, and meet the messages in that order.
         for _ in 0..lens.len() {
@@ -201,7 +202,7 @@ fn message_after_a_write_finds_its_bytes(info: &Info, seed: u64) -> Result {
     let (region, remote) = rig.region(LONG, Access::READ_WRITE)?;
     let none = Options::default();
     for n in 0..rounds() {
-        rig.b.ep.recv(Buffer::empty(), 1)?;
+        rig.b.recv(Buffer::empty(), 1)?;
         rig.begin(LONG, seed + n, remote.slice(0, LONG as u64)?, none)?;
         rig.a.ep.send(Buffer::empty(), rig.to_b, none, 2)?;
         check_eq!(ended(&rig.b.next()?), (Kind::Recv, 1, Ok(0)));
@@ -277,7 +278,7 @@ fn atomics_are_done_in_the_order_of_their_posts(info: &Info, _seed: u64) -> Resu
 fn after_an_atomic(
     info: &Info,
     then: impl Fn(&Rig, RemoteSlice, u64) -> Result,
-    check: impl Fn(Completion<u64>, &MemoryRegion, u64) -> Result,
+    check: impl Fn(Completion<u64>, &Region, u64) -> Result,
 ) -> Result {
     let (rig, most) = (Rig::new(info)?, info.limits.max_atomic_size);
     let (region, remote) = rig.region(most, Access::ALL)?;
@@ -339,8 +340,8 @@ fn keep_their_order(info: &Info, seed: u64, kinds: [Kind; 2]) -> Result {
         let lens = [[LONG, 10], [10, LONG], [20_000, 10]][n as usize % 3];
         for context in [1, 2] {
             let (memory, from) = (pattern(LONG, seed)?, Address::UNSPECIFIED);
-            let ep = &rig.b.ep;
-            ep.trecv_rma(memory, from, (TAG, 0), Access::READ_WRITE, context)?;
+            rig.b
+                .trecv_rma(memory, from, (TAG, 0), Access::READ_WRITE, context)?;
         }
         for (kind, len) in kinds.into_iter().zip(lens) {
             let (ep, memory) = (&rig.a.ep, pattern(len, seed)?);
@@ -392,7 +393,7 @@ fn strict_order_keeps_everything(info: &Info, seed: u64) -> Result {
             .read(Memory::zeroed(LONG)?, rig.to_b, all, none, 1)?;
         rig.begin(50, seed + 2 * n + 1, remote.slice(0, 50)?, none)?;
         rig.a.ep.send(Buffer::empty(), rig.to_b, none, 2)?;
-        rig.b.ep.recv(Buffer::empty(), 3)?;
+        rig.b.recv(Buffer::empty(), 3)?;
         drop(rig.b.next()?);
         check_region(&region, 0, 50, seed + 2 * n + 1)?;
         for _ in 0..4 {

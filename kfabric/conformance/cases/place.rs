@@ -3,6 +3,7 @@
 //! Places: sources that are asked for, and peers that are named by node and service.
 
 use crate::close::{busy, closed};
+use crate::peer::Peer;
 use crate::rig::{ended, pattern, with_sizes, End, Rig, DEPTH};
 use crate::wishes::like;
 use crate::{cases, check, check_eq};
@@ -226,14 +227,15 @@ fn service_that_was_inserted_is_reached(info: &Info, seed: u64) -> Result {
         })?;
         check!(peer.iter().all(|found| found.peer == Some(name)));
         let to_a = b.av.insert(&a.ep.name())?;
+        let b = Peer::Here(b);
         let rig = Rig { a, b, to_b, to_a };
-        rig.b.ep.recv(Memory::zeroed(10)?, 1)?;
+        rig.b.recv(Memory::zeroed(10)?, 1)?;
         let message = pattern(10, seed)?;
         rig.a.ep.send(message, to_b, Options::NONE, 2)?;
         rig.passed(1, 2, Ok(10))?;
         rig.a.ep.recv(Memory::zeroed(10)?, 3)?;
         let message = pattern(10, seed)?;
-        rig.b.ep.send(message, to_a, Options::NONE, 4)?;
+        rig.b.send(message, to_a, Options::NONE, 4)?;
         check_eq!(ended(&rig.a.next()?), (Kind::Recv, 3, Ok(10)));
         check_eq!(ended(&rig.b.next()?), (Kind::Send, 4, Ok(10)));
         rig.close()

@@ -4,7 +4,7 @@
 
 use crate::close::closed;
 use crate::ops::{check_buffer_filled, data, error, CONTEXT};
-use crate::rig::{check_buffer, check_region, pattern, placed, register, timeout, Rig, DEPTH};
+use crate::rig::{check_buffer, check_region, pattern, placed, timeout, Rig, DEPTH};
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
 use kfabric::prelude::*;
@@ -39,7 +39,7 @@ fn data_has_64_bits(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let (region, remote) = rig.region(64, Access::WRITE)?;
     for value in VALUES {
-        rig.b.ep.recv(Buffer::empty(), 1)?;
+        rig.b.recv(Buffer::empty(), 1)?;
         let done = rig.write(pattern(64, seed)?, remote.slice(0, 64)?, data(value))?;
         // It is the peer's, not the writer's.
         check_eq!(done.result.map(|success| success.data), Ok(None));
@@ -48,7 +48,7 @@ fn data_has_64_bits(info: &Info, seed: u64) -> Result {
             Ok(Some(value))
         );
 
-        rig.b.ep.recv(Memory::zeroed(10)?, 2)?;
+        rig.b.recv(Memory::zeroed(10)?, 2)?;
         rig.a
             .ep
             .send(pattern(10, seed)?, rig.to_b, crate::ops::data(value), 3)?;
@@ -69,7 +69,7 @@ fn data_of_a_write_consumes_a_receive_and_leaves_its_buffer(info: &Info, seed: u
     let (region, remote) = rig.region(40_000, Access::WRITE)?;
     for len in [1, 100, 40_000] {
         for context in [10, 11] {
-            rig.b.ep.recv(Memory::zeroed(64)?, context)?;
+            rig.b.recv(Memory::zeroed(64)?, context)?;
         }
         let slice = remote.slice(0, len as u64)?;
         rig.written(pattern(len, seed)?, slice, data(5))?;
@@ -81,7 +81,7 @@ fn data_of_a_write_consumes_a_receive_and_leaves_its_buffer(info: &Info, seed: u
         );
         check_buffer_filled(told.buffer, 0)?;
         // One, not two.
-        check!(rig.b.cq.read().is_none());
+        check!(rig.b.poll()?.is_none());
         rig.a
             .ep
             .send(pattern(64, seed)?, rig.to_b, Options::default(), CONTEXT)?;
@@ -98,13 +98,13 @@ fn data_of_a_write_consumes_a_receive_and_leaves_its_buffer(info: &Info, seed: u
 fn write_without_data_consumes_no_receive(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let (region, remote) = rig.region(40_000, Access::WRITE)?;
-    let receive = rig.b.ep.recv(Memory::zeroed(64)?, 1)?;
+    let receive = rig.b.recv(Memory::zeroed(64)?, 1)?;
     for len in [1, 100, 40_000] {
         let slice = remote.slice(0, len as u64)?;
         rig.written(pattern(len, seed)?, slice, Options::default())?;
-        check!(rig.b.cq.read().is_none());
+        check!(rig.b.poll()?.is_none());
     }
-    rig.b.ep.cancel(receive)?;
+    rig.b.cancel(receive)?;
     check_eq!(error(&rig.b.next()?), Some(ECANCELED));
     drop(region);
     rig.close()
@@ -113,7 +113,7 @@ fn write_without_data_consumes_no_receive(info: &Info, seed: u64) -> Result {
 fn data_of_a_write_without_bytes_arrives(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let (region, remote) = rig.region(64, Access::WRITE)?;
-    rig.b.ep.recv(Buffer::empty(), 1)?;
+    rig.b.recv(Buffer::empty(), 1)?;
     rig.written(Buffer::empty(), remote.slice(64, 0)?, data(seed))?;
     check_eq!(
         rig.b
@@ -131,7 +131,7 @@ fn bytes_are_there_when_the_data_arrives(info: &Info, seed: u64) -> Result {
     let (region, remote) = rig.region(100_000, Access::WRITE)?;
     for round in 0..30 {
         let len = [8, 1000, 16_385, 100_000][round % 4];
-        rig.b.ep.recv(Buffer::empty(), 1)?;
+        rig.b.recv(Buffer::empty(), 1)?;
         let slice = remote.slice(0, len as u64)?;
         let memory = pattern(len, seed + round as u64)?;
         rig.a
@@ -162,8 +162,8 @@ fn data_waits_for_a_receive(info: &Info, seed: u64) -> Result {
             data(n as u64),
             CONTEXT,
         )?;
-        check_eq!(rig.b.cq.wait(20).err(), Some(ETIMEDOUT));
-        rig.b.ep.recv(Buffer::empty(), 1)?;
+        check_eq!(rig.b.wait(20).err(), Some(ETIMEDOUT));
+        rig.b.recv(Buffer::empty(), 1)?;
         check_eq!(
             rig.b.next()?.result.map(|success| success.data),
             Ok(Some(n as u64))
@@ -180,7 +180,7 @@ fn data_of_many_writes_arrives_once_each(info: &Info, seed: u64) -> Result {
     let (region, remote) = rig.region(40_000, Access::WRITE)?;
     // Half of the receives are there before the writes, half come after them.
     for n in 0..DEPTH / 2 {
-        rig.b.ep.recv(Buffer::empty(), n as u64)?;
+        rig.b.recv(Buffer::empty(), n as u64)?;
     }
     for n in 0..DEPTH {
         let len = [8, 20_000][n % 2];
@@ -194,7 +194,7 @@ fn data_of_many_writes_arrives_once_each(info: &Info, seed: u64) -> Result {
         )?;
     }
     for n in DEPTH / 2..DEPTH {
-        rig.b.ep.recv(Buffer::empty(), n as u64)?;
+        rig.b.recv(Buffer::empty(), n as u64)?;
     }
     let (mut values, mut receives, mut writes) = ([0; DEPTH], [0; DEPTH], [0; DEPTH]);
     for _ in 0..DEPTH {
@@ -213,7 +213,7 @@ fn data_of_many_writes_arrives_once_each(info: &Info, seed: u64) -> Result {
     for times in [values, receives, writes] {
         check!(times.iter().all(|times| *times == 1));
     }
-    check!(rig.a.cq.read().is_none() && rig.b.cq.read().is_none());
+    check!(rig.a.cq.read().is_none() && rig.b.poll()?.is_none());
     drop(region);
     rig.close()
 }
@@ -234,35 +234,34 @@ fn check_placed(done: Completion<u64>, error: Error) -> Result {
 
 fn waiting_write_ends_when_its_peer_closes(info: &Info, seed: u64) -> Result {
     let Rig { a, b, to_b, .. } = Rig::new(info)?;
-    let region = register(&b.domain, Memory::zeroed(100)?, Access::WRITE)?;
+    let region = b.register(Memory::zeroed(100)?, Access::WRITE)?;
     let slice = RemoteRegion::parse(&region.descriptor()?)?.slice(0, 100)?;
     a.ep.write(pattern(100, seed)?, to_b, slice, data(1), CONTEXT)?;
     placed(&region, 100, seed)?;
-    check_eq!(b.cq.wait(20).err(), Some(ETIMEDOUT));
-    let (ep, base) = b.split();
-    closed(ep.close())?;
+    check_eq!(b.wait(20).err(), Some(ETIMEDOUT));
+    let left = b.close_endpoint()?;
     check_placed(a.next()?, EHOSTUNREACH)?;
     check_region(&region, 0, 100, seed)?;
-    check!(a.cq.read().is_none() && base.cq.read().is_none());
+    check!(a.cq.read().is_none() && left.poll()?.is_none());
     drop(region);
     a.close()
 }
 
 fn waiting_write_ends_when_its_own_endpoint_closes(info: &Info, seed: u64) -> Result {
     let Rig { a, b, to_b, .. } = Rig::new(info)?;
-    let region = register(&b.domain, Memory::zeroed(100)?, Access::WRITE)?;
+    let region = b.register(Memory::zeroed(100)?, Access::WRITE)?;
     let slice = RemoteRegion::parse(&region.descriptor()?)?.slice(0, 100)?;
     a.ep.write(pattern(100, seed)?, to_b, slice, data(1), CONTEXT)?;
     placed(&region, 100, seed)?;
-    check_eq!(b.cq.wait(20).err(), Some(ETIMEDOUT));
+    check_eq!(b.wait(20).err(), Some(ETIMEDOUT));
     let (ep, base) = a.split();
     closed(ep.close())?;
     check_placed(base.cq.read_wait(timeout())?, ECANCELED)?;
     check_region(&region, 0, 100, seed)?;
     // A receive that comes now is not for it.
-    let receive = b.ep.recv(Buffer::empty(), 2)?;
-    check!(b.cq.read().is_none());
-    b.ep.cancel(receive)?;
+    let receive = b.recv(Buffer::empty(), 2)?;
+    check!(b.poll()?.is_none());
+    b.cancel(receive)?;
     check_eq!(error(&b.next()?), Some(ECANCELED));
     drop(region);
     b.close()
@@ -277,10 +276,10 @@ fn waiting_write_is_past_cancelling(info: &Info, seed: u64) -> Result {
         .ep
         .write(pattern(100, seed)?, rig.to_b, slice, data(1), CONTEXT)?;
     placed(&region, 100, seed)?;
-    check_eq!(rig.b.cq.wait(20).err(), Some(ETIMEDOUT));
+    check_eq!(rig.b.wait(20).err(), Some(ETIMEDOUT));
     // Its bytes are there: no cancel can say that it was not executed.
     check_eq!(rig.a.ep.cancel(id).err(), Some(ENOENT));
-    rig.b.ep.recv(Buffer::empty(), 2)?;
+    rig.b.recv(Buffer::empty(), 2)?;
     check_eq!(
         rig.b.next()?.result.map(|success| success.data),
         Ok(Some(1))

@@ -68,7 +68,7 @@ fn buffer_of_a_write_may_be_changed_when_it_is_back(info: &Info, seed: u64) -> R
 fn buffer_of_a_message_may_be_changed_when_it_is_back(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     for n in 0..2 * SOURCES.len() as u64 {
-        rig.b.ep.recv(Memory::zeroed(LEN)?, n)?;
+        rig.b.recv(Memory::zeroed(LEN)?, n)?;
         rig.a
             .ep
             .send(filled(n, seed ^ n)?, rig.to_b, Options::NONE, n)?;
@@ -93,7 +93,7 @@ fn buffer_of_what_a_close_ends_may_be_changed_when_it_is_back(info: &Info, seed:
         rig.a.ep.write(memory, rig.to_b, slice, Options::NONE, n)?;
     }
     let Rig { a, b, .. } = rig;
-    let ((ep, base), (peer, base_of_peer)) = (a.split(), b.split());
+    let (ep, base) = a.split();
     closed(ep.close())?;
     let mut kept = KVec::new();
     while let Some(done) = base.cq.read() {
@@ -102,7 +102,7 @@ fn buffer_of_what_a_close_ends_may_be_changed_when_it_is_back(info: &Info, seed:
     }
     check_eq!(kept.len(), most as usize);
     // What is under way is placed, or never.
-    closed(peer.close())?;
+    let left = b.close_endpoint()?;
     let mut found = KVVec::zeroed(LEN, GFP_KERNEL)?;
     for n in 0..most {
         let wanted = pattern(LEN, seed ^ n)?;
@@ -113,5 +113,5 @@ fn buffer_of_what_a_close_ends_may_be_changed_when_it_is_back(info: &Info, seed:
     }
     drop(closed(region.close_wait(timeout()))?);
     base.close()?;
-    base_of_peer.close()
+    left.close()
 }

@@ -120,7 +120,7 @@ fn write_takes_any_part_of_its_buffer(info: &Info, seed: u64) -> Result {
 
 fn read_brings_what_is_there(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
-    let region = register(&rig.b.domain, pattern(1 << 20, seed)?, Access::READ)?;
+    let region = rig.b.register(pattern(1 << 20, seed)?, Access::READ)?;
     let remote = RemoteRegion::parse(&region.descriptor()?)?;
     for len in LENGTHS {
         let done = rig.read(Memory::zeroed(len)?, remote.slice(0, len as u64)?)?;
@@ -135,7 +135,7 @@ fn read_brings_what_is_there(info: &Info, seed: u64) -> Result {
 fn read_fills_its_part_of_the_buffer_and_no_other(info: &Info, seed: u64) -> Result {
     const SIZE: usize = 40_000;
     let rig = Rig::new(info)?;
-    let region = register(&rig.b.domain, pattern(SIZE, seed)?, Access::READ)?;
+    let region = rig.b.register(pattern(SIZE, seed)?, Access::READ)?;
     let remote = RemoteRegion::parse(&region.descriptor()?)?;
     for (skip, len) in [
         (0, 1),
@@ -270,7 +270,7 @@ fn unknown_address_is_refused_at_post(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let (region, remote) = rig.region(64, Access::READ_WRITE)?;
     let slice = remote.slice(0, 64)?;
-    let removed = rig.a.av.insert(&rig.b.ep.name())?;
+    let removed = rig.a.av.insert(&rig.b.name())?;
     rig.a.av.remove(removed)?;
     for address in [removed, Address::from_raw(u64::MAX), Address::from_raw(77)] {
         let posted = rig
@@ -293,10 +293,9 @@ fn unknown_address_is_refused_at_post(info: &Info, seed: u64) -> Result {
 
 fn closed_peer_is_unreachable(info: &Info, seed: u64) -> Result {
     let Rig { a, b, to_b, .. } = Rig::new(info)?;
-    let region = register(&b.domain, Memory::zeroed(40_000)?, Access::READ_WRITE)?;
+    let region = b.register(Memory::zeroed(40_000)?, Access::READ_WRITE)?;
     let remote = RemoteRegion::parse(&region.descriptor()?)?;
-    let (ep, _base) = b.split();
-    closed(ep.close())?;
+    let _left = b.close_endpoint()?;
     for len in [1, 100, 40_000] {
         let slice = remote.slice(0, len as u64)?;
         a.ep.write(pattern(len, seed)?, to_b, slice, Options::default(), 1)?;

@@ -59,7 +59,7 @@ fn silent_message_arrives_without_a_completion(info: &Info, seed: u64) -> Result
     let rig = Rig::new(info)?;
     let local = register(&rig.a.domain, pattern(200_000, seed)?, Access::NONE)?;
     for len in LENGTHS {
-        rig.b.ep.recv(Memory::zeroed(len)?, 1)?;
+        rig.b.recv(Memory::zeroed(len)?, 1)?;
         rig.a.ep.send(local.slice(0, len)?, rig.to_b, SILENT, 2)?;
         let received = rig.b.next()?;
         check_eq!(ended(&received), (Kind::Recv, 1, Ok(len)));
@@ -183,7 +183,7 @@ fn region_may_be_dropped_under_a_silent_message(info: &Info, seed: u64) -> Resul
             // The message, which waits for a receive, has the last use of it, and gives that up in
             // the post of the receive.
             drop(region);
-            rig.b.ep.recv(Memory::zeroed(len)?, 1)?;
+            rig.b.recv(Memory::zeroed(len)?, 1)?;
             let received = rig.b.next()?;
             check_eq!(ended(&received), (Kind::Recv, 1, Ok(len)));
             check_buffer(received.buffer, len, seed)?;

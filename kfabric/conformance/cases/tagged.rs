@@ -79,7 +79,7 @@ fn tagged_message_meets_the_receive_of_its_tag(info: &Info, seed: u64) -> Result
     for len in [0, 1, 100, 16_385, 100_000] {
         // All receives are there, and none takes what is another's.
         for (n, tag) in (0..).zip(TAGS) {
-            rig.b.ep.trecv(Memory::zeroed(len)?, tag, 0, n)?;
+            rig.b.trecv(Memory::zeroed(len)?, tag, 0, n)?;
         }
         for (at, tag) in TAGS.into_iter().enumerate().rev() {
             let n = at as u64;
@@ -107,11 +107,11 @@ fn ignored_bits_of_a_tag_are_not_compared(info: &Info, seed: u64) -> Result {
         (7, 1 << 40, 7 | 1 << 40, true),
         (7, 1 << 40, 7 | 1 << 41, false),
     ] {
-        rig.b.ep.trecv(Memory::zeroed(8)?, tag, ignore, 1)?;
+        rig.b.trecv(Memory::zeroed(8)?, tag, ignore, 1)?;
         rig.tsend(8, seed, sent, 2)?;
         if !takes {
             // It is for another, which is posted later.
-            rig.b.ep.trecv(Memory::zeroed(8)?, sent, 0, 3)?;
+            rig.b.trecv(Memory::zeroed(8)?, sent, 0, 3)?;
             check_buffer(rig.received(3, sent, 8)?, 8, seed)?;
             rig.sent(2, sent, 8)?;
             rig.tsend(8, seed, tag, 2)?;
@@ -130,15 +130,15 @@ fn tagged_and_untagged_messages_never_meet(info: &Info, seed: u64) -> Result {
     for first in [true, false] {
         // The receives of both kinds wait, or the messages do.
         if first {
-            rig.b.ep.trecv(Memory::zeroed(10)?, 0, ANY, 1)?;
-            rig.b.ep.recv(Memory::zeroed(10)?, 2)?;
+            rig.b.trecv(Memory::zeroed(10)?, 0, ANY, 1)?;
+            rig.b.recv(Memory::zeroed(10)?, 2)?;
         }
         rig.a.ep.send(pattern(10, seed)?, rig.to_b, options, 3)?;
         rig.tsend(9, seed + 1, 0, 4)?;
         if !first {
-            rig.b.ep.trecv(Memory::zeroed(10)?, 0, ANY, 1)?;
+            rig.b.trecv(Memory::zeroed(10)?, 0, ANY, 1)?;
             check_buffer(rig.received(1, 0, 9)?, 9, seed + 1)?;
-            rig.b.ep.recv(Memory::zeroed(10)?, 2)?;
+            rig.b.recv(Memory::zeroed(10)?, 2)?;
         }
         for done in rig.b.gather(if first { 2 } else { 1 })? {
             let (len, tag, seed) = match done.context {
@@ -162,14 +162,14 @@ fn tagged_messages_meet_receives_in_the_order_of_both(info: &Info, seed: u64) ->
     let options = Options::default();
     for first in [0, 1, 7, 16] {
         for context in 0..first {
-            rig.b.ep.trecv(Memory::zeroed(100)?, 5, 0, context)?;
+            rig.b.trecv(Memory::zeroed(100)?, 5, 0, context)?;
         }
         for context in 0..16 {
             let memory = pattern(context as usize, seed)?;
             rig.a.ep.tsend(memory, rig.to_b, 5, options, context)?;
         }
         for context in first..16 {
-            rig.b.ep.trecv(Memory::zeroed(100)?, 5, 0, context)?;
+            rig.b.trecv(Memory::zeroed(100)?, 5, 0, context)?;
         }
         rig.passed_in_order(16)?;
     }
@@ -185,7 +185,7 @@ fn tagged_message_takes_the_receive_that_was_posted_first(info: &Info, seed: u64
         let order = || (0..receives.len()).map(|n| (n + shift) % receives.len());
         for n in order() {
             let (tag, ignore) = receives[n];
-            rig.b.ep.trecv(Memory::zeroed(10)?, tag, ignore, n as u64)?;
+            rig.b.trecv(Memory::zeroed(10)?, tag, ignore, n as u64)?;
         }
         for n in order() {
             rig.tsend(10, seed, 5, 9)?;
@@ -205,12 +205,12 @@ fn receive_of_any_tag_takes_what_came_first(info: &Info, seed: u64) -> Result {
             rig.tsend(len, seed + n, tag, n)?;
         }
         // From the middle, the first of its tag.
-        rig.b.ep.trecv(Memory::zeroed(len)?, 3, 0, 50)?;
+        rig.b.trecv(Memory::zeroed(len)?, 3, 0, 50)?;
         check_buffer(rig.received(50, 3, len)?, len, seed + 1)?;
         rig.sent(1, 3, len)?;
         for n in [0, 2, 3, 4, 5] {
             let tag = tags[n as usize];
-            rig.b.ep.trecv(Memory::zeroed(len)?, 0, ANY, 60 + n)?;
+            rig.b.trecv(Memory::zeroed(len)?, 0, ANY, 60 + n)?;
             check_buffer(rig.received(60 + n, tag, len)?, len, seed + n)?;
             rig.sent(n, tag, len)?;
         }
@@ -226,7 +226,7 @@ fn tagged_messages_wait_for_receives_of_their_own(info: &Info, seed: u64) -> Res
             rig.tsend(len, seed + tag, tag << 32, tag)?;
         }
         for tag in (0..32).rev() {
-            rig.b.ep.trecv(Memory::zeroed(len)?, tag << 32, 0, tag)?;
+            rig.b.trecv(Memory::zeroed(len)?, tag << 32, 0, tag)?;
             check_buffer(rig.received(tag, tag << 32, len)?, len, seed + tag)?;
             rig.sent(tag, tag << 32, len)?;
         }
@@ -242,7 +242,7 @@ fn many_tags_pass_side_by_side(info: &Info, seed: u64) -> Result {
     // No order is kept: so each must be found by its tag alone.
     for n in 0..count / 2 {
         let n = n * 29 % count;
-        rig.b.ep.trecv(Memory::zeroed(len(n))?, n, 0, n)?;
+        rig.b.trecv(Memory::zeroed(len(n))?, n, 0, n)?;
     }
     for n in 0..count {
         let n = n * 37 % count;
@@ -250,7 +250,7 @@ fn many_tags_pass_side_by_side(info: &Info, seed: u64) -> Result {
     }
     for n in count / 2..count {
         let n = n * 29 % count;
-        rig.b.ep.trecv(Memory::zeroed(len(n))?, n, 0, n)?;
+        rig.b.trecv(Memory::zeroed(len(n))?, n, 0, n)?;
     }
     for (n, done) in (0..).zip(rig.b.gather(DEPTH)?) {
         check_eq!(ended(&done), (Kind::Recv, n, Ok(len(n))));
@@ -273,11 +273,11 @@ fn tagged_message_fits_up_to_the_last_byte(info: &Info, seed: u64) -> Result {
         for (len, fits) in [(room - 1, true), (room, true), (room + 1, false)] {
             let expected = if fits { Ok(len) } else { Err(EMSGSIZE) };
             if first {
-                rig.b.ep.trecv(Memory::zeroed(room)?, 6, 1, 2)?;
+                rig.b.trecv(Memory::zeroed(room)?, 6, 1, 2)?;
             }
             rig.tsend(len, seed, 7, 1)?;
             if !first {
-                rig.b.ep.trecv(Memory::zeroed(room)?, 7, 0, 2)?;
+                rig.b.trecv(Memory::zeroed(room)?, 7, 0, 2)?;
             }
             let (received, sent) = (rig.b.next()?, rig.a.next()?);
             check_eq!(ended(&received), (Kind::Recv, 2, expected));
@@ -301,7 +301,7 @@ fn tagged_message_carries_64_bits(info: &Info, seed: u64) -> Result {
             .zip([0, 1, u64::MAX, 1 << 32, seed])
             .map(move |it| (len, it))
     }) {
-        rig.b.ep.trecv(Memory::zeroed(len)?, tag, 0, 1)?;
+        rig.b.trecv(Memory::zeroed(len)?, tag, 0, 1)?;
         rig.a
             .ep
             .tsend(pattern(len, seed)?, rig.to_b, tag, data(value), 2)?;
@@ -327,7 +327,7 @@ fn tagged_injection_arrives_up_to_the_limit(info: &Info, seed: u64) -> Result {
             continue;
         }
         posted?;
-        rig.b.ep.trecv(Memory::zeroed(len + 3)?, 3, 0, 2)?;
+        rig.b.trecv(Memory::zeroed(len + 3)?, 3, 0, 2)?;
         check_buffer(rig.received(2, 3, len)?, len, seed)?;
         rig.sent(1, 3, len)?;
     }
@@ -340,21 +340,21 @@ fn cancelled_tagged_receive_takes_nothing(info: &Info, seed: u64) -> Result {
     for ignore in [0, 0xff] {
         let mut ids = KVec::new();
         for context in 0..3 {
-            let id = rig.b.ep.trecv(Memory::zeroed(10)?, 5, ignore, context)?;
+            let id = rig.b.trecv(Memory::zeroed(10)?, 5, ignore, context)?;
             ids.push(id, GFP_KERNEL)?;
         }
         for context in [1, 0] {
-            rig.b.ep.cancel(ids[context])?;
+            rig.b.cancel(ids[context])?;
             let done = rig.b.next()?;
             check_eq!(ended(&done), (Kind::Recv, context as u64, Err(ECANCELED)));
             check_eq!(done.tag, Some(5));
             check_buffer_filled(done.buffer, 0)?;
-            check_eq!(rig.b.ep.cancel(ids[context]).err(), Some(ENOENT));
+            check_eq!(rig.b.cancel(ids[context]).err(), Some(ENOENT));
         }
         rig.tsend(10, seed, 5, 9)?;
         check_buffer(rig.received(2, 5, 10)?, 10, seed)?;
         rig.sent(9, 5, 10)?;
-        check_eq!(rig.b.ep.cancel(ids[2]).err(), Some(ENOENT));
+        check_eq!(rig.b.cancel(ids[2]).err(), Some(ENOENT));
     }
     rig.quiet()?;
     rig.close()
@@ -370,7 +370,7 @@ fn cancelled_tagged_message_meets_nothing(info: &Info, seed: u64) -> Result {
         check_eq!(ended(&done), (Kind::Send, 1, Err(ECANCELED)));
         check_eq!(done.tag, Some(5));
         check_buffer(done.buffer, len, seed)?;
-        rig.b.ep.trecv(Memory::zeroed(len)?, 5, 0, 3)?;
+        rig.b.trecv(Memory::zeroed(len)?, 5, 0, 3)?;
         check_buffer(rig.received(3, 5, len)?, len, seed + 1)?;
         rig.sent(2, 5, len)?;
     }
@@ -407,13 +407,13 @@ fn fence_waits_for_a_tagged_message(info: &Info, seed: u64) -> Result {
         fence: true,
         ..Options::NONE
     };
-    rig.b.ep.trecv(Memory::zeroed(10)?, 2, 0, 3)?;
+    rig.b.trecv(Memory::zeroed(10)?, 2, 0, 3)?;
     rig.tsend(10, seed, 1, 1)?;
     let memory = pattern(10, seed + 1)?;
     rig.a.ep.tsend(memory, rig.to_b, 2, fence, 2)?;
     // It has a receive, and waits for the one before it.
-    check_eq!(rig.b.cq.wait(20).err(), Some(ETIMEDOUT));
-    rig.b.ep.trecv(Memory::zeroed(10)?, 1, 0, 4)?;
+    check_eq!(rig.b.wait(20).err(), Some(ETIMEDOUT));
+    rig.b.trecv(Memory::zeroed(10)?, 1, 0, 4)?;
     check_buffer(rig.received(4, 1, 10)?, 10, seed)?;
     check_buffer(rig.received(3, 2, 10)?, 10, seed + 1)?;
     rig.sent(1, 1, 10)?;
@@ -425,13 +425,13 @@ fn fence_waits_for_a_tagged_message(info: &Info, seed: u64) -> Result {
 fn data_of_a_write_takes_no_tagged_receive(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let (region, remote) = rig.region(64, Access::WRITE)?;
-    rig.b.ep.trecv(Memory::zeroed(64)?, 0, ANY, 1)?;
+    rig.b.trecv(Memory::zeroed(64)?, 0, ANY, 1)?;
     let slice = remote.slice(0, 64)?;
     rig.a
         .ep
         .write(pattern(64, seed)?, rig.to_b, slice, data(5), CONTEXT)?;
-    check_eq!(rig.b.cq.wait(20).err(), Some(ETIMEDOUT));
-    rig.b.ep.recv(Buffer::empty(), 2)?;
+    check_eq!(rig.b.wait(20).err(), Some(ETIMEDOUT));
+    rig.b.recv(Buffer::empty(), 2)?;
     let told = rig.b.next()?;
     check_eq!(ended(&told), (Kind::RemoteWrite, 2, Ok(64)));
     check_eq!(told.tag, None);
@@ -450,22 +450,21 @@ fn tagged_operations_end_when_their_peer_closes(info: &Info, seed: u64) -> Resul
         rig.tsend([10, 20_000][n as usize % 2], seed, n, n)?;
     }
     // They have come, in whatever order, when one of them is received.
-    rig.b.ep.trecv(Memory::zeroed(20_000)?, 8, 7, 9)?;
+    rig.b.trecv(Memory::zeroed(20_000)?, 8, 7, 9)?;
     rig.tsend(10, seed, 15, 8)?;
     drop(rig.b.next()?);
     for (n, (tag, ignore)) in (0..).zip([(100, 0), (100, 7), (1 << 60, ANY >> 8)]) {
-        rig.b.ep.trecv(pattern(10, seed)?, tag, ignore, n)?;
+        rig.b.trecv(pattern(10, seed)?, tag, ignore, n)?;
     }
     let Rig { a, b, to_b, .. } = rig;
-    let (ep, base) = b.split();
-    closed(ep.close())?;
+    let left = b.close_endpoint()?;
     for n in 0..3 {
-        let done = base.cq.read().ok_or(ENOENT)?;
+        let done = left.poll()?.ok_or(ENOENT)?;
         check_eq!((done.kind, error(&done)), (Kind::Recv, Some(ECANCELED)));
         check!(done.context < 3 && n < 3);
         check_buffer(done.buffer, 10, seed)?;
     }
-    check!(base.cq.read().is_none());
+    check!(left.poll()?.is_none());
     for done in a.gather(9)? {
         let expected = if done.context == 8 {
             None
@@ -476,7 +475,7 @@ fn tagged_operations_end_when_their_peer_closes(info: &Info, seed: u64) -> Resul
     }
     a.ep.tsend(pattern(10, seed)?, to_b, 1, Options::default(), 1)?;
     check_eq!(a.next()?.result, Err(Failure::not_executed(EHOSTUNREACH)));
-    base.close()?;
+    left.close()?;
     a.close()
 }
 
@@ -493,9 +492,9 @@ fn tagged_message_ends_with_its_own_endpoint(info: &Info, seed: u64) -> Result {
         check_eq!((done.kind, error(&done)), (Kind::Send, Some(ECANCELED)));
     }
     // A receive that comes now is not for them.
-    let receive = b.ep.trecv(Memory::zeroed(20_000)?, 0, ANY, 1)?;
-    check!(b.cq.read().is_none());
-    b.ep.cancel(receive)?;
+    let receive = b.trecv(Memory::zeroed(20_000)?, 0, ANY, 1)?;
+    check!(b.poll()?.is_none());
+    b.cancel(receive)?;
     check_eq!(ended(&b.next()?), (Kind::Recv, 1, Err(ECANCELED)));
     base.close()?;
     b.close()

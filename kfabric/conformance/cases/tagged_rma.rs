@@ -4,7 +4,8 @@
 
 use crate::close::closed;
 use crate::ops::{check_refused, data, error, level};
-use crate::rig::{cancel, check_buffer, ended, pattern, with_sizes, End, Rig, DEPTH};
+use crate::peer::Posted;
+use crate::rig::{check_buffer, ended, pattern, with_sizes, End, Rig, DEPTH};
 use crate::{cases, check, check_eq};
 use kernel::prelude::*;
 use kfabric::prelude::*;
@@ -53,24 +54,29 @@ impl Rig {
     }
 
     /// Has B post a buffer that a write of A may consume.
-    fn open_to_write(&self, len: usize, tag: u64, context: u64) -> Result<OpId> {
+    fn open_to_write(&self, len: usize, tag: u64, context: u64) -> Result<Posted> {
         let (memory, from) = (Memory::zeroed(len)?, Address::UNSPECIFIED);
-        let ep = &self.b.ep;
-        Ok(ep.trecv_rma(memory, from, (tag, 0), Access::WRITE, context)?)
+        Ok(self
+            .b
+            .trecv_rma(memory, from, (tag, 0), Access::WRITE, context)?)
     }
 
     /// Has B post a pattern that a read of A may consume.
-    fn open_to_read(&self, len: usize, seed: u64, tag: u64, context: u64) -> Result<OpId> {
+    fn open_to_read(&self, len: usize, seed: u64, tag: u64, context: u64) -> Result<Posted> {
         let (memory, from) = (pattern(len, seed)?, Address::UNSPECIFIED);
-        let ep = &self.b.ep;
-        Ok(ep.trecv_rma(memory, from, (tag, 0), Access::READ, context)?)
+        Ok(self
+            .b
+            .trecv_rma(memory, from, (tag, 0), Access::READ, context)?)
     }
 }
 
-/// Fails unless that is what `end` completes next, under a tag; gives its buffer.
+/// Fails unless it is the completion of that, under a tag; gives its buffer.
 #[track_caller]
-fn completes(end: &End, expected: (Kind, u64, Result<usize>), tag: u64) -> Result<Buffer> {
-    let done = end.next()?;
+fn completes(
+    done: Completion<u64>,
+    expected: (Kind, u64, Result<usize>),
+    tag: u64,
+) -> Result<Buffer> {
     check_eq!(ended(&done), expected);
     check_eq!(done.tag, Some(tag));
     Ok(done.buffer)
@@ -84,9 +90,9 @@ fn tagged_write_goes_into_the_receive_of_its_tag(info: &Info, seed: u64) -> Resu
         }
         for (n, tag) in (0..).zip([1 << 40, 1, ANY]) {
             rig.twrite(len, seed + n, tag, n)?;
-            let into = completes(&rig.b, (Kind::RemoteWrite, tag, Ok(len)), tag)?;
+            let into = completes(rig.b.next()?, (Kind::RemoteWrite, tag, Ok(len)), tag)?;
             check_buffer(into, len, seed + n)?;
-            let from = completes(&rig.a, (Kind::Write, n, Ok(len)), tag)?;
+            let from = completes(rig.a.next()?, (Kind::Write, n, Ok(len)), tag)?;
             check_buffer(from, len, seed + n)?;
         }
     }
@@ -102,9 +108,9 @@ fn tagged_read_takes_the_bytes_of_the_receive_of_its_tag(info: &Info, seed: u64)
         }
         for (n, tag) in [(2, 1 << 40), (0, 1), (1, ANY)] {
             rig.tread(len, tag, n)?;
-            let from = completes(&rig.b, (Kind::RemoteRead, tag, Ok(len)), tag)?;
+            let from = completes(rig.b.next()?, (Kind::RemoteRead, tag, Ok(len)), tag)?;
             check_buffer(from, len, seed + n)?;
-            let into = completes(&rig.a, (Kind::Read, n, Ok(len)), tag)?;
+            let into = completes(rig.a.next()?, (Kind::Read, n, Ok(len)), tag)?;
             check_buffer(into, len, seed + n)?;
         }
     }
@@ -117,22 +123,30 @@ fn tagged_access_leaves_the_rest_of_a_receive(info: &Info, seed: u64) -> Result 
     for (len, whole) in [(0, 1), (99, 100), (5000, 70_000), (100_000, 100_001)] {
         rig.open_to_write(whole, 5, 1)?;
         rig.twrite(len, seed, 5, 2)?;
-        let into = completes(&rig.b, (Kind::RemoteWrite, 1, Ok(len)), 5)?;
+        let into = completes(rig.b.next()?, (Kind::RemoteWrite, 1, Ok(len)), 5)?;
         let memory = into.into_memory().map_err(|_| EINVAL)?;
         let bytes = memory.as_slice().ok_or(EINVAL)?;
         check_eq!(bytes.len(), whole);
         check!(bytes[len..].iter().all(|byte| *byte == 0));
         check_buffer(memory.into(), len, seed)?;
-        check_buffer(completes(&rig.a, (Kind::Write, 2, Ok(len)), 5)?, len, seed)?;
+        check_buffer(
+            completes(rig.a.next()?, (Kind::Write, 2, Ok(len)), 5)?,
+            len,
+            seed,
+        )?;
         // A read takes the first bytes.
         rig.open_to_read(whole, seed, 5, 1)?;
         rig.tread(len, 5, 2)?;
         check_buffer(
-            completes(&rig.b, (Kind::RemoteRead, 1, Ok(len)), 5)?,
+            completes(rig.b.next()?, (Kind::RemoteRead, 1, Ok(len)), 5)?,
             whole,
             seed,
         )?;
-        check_buffer(completes(&rig.a, (Kind::Read, 2, Ok(len)), 5)?, len, seed)?;
+        check_buffer(
+            completes(rig.a.next()?, (Kind::Read, 2, Ok(len)), 5)?,
+            len,
+            seed,
+        )?;
     }
     rig.quiet()?;
     rig.close()
@@ -144,9 +158,7 @@ fn tagged_access_takes_the_receive_that_was_posted_first(info: &Info, seed: u64)
     let receives = [(5, 0), (0, 0xf), (0, ANY), (5, 0), (4, 1)];
     for (n, tags) in (0..).zip(receives) {
         let (memory, from) = (Memory::zeroed(10)?, Address::UNSPECIFIED);
-        rig.b
-            .ep
-            .trecv_rma(memory, from, tags, Access::READ_WRITE, n)?;
+        rig.b.trecv_rma(memory, from, tags, Access::READ_WRITE, n)?;
     }
     for n in 0..receives.len() as u64 {
         let (here, there) = match n % 2 {
@@ -159,8 +171,8 @@ fn tagged_access_takes_the_receive_that_was_posted_first(info: &Info, seed: u64)
                 (Kind::Read, Kind::RemoteRead)
             }
         };
-        drop(completes(&rig.b, (there, n, Ok(10)), 5)?);
-        drop(completes(&rig.a, (here, 9, Ok(10)), 5)?);
+        drop(completes(rig.b.next()?, (there, n, Ok(10)), 5)?);
+        drop(completes(rig.a.next()?, (here, 9, Ok(10)), 5)?);
     }
     rig.quiet()?;
     rig.close()
@@ -190,12 +202,12 @@ fn tagged_access_waits_for_no_receive(info: &Info, seed: u64) -> Result {
     find_none(&rig, 7)?;
     rig.twrite(10, seed, 5, 1)?;
     check_buffer(
-        completes(&rig.b, (Kind::RemoteWrite, 3, Ok(10)), 5)?,
+        completes(rig.b.next()?, (Kind::RemoteWrite, 3, Ok(10)), 5)?,
         10,
         seed,
     )?;
     rig.tread(10, 6, 2)?;
-    drop(completes(&rig.b, (Kind::RemoteRead, 4, Ok(10)), 6)?);
+    drop(completes(rig.b.next()?, (Kind::RemoteRead, 4, Ok(10)), 6)?);
     check_eq!(rig.a.gather(2)?.iter().filter_map(error).count(), 0);
     find_none(&rig, 5)?;
     find_none(&rig, 6)?;
@@ -206,7 +218,7 @@ fn tagged_access_waits_for_no_receive(info: &Info, seed: u64) -> Result {
 fn tagged_access_needs_a_receive_that_exposes_its_buffer(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     // Those of messages, and those of the other right, are passed over.
-    rig.b.ep.trecv(Memory::zeroed(10)?, 5, 0, 1)?;
+    rig.b.trecv(Memory::zeroed(10)?, 5, 0, 1)?;
     find_none(&rig, 5)?;
     rig.open_to_read(10, seed, 5, 2)?;
     rig.twrite(10, seed, 5, 8)?;
@@ -214,18 +226,22 @@ fn tagged_access_needs_a_receive_that_exposes_its_buffer(info: &Info, seed: u64)
     rig.open_to_write(10, 5, 3)?;
     rig.twrite(10, seed + 1, 5, 8)?;
     check_buffer(
-        completes(&rig.b, (Kind::RemoteWrite, 3, Ok(10)), 5)?,
+        completes(rig.b.next()?, (Kind::RemoteWrite, 3, Ok(10)), 5)?,
         10,
         seed + 1,
     )?;
     rig.tread(10, 5, 9)?;
-    drop(completes(&rig.b, (Kind::RemoteRead, 2, Ok(10)), 5)?);
+    drop(completes(rig.b.next()?, (Kind::RemoteRead, 2, Ok(10)), 5)?);
     check_eq!(rig.a.gather(2)?.iter().filter_map(error).count(), 0);
     // The first is as it was.
     let options = Options::default();
     rig.a.ep.tsend(pattern(7, seed)?, rig.to_b, 5, options, 4)?;
-    check_buffer(completes(&rig.b, (Kind::Recv, 1, Ok(7)), 5)?, 7, seed)?;
-    drop(completes(&rig.a, (Kind::Send, 4, Ok(7)), 5)?);
+    check_buffer(
+        completes(rig.b.next()?, (Kind::Recv, 1, Ok(7)), 5)?,
+        7,
+        seed,
+    )?;
+    drop(completes(rig.a.next()?, (Kind::Send, 4, Ok(7)), 5)?);
     rig.quiet()?;
     rig.close()
 }
@@ -238,15 +254,23 @@ fn message_takes_a_receive_that_exposes_its_buffer(info: &Info, seed: u64) -> Re
         rig.a
             .ep
             .tsend(pattern(len, seed)?, rig.to_b, 5, options, 2)?;
-        check_buffer(completes(&rig.b, (Kind::Recv, 1, Ok(len)), 5)?, len, seed)?;
-        drop(completes(&rig.a, (Kind::Send, 2, Ok(len)), 5)?);
+        check_buffer(
+            completes(rig.b.next()?, (Kind::Recv, 1, Ok(len)), 5)?,
+            len,
+            seed,
+        )?;
+        drop(completes(rig.a.next()?, (Kind::Send, 2, Ok(len)), 5)?);
         // Also one that has waited.
         rig.a
             .ep
             .tsend(pattern(len, seed)?, rig.to_b, 6, options, 2)?;
         rig.open_to_read(len, seed + 1, 6, 3)?;
-        check_buffer(completes(&rig.b, (Kind::Recv, 3, Ok(len)), 6)?, len, seed)?;
-        drop(completes(&rig.a, (Kind::Send, 2, Ok(len)), 6)?);
+        check_buffer(
+            completes(rig.b.next()?, (Kind::Recv, 3, Ok(len)), 6)?,
+            len,
+            seed,
+        )?;
+        drop(completes(rig.a.next()?, (Kind::Send, 2, Ok(len)), 6)?);
     }
     rig.quiet()?;
     rig.close()
@@ -268,7 +292,7 @@ fn tagged_access_that_is_too_long_fails_on_both_sides(info: &Info, seed: u64) ->
                     (Kind::Read, Kind::RemoteRead)
                 }
             };
-            drop(completes(&rig.b, (kinds.1, 1, Err(EMSGSIZE)), 5)?);
+            drop(completes(rig.b.next()?, (kinds.1, 1, Err(EMSGSIZE)), 5)?);
             let done = rig.a.next()?;
             check_eq!(ended(&done), (kinds.0, 2, Err(EMSGSIZE)));
             let outcome = done.result.map_err(|failure| failure.outcome);
@@ -290,7 +314,7 @@ fn tagged_write_brings_remote_cq_data(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     for (n, len) in (0..).zip(LENS) {
         // A receive of messages takes none of it.
-        let untouched = rig.b.ep.trecv(Memory::zeroed(1)?, 6, 0, 9)?;
+        let untouched = rig.b.trecv(Memory::zeroed(1)?, 6, 0, 9)?;
         rig.open_to_write(len, 5, 1)?;
         let memory = pattern(len, seed)?;
         rig.a.ep.twrite(memory, rig.to_b, 5, data(ANY - n), 2)?;
@@ -301,7 +325,7 @@ fn tagged_write_brings_remote_cq_data(info: &Info, seed: u64) -> Result {
         let sent = rig.a.next()?;
         check_eq!(ended(&sent), (Kind::Write, 2, Ok(len)));
         check_eq!(brought(&sent), None);
-        cancel(&rig.b.ep, untouched)?;
+        rig.b.take_back(untouched)?;
         check_eq!(error(&rig.b.next()?), Some(ECANCELED));
     }
     rig.quiet()?;
@@ -312,31 +336,35 @@ fn tagged_access_takes_the_receives_for_its_sender(info: &Info, seed: u64) -> Re
     let rig = Rig::new(info)?;
     let other = End::new(info, None)?;
     let (from, to_b) = (
-        rig.b.av.insert(&other.ep.name())?,
-        other.av.insert(&rig.b.ep.name())?,
+        rig.b.insert(&other.ep.name())?,
+        other.av.insert(&rig.b.name())?,
     );
     let post = |from, context| -> Result {
         let memory = pattern(10, seed)?;
-        let ep = &rig.b.ep;
-        ep.trecv_rma(memory, from, (5, 0), Access::READ_WRITE, context)?;
+        rig.b
+            .trecv_rma(memory, from, (5, 0), Access::READ_WRITE, context)?;
         Ok(())
     };
     post(from, 1)?;
     find_none(&rig, 5)?;
     post(rig.to_a, 2)?;
     rig.tread(10, 5, 3)?;
-    drop(completes(&rig.b, (Kind::RemoteRead, 2, Ok(10)), 5)?);
-    check_buffer(completes(&rig.a, (Kind::Read, 3, Ok(10)), 5)?, 10, seed)?;
+    drop(completes(rig.b.next()?, (Kind::RemoteRead, 2, Ok(10)), 5)?);
+    check_buffer(
+        completes(rig.a.next()?, (Kind::Read, 3, Ok(10)), 5)?,
+        10,
+        seed,
+    )?;
     let options = Options::default();
     other
         .ep
         .twrite(pattern(10, seed + 1)?, to_b, 5, options, 4)?;
     check_buffer(
-        completes(&rig.b, (Kind::RemoteWrite, 1, Ok(10)), 5)?,
+        completes(rig.b.next()?, (Kind::RemoteWrite, 1, Ok(10)), 5)?,
         10,
         seed + 1,
     )?;
-    drop(completes(&other, (Kind::Write, 4, Ok(10)), 5)?);
+    drop(completes(other.next()?, (Kind::Write, 4, Ok(10)), 5)?);
     rig.quiet()?;
     other.close()?;
     rig.close()
@@ -465,12 +493,12 @@ fn tagged_access_is_for_one_context(info: &Info, seed: u64) -> Result {
     let first = rig.to_b.rx_context(0)?;
     rig.a.ep.twrite(pattern(10, seed)?, first, 5, options, 3)?;
     check_buffer(
-        completes(&rig.b, (Kind::RemoteWrite, 1, Ok(10)), 5)?,
+        completes(rig.b.next()?, (Kind::RemoteWrite, 1, Ok(10)), 5)?,
         10,
         seed,
     )?;
     rig.a.ep.tread(Memory::zeroed(10)?, first, 5, options, 4)?;
-    drop(completes(&rig.b, (Kind::RemoteRead, 2, Ok(10)), 5)?);
+    drop(completes(rig.b.next()?, (Kind::RemoteRead, 2, Ok(10)), 5)?);
     check_eq!(rig.a.gather(2)?.iter().filter_map(error).count(), 0);
     rig.quiet()?;
     rig.close()
@@ -482,7 +510,7 @@ fn cancelled_receive_is_not_exposed_any_more(info: &Info, seed: u64) -> Result {
         let write = rig.open_to_write(len, 5, 1)?;
         let read = rig.open_to_read(len, seed, 5, 2)?;
         for (id, context) in [(write, 1), (read, 2)] {
-            cancel(&rig.b.ep, id)?;
+            rig.b.take_back(id)?;
             let done = rig.b.next()?;
             check_eq!(ended(&done), (Kind::Recv, context, Err(ECANCELED)));
         }

@@ -14,6 +14,7 @@ use super::cm::Connected;
 use crate::close::{busy, closed, given_back};
 use crate::crew::Crew;
 use crate::ops::{check_refused, data, error, level, pmem};
+use crate::peer::Region;
 use crate::rig::{
     check_buffer, check_region, pattern, register, timeout, until, with_sizes, Base, End, Rig,
     DEPTH,
@@ -63,10 +64,10 @@ fn unplugged_operations_complete_with_errors(info: &Info, seed: u64) -> Result {
         }
     }
     // B's reads may be through before the end, or not.
-    let myself = rig.b.av.insert(&rig.b.ep.name())?;
+    let myself = rig.b.insert(&rig.b.name())?;
     for n in 0..8 {
         let slice = remote.slice(0, 1 << 20)?;
-        rig.b.ep.read(
+        rig.b.here()?.ep.read(
             Memory::zeroed(1 << 20)?,
             myself,
             slice,
@@ -103,10 +104,10 @@ fn unplugged_operations_complete_with_errors(info: &Info, seed: u64) -> Result {
         check!(times.iter().all(|times| *times == 1));
     }
     for _ in 0..8 {
-        let done = rig.b.cq.read().ok_or(ENOENT)?;
+        let done = rig.b.poll()?.ok_or(ENOENT)?;
         check!(error(&done).is_none() || gone(error(&done)));
     }
-    check!(rig.a.cq.read().is_none() && rig.b.cq.read().is_none());
+    check!(rig.a.cq.read().is_none() && rig.b.poll()?.is_none());
     drop(region);
     rig.close()
 }
@@ -117,7 +118,7 @@ fn unplugged_handles_stay_valid_and_refuse(info: &Info, seed: u64) -> Result {
     let (region, remote) = rig.region(1000, Access::READ_WRITE)?;
     let slice = remote.slice(0, 1000)?;
     rig.written(pattern(1000, seed)?, slice, Options::default())?;
-    let (a_name, b_name) = (rig.a.ep.name(), rig.b.ep.name());
+    let (a_name, b_name) = (rig.a.ep.name(), rig.b.name());
     let id = rig.a.ep.recv(Buffer::empty(), 1)?;
     unplug(name)?;
     check_eq!(error(&rig.a.cq.read().ok_or(ENOENT)?), Some(ENODEV));
@@ -158,7 +159,7 @@ fn unplugged_handles_stay_valid_and_refuse(info: &Info, seed: u64) -> Result {
     check_eq!(offered.err(), Some(ENODATA));
 
     // What was opened before can be asked and used up.
-    check!(a.ep.name() == a_name && b.ep.name() == b_name);
+    check!(a.ep.name() == a_name && b.name() == b_name);
     check!(a.av.lookup(to_b) == Some(b_name));
     a.av.remove(to_b)?;
     check_eq!(a.cq.wait(1).err(), Some(ETIMEDOUT));
@@ -181,7 +182,7 @@ struct Pair {
     rig: Rig,
     lasting: RemoteRegion,
     volatile: RemoteRegion,
-    regions: [MemoryRegion; 2],
+    regions: [Region; 2],
     posted: Atomic<u64>,
     completed: Atomic<u64>,
 }
@@ -205,7 +206,7 @@ impl Pair {
     /// Posts operation number `n`; `Ok(false)` when the provider is gone.
     fn post(&self, n: u64) -> Result<bool> {
         let (rig, len) = (&self.rig, [1, 1000, 20_000, 100_000][n as usize % 4]);
-        let end = if n % 6 == 5 { &rig.b } else { &rig.a };
+        let end = if n % 6 == 5 { rig.b.here()? } else { &rig.a };
         let memory = Memory::zeroed(len)?;
         let (volatile, lasting) = (
             self.volatile.slice(0, len as u64)?,
@@ -235,7 +236,7 @@ impl Pair {
     }
 
     fn drain(&self) -> Result {
-        for end in [&self.rig.a, &self.rig.b] {
+        for end in [&self.rig.a, self.rig.b.here()?] {
             while let Some(done) = end.cq.read() {
                 let error = error(&done);
                 // EMSGSIZE: a long message met a short receive.
@@ -444,14 +445,12 @@ fn unplug_ends_connections(info: &Info, seed: u64) -> Result {
 
 fn unplug_ends_receives_of_every_kind(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
-    let region = register(&rig.b.domain, Memory::zeroed(4000)?, Access::NONE)?;
+    let region = rig.b.register(Memory::zeroed(4000)?, Access::NONE)?;
     for n in 0..4 {
-        rig.b.ep.trecv(pattern(100, seed)?, n, 0, 3 * n)?;
-        rig.b
-            .ep
-            .recv_from(pattern(100, seed)?, rig.to_a, 3 * n + 1)?;
+        rig.b.trecv(pattern(100, seed)?, n, 0, 3 * n)?;
+        rig.b.recv_from(pattern(100, seed)?, rig.to_a, 3 * n + 1)?;
         let slice = region.slice(1000 * n as usize, 1000)?;
-        rig.b.ep.recv_multi(slice, 4, 3 * n + 2)?;
+        rig.b.here()?.ep.recv_multi(slice, 4, 3 * n + 2)?;
         // Under a tag that nobody asks for.
         let (memory, none) = (pattern(100, seed)?, Options::default());
         rig.a.ep.tsend(memory, rig.to_b, 100, none, n)?;
@@ -459,7 +458,7 @@ fn unplug_ends_receives_of_every_kind(info: &Info, seed: u64) -> Result {
     unplug(info.provider.as_str())?;
     let mut seen = 0;
     for _ in 0..12 {
-        let done = rig.b.cq.read().ok_or(ENOENT)?;
+        let done = rig.b.poll()?.ok_or(ENOENT)?;
         check_eq!((done.kind, error(&done)), (Kind::Recv, Some(ENODEV)));
         seen |= 1 << done.context;
         match done.context % 3 {
@@ -478,7 +477,7 @@ fn unplug_ends_receives_of_every_kind(info: &Info, seed: u64) -> Result {
         check!(gone(error(&done)));
         check_buffer(done.buffer, 100, seed)?;
     }
-    check!(rig.a.cq.read().is_none() && rig.b.cq.read().is_none());
+    check!(rig.a.cq.read().is_none() && rig.b.poll()?.is_none());
     drop(closed(region.close())?);
     rig.close()
 }

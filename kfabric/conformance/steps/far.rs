@@ -29,6 +29,7 @@
 use crate::check;
 use crate::crew::{Crew, Job};
 use crate::ops::{data, level, pmem};
+use crate::peer::Region;
 use crate::rig::{check_buffer, pattern, register, timeout, with_sizes};
 use crate::source::{patterned, spoilt, Source};
 use kernel::fmt;
@@ -75,9 +76,9 @@ pub(super) struct Far {
 #[pin_data]
 struct Near {
     ep: Endpoint<u64>,
-    volatile: MemoryRegion,
-    lasting: Option<MemoryRegion>,
-    word: MemoryRegion,
+    volatile: Region,
+    lasting: Option<Region>,
+    word: Region,
     av: AddressVector,
     tx: CompletionQueue<u64>,
     rx: CompletionQueue<u64>,

@@ -6,6 +6,7 @@ use super::{variant, LENGTHS, LONG};
 use crate::check_eq;
 use crate::close::closed;
 use crate::ops::error;
+use crate::peer::Region;
 use crate::rig::{register, timeout, with_sizes};
 use kernel::prelude::*;
 use kfabric::prelude::*;
@@ -19,7 +20,7 @@ pub(super) struct Link {
     b: Endpoint<u64>,
     listener: PassiveEndpoint,
     /// What is sent, and then where it is received.
-    local: MemoryRegion,
+    local: Region,
     eq: EventQueue,
     cq: CompletionQueue<u64>,
     domain: Domain,

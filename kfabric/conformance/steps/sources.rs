@@ -6,13 +6,14 @@ use crate::bar::Bound;
 use crate::check_eq;
 use crate::close::closed;
 use crate::ops::error;
+use crate::peer::Region;
 use crate::rig::{register, timeout, Rig};
 use crate::source::{made_of, SOURCES};
 use kernel::prelude::*;
 use kfabric::prelude::*;
 
 /// Memory of each source at A, and as much of the same at B.
-pub(super) struct Sources(KVec<(MemoryRegion, MemoryRegion, RemoteRegion)>);
+pub(super) struct Sources(KVec<(Region, Region, RemoteRegion)>);
 
 impl Sources {
     /// Registers `len` bytes of each: of `device`, if there is one, and stored around the cache,
@@ -26,7 +27,7 @@ impl Sources {
                 ..RegionAttributes::default()
             };
             let local = register(&rig.a.domain, near, Access::NONE)?;
-            let region = closed(rig.b.domain.register(far, attributes))?;
+            let region = rig.b.register(far, attributes)?;
             let remote = RemoteRegion::parse(&region.descriptor()?)?;
             Ok::<_, Error>(all.push((local, region, remote), GFP_KERNEL)?)
         };

@@ -5,6 +5,7 @@
 use super::{variant, LENGTHS, LONG};
 use crate::close::closed;
 use crate::ops::error;
+use crate::peer::Region;
 use crate::rig::{count, register, timeout, until, with_sizes, Base};
 use crate::{check, check_eq};
 use kernel::prelude::*;
@@ -44,10 +45,10 @@ pub(super) struct Tally {
     /// How often the counter of its own operations has called.
     called: Arc<Atomic<i32>>,
     /// Words that it writes and changes.
-    words: MemoryRegion,
+    words: Region,
     remote: RemoteRegion,
     /// What its operations have of their own: three vectors.
-    local: MemoryRegion,
+    local: Region,
     base: Base,
 }
 

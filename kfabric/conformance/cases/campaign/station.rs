@@ -4,6 +4,7 @@
 
 use super::{ALL, ALL_LANES, BURST, DATAGRAMS, LANES, LONGEST, RECEIVES, STATIONS};
 use crate::close::closed;
+use crate::peer::Region;
 use crate::rig::{register, timeout, with_sizes};
 use crate::runner::asked_for;
 use crate::source::{made_of, of_vecs, Source};
@@ -37,8 +38,8 @@ pub(super) fn endpoint_type(station: usize) -> EndpointType {
 /// A domain, and what its stations share.
 // In the order in which they must be closed.
 pub(super) struct Side {
-    pub(super) local: MemoryRegion,
-    pub(super) receive: MemoryRegion,
+    pub(super) local: Region,
+    pub(super) receive: Region,
     pub(super) av: AddressVector,
     pub(super) cq: CompletionQueue<u64>,
     pub(super) eq: EventQueue,
@@ -82,7 +83,7 @@ pub(super) struct Station {
     /// `None` once it is closed.
     pub(super) ep: Option<Endpoint<u64>>,
     /// Volatile, the words, and persistent where there is such memory.
-    pub(super) regions: KVec<MemoryRegion>,
+    pub(super) regions: KVec<Region>,
     pub(super) peers: KVec<Address>,
     /// Which receives are posted.
     pub(super) receives: [bool; RECEIVES],

@@ -111,11 +111,11 @@ fn data_of_a_write_is_no_message(info: &Info, _seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let (region, remote) = rig.region(100, Access::WRITE)?;
     let (recv, write) = (
-        Counter::new(&rig.b.domain, None)?,
-        Counter::new(&rig.b.domain, None)?,
+        Counter::new(&rig.b.here()?.domain, None)?,
+        Counter::new(&rig.b.here()?.domain, None)?,
     );
     let counters = [(Counts::RECV, &recv), (Counts::REMOTE_WRITE, &write)];
-    let side = Side::new(&rig.b, info, &counters)?;
+    let side = Side::new(rig.b.here()?, info, &counters)?;
     let to = rig.a.av.insert(&side.ep.name())?;
     side.ep.recv(Buffer::empty(), 1)?;
     let zeros = Memory::zeroed(100)?;
@@ -141,8 +141,9 @@ fn data_of_a_write_is_no_message(info: &Info, _seed: u64) -> Result {
 fn tagged_access_is_no_message(info: &Info, _seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let mut cntrs = KVec::new();
-    for end in [&rig.a, &rig.a, &rig.b, &rig.b, &rig.b] {
-        cntrs.push(Counter::new(&end.domain, None)?, GFP_KERNEL)?;
+    let (at_a, at_b) = (&rig.a.domain, &rig.b.here()?.domain);
+    for domain in [at_a, at_a, at_b, at_b, at_b] {
+        cntrs.push(Counter::new(domain, None)?, GFP_KERNEL)?;
     }
     let [write, read, recv, remote_write, remote_read] = &cntrs[..] else {
         return Err(EINVAL);
@@ -153,7 +154,7 @@ fn tagged_access_is_no_message(info: &Info, _seed: u64) -> Result {
         &[(Counts::WRITE, write), (Counts::READ, read)],
     )?;
     let b = Side::new(
-        &rig.b,
+        rig.b.here()?,
         info,
         &[
             (Counts::RECV, recv),
@@ -190,11 +191,11 @@ fn accesses_of_peers_are_counted_at_their_target(info: &Info, _seed: u64) -> Res
     let rig = Rig::new(info)?;
     let (region, remote) = rig.region(50_000, Access::ALL)?;
     let (read, write) = (
-        Counter::new(&rig.b.domain, None)?,
-        Counter::new(&rig.b.domain, None)?,
+        Counter::new(&rig.b.here()?.domain, None)?,
+        Counter::new(&rig.b.here()?.domain, None)?,
     );
     let counters = [(Counts::REMOTE_READ, &read), (Counts::REMOTE_WRITE, &write)];
-    let side = Side::new(&rig.b, info, &counters)?;
+    let side = Side::new(rig.b.here()?, info, &counters)?;
     let to = rig.a.av.insert(&side.ep.name())?;
     let (ep, options) = (&rig.a.ep, Options::default());
     let ends = || -> Result {
@@ -220,7 +221,7 @@ fn accesses_of_peers_are_counted_at_their_target(info: &Info, _seed: u64) -> Res
     // Not those through another endpoint, nor one's own.
     ep.write(Memory::zeroed(8)?, rig.to_b, slice, options, 1)?;
     ends()?;
-    let to_b = rig.b.av.insert(&rig.b.ep.name())?;
+    let to_b = rig.b.insert(&rig.b.name())?;
     side.ep.write(Memory::zeroed(8)?, to_b, slice, options, 1)?;
     side.ends(Kind::Write, None)?;
     check_eq!((both(&read), both(&write)), ((8, 0), (4, 0)));
@@ -236,11 +237,11 @@ fn access_that_is_refused_counts_at_its_initiator_only(info: &Info, _seed: u64) 
     let (region, remote) = rig.region(100, Access::READ_WRITE)?;
     let (tried, suffered) = (
         Counter::new(&rig.a.domain, None)?,
-        Counter::new(&rig.b.domain, None)?,
+        Counter::new(&rig.b.here()?.domain, None)?,
     );
     let initiator = Side::new(&rig.a, info, &[(Counts::READ | Counts::WRITE, &tried)])?;
     let kinds = Counts::REMOTE_READ | Counts::REMOTE_WRITE;
-    let target = Side::new(&rig.b, info, &[(kinds, &suffered)])?;
+    let target = Side::new(rig.b.here()?, info, &[(kinds, &suffered)])?;
     let to = rig.a.av.insert(&target.ep.name())?;
     drop(closed(region.close_wait(timeout()))?);
     let (slice, options) = (remote.slice(0, 100)?, Options::default());

@@ -54,7 +54,7 @@ impl Side {
     /// Sends so many bytes to the pair's B, which receives at most 10.
     pub(super) fn send(&self, rig: &Rig, len: usize) -> Result {
         let expected = (len > 10).then_some(EMSGSIZE);
-        rig.b.ep.recv(Memory::zeroed(10)?, 1)?;
+        rig.b.recv(Memory::zeroed(10)?, 1)?;
         self.ep
             .send(Memory::zeroed(len)?, rig.to_b, Options::default(), 1)?;
         self.ends(Kind::Send, expected)?;
@@ -65,14 +65,13 @@ impl Side {
     /// Receives so many bytes of the pair's B, 10 at most.
     pub(super) fn recv(&self, rig: &Rig, len: usize) -> Result {
         let expected = (len > 10).then_some(EMSGSIZE);
-        let to = rig.b.av.insert(&self.ep.name())?;
+        let to = rig.b.insert(&self.ep.name())?;
         self.ep.recv(Memory::zeroed(10)?, 1)?;
         rig.b
-            .ep
             .send(Memory::zeroed(len)?, to, Options::default(), 1)?;
         self.ends(Kind::Recv, expected)?;
         check_eq!(error(&rig.b.next()?), expected);
-        rig.b.av.remove(to)
+        rig.b.remove(to)
     }
 
     /// Writes zeros.

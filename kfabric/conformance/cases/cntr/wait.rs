@@ -90,7 +90,7 @@ fn wait_for_a_count_ends_with_an_error(info: &Info, _seed: u64) -> Result {
     let side = Side::new(&rig.a, info, &[(Counts::SEND, &cntr)])?;
     let side = Arc::new(side, GFP_KERNEL)?;
     let too_long = || -> Result<Arc<dyn Fn() -> Result + Send + Sync>> {
-        rig.b.ep.recv(Memory::zeroed(10)?, 1)?;
+        rig.b.recv(Memory::zeroed(10)?, 1)?;
         let (sender, to) = (side.clone(), rig.to_b);
         let send = move || {
             sender

@@ -70,7 +70,7 @@ fn address_of_a_peer_names_its_first_context(info: &Info, seed: u64) -> Result {
     // An endpoint that is not scalable has the first, and is reached by both.
     let rig = Rig::new(info)?;
     for to in [rig.to_b, rig.to_b.rx_context(0)?] {
-        rig.b.ep.recv(Memory::zeroed(100)?, 1)?;
+        rig.b.recv(Memory::zeroed(100)?, 1)?;
         rig.a
             .ep
             .send(pattern(100, seed)?, to, Options::default(), 2)?;
@@ -182,7 +182,7 @@ fn context_that_a_peer_does_not_have_is_an_error(info: &Info, seed: u64) -> Resu
             .send(memory, rig.to_b.rx_context(1)?, options, seed)?;
         check_buffer(check_not_executed(rig.a.next()?, EINVAL)?, 100, seed)?;
         // It has harmed nobody.
-        rig.b.ep.recv(Memory::zeroed(100)?, 1)?;
+        rig.b.recv(Memory::zeroed(100)?, 1)?;
         rig.a.ep.send(pattern(100, seed)?, rig.to_b, options, 2)?;
         rig.passed(1, 2, Ok(100))?;
     }
@@ -229,7 +229,7 @@ fn endpoint_without_named_contexts_refuses_all_but_the_first(info: &Info, seed: 
     let named = rig.to_b.rx_context(1)?;
     let refused = ep.send(pattern(8, seed)?, named, Options::default(), 1);
     check_buffer(check_refused(refused, EOPNOTSUPP, 1)?, 8, seed)?;
-    rig.b.ep.recv(Memory::zeroed(8)?, 2)?;
+    rig.b.recv(Memory::zeroed(8)?, 2)?;
     ep.send(pattern(8, seed)?, rig.to_b, Options::default(), 3)?;
     check_eq!(ended(&cq.read_wait(timeout())?), (Kind::Send, 3, Ok(8)));
     check_eq!(ended(&rig.b.next()?), (Kind::Recv, 2, Ok(8)));

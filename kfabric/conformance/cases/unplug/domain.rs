@@ -80,8 +80,8 @@ fn ended_domain_completes_each_operation_once(info: &Info, seed: u64) -> Result 
     check!(times.iter().all(|times| *times == 1));
     check!(rig.a.cq.read().is_none() && cq.read().is_none());
     // Nothing of it is left at the peer.
-    rig.b.ep.recv(pattern(100, seed)?, 1)?;
-    check!(rig.b.cq.read().is_none());
+    rig.b.recv(pattern(100, seed)?, 1)?;
+    check!(rig.b.poll()?.is_none());
     closed(beside.close())?;
     closed(cq.close())?;
     rig.close()
@@ -91,10 +91,10 @@ fn peers_find_the_endpoints_of_an_ended_domain_closed(info: &Info, seed: u64) ->
     let rig = Rig::new(info)?;
     for n in 0..8 {
         let (memory, none) = (pattern(100, seed + n)?, Options::default());
-        rig.b.ep.send(memory, rig.to_a, none, n)?;
+        rig.b.send(memory, rig.to_a, none, n)?;
     }
     // So that they wait there, wherever that is.
-    passes(&rig.a, rig.to_b, &rig.b, 100)?;
+    passes(&rig.a, rig.to_b, rig.b.here()?, 100)?;
     rig.a.domain.unplug()?;
     let mut seen = 0;
     for _ in 0..8 {
@@ -107,7 +107,7 @@ fn peers_find_the_endpoints_of_an_ended_domain_closed(info: &Info, seed: u64) ->
     // And those that come later.
     for len in [0, 10, 50_000] {
         let (memory, none) = (pattern(len, seed)?, Options::default());
-        rig.b.ep.send(memory, rig.to_a, none, 9)?;
+        rig.b.send(memory, rig.to_a, none, 9)?;
         let sent = rig.b.next()?;
         check_eq!(sent.result, Err(Failure::not_executed(EHOSTUNREACH)));
         check_buffer(sent.buffer, len, seed)?;
@@ -171,12 +171,12 @@ fn other_domains_go_on_when_one_ends(info: &Info, _seed: u64) -> Result {
     let (theirs, count, stops) = (others.clone(), rounds.clone(), stop.clone());
     let job = move |_: usize| -> Result {
         while !stops.load(Relaxed) {
-            passes(&theirs.a, theirs.to_b, &theirs.b, 1)?;
+            passes(&theirs.a, theirs.to_b, theirs.b.here()?, 1)?;
             count.add(1, Relaxed);
         }
         Ok(())
     };
-    passes(&rig.a, rig.to_b, &rig.b, 1)?;
+    passes(&rig.a, rig.to_b, rig.b.here()?, 1)?;
     let crew = Crew::start(1, Arc::new(job, GFP_KERNEL)?)?;
     let begun = until(|| rounds.load(Relaxed) > 10);
     let unplugged = rig.a.domain.unplug();
@@ -188,10 +188,10 @@ fn other_domains_go_on_when_one_ends(info: &Info, _seed: u64) -> Result {
     unplugged?;
     gone_on?;
     // What was its peer is one of others.
-    let to_b = others.a.av.insert(&rig.b.ep.name())?;
-    passes(&others.a, to_b, &rig.b, 2)?;
-    let to_others = rig.b.av.insert(&others.a.ep.name())?;
-    passes(&rig.b, to_others, &others.a, 3)?;
+    let to_b = others.a.av.insert(&rig.b.name())?;
+    passes(&others.a, to_b, rig.b.here()?, 2)?;
+    let to_others = rig.b.insert(&others.a.ep.name())?;
+    passes(rig.b.here()?, to_others, &others.a, 3)?;
     rig.quiet()?;
     others.quiet()?;
     rig.close()
@@ -200,7 +200,7 @@ fn other_domains_go_on_when_one_ends(info: &Info, _seed: u64) -> Result {
 fn ended_domain_opens_nothing_and_a_new_one_does(info: &Info, seed: u64) -> Result {
     let rig = Rig::new(info)?;
     let region = register(&rig.a.domain, pattern(1000, seed)?, Access::NONE)?;
-    let (a_name, b_name) = (rig.a.ep.name(), rig.b.ep.name());
+    let (a_name, b_name) = (rig.a.ep.name(), rig.b.name());
     let id = rig.a.ep.recv(Buffer::empty(), 1)?;
     rig.a.domain.unplug()?;
     check_eq!(error(&rig.a.cq.read().ok_or(ENOENT)?), Some(ENODEV));
@@ -247,9 +247,9 @@ fn ended_domain_opens_nothing_and_a_new_one_does(info: &Info, seed: u64) -> Resu
     let domain = a.fabric.domain(info)?;
     closed(domain.close())?;
     let new = End::new(info, None)?;
-    let (to_b, to_new) = (new.av.insert(&b_name)?, rig.b.av.insert(&new.ep.name())?);
-    passes(&new, to_b, &rig.b, 4)?;
-    passes(&rig.b, to_new, &new, 5)?;
+    let (to_b, to_new) = (new.av.insert(&b_name)?, rig.b.insert(&new.ep.name())?);
+    passes(&new, to_b, rig.b.here()?, 4)?;
+    passes(rig.b.here()?, to_new, &new, 5)?;
     rig.quiet()?;
     new.close()?;
     rig.close()
@@ -304,7 +304,7 @@ impl Load {
     }
 
     fn drain(&self, side: usize) -> Result {
-        let end = [&self.rig.a, &self.rig.b][side];
+        let end = [&self.rig.a, self.rig.b.here()?][side];
         while let Some(done) = end.cq.read() {
             match error(&done) {
                 None => {}
@@ -321,7 +321,7 @@ impl Load {
         let (rig, none) = (&self.rig, Options::default());
         for n in 0.. {
             let (len, side) = ([1, 1000, 20_000][n as usize % 3], n as usize / 2 % 2);
-            let (end, to) = [(&rig.a, rig.to_b), (&rig.b, rig.to_a)][side];
+            let (end, to) = [(&rig.a, rig.to_b), (rig.b.here()?, rig.to_a)][side];
             let memory = Memory::zeroed(20_000)?;
             let posted = match n % 2 {
                 0 => end.ep.recv(memory, n),
