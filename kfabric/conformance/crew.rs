@@ -7,6 +7,8 @@ use kernel::new_work;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::Arc;
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
 use kernel::workqueue::{Work, WorkItem};
 use kfabric::prelude::*;
 
@@ -34,6 +36,7 @@ struct Member<J: Job> {
     number: usize,
     /// The errno of its result.
     errno: Atomic<i32>,
+    has_ended: Atomic<bool>,
     #[pin]
     work: Work<Member<J>>,
 }
@@ -49,6 +52,7 @@ impl<J: Job> WorkItem for Member<J> {
         if let Err(error) = this.job.run(this.number) {
             this.errno.store(error.to_errno(), Relaxed);
         }
+        this.has_ended.store(true, Relaxed);
     }
 }
 
@@ -66,6 +70,7 @@ impl<J: Job> Crew<J> {
                     job,
                     number,
                     errno: Atomic::new(0),
+                    has_ended: Atomic::new(false),
                     work <- new_work!("kfi_conformance"),
                 }),
                 GFP_KERNEL,
@@ -79,6 +84,12 @@ impl<J: Job> Crew<J> {
     /// Waits until all have done their job; the error of one, if any failed.
     pub(crate) fn join(self) -> Result {
         let Crew { members, queue } = self;
+        // The kernel takes one long wait for a hang.
+        for member in &members {
+            while !member.has_ended.load(Relaxed) {
+                fsleep(Delta::from_millis(1));
+            }
+        }
         drop(queue); // waits
         for member in &members {
             match member.errno.load(Relaxed) {

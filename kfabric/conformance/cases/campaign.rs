@@ -485,9 +485,6 @@ impl Campaign {
         }
         let (mut idle, mut round, mut waits) = (0, 0_u64, false);
         loop {
-            if self.gone {
-                self.over.store(1, Relaxed);
-            }
             for number in 0..ALL_LANES {
                 let rests = self.lanes[number].planned.is_empty();
                 if rests && !self.gone && !self.has_enough(total) {
@@ -502,6 +499,10 @@ impl Campaign {
                 while let Some(done) = self.sides[side].cq.read() {
                     self.completed(done)?;
                 }
+            }
+            if self.gone {
+                // Before it returns: the other task would go on for ever.
+                self.over.store(1, Relaxed);
             }
             if self.is_through(total) {
                 return Ok(());

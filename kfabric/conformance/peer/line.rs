@@ -11,10 +11,23 @@ use kernel::prelude::*;
 use kernel::sync::{new_mutex, Arc, Mutex};
 use kfabric::prelude::*;
 
-/// What can be asked for. What each takes and gives is seen in `servant.rs`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u64)]
-pub(super) enum Verb {
+/// Makes verbs, and the list of them in which each has its number.
+macro_rules! verbs {
+    ($($(#[$doc:meta])* $verb:ident,)*) => {
+        /// What can be asked for. What each takes and gives is seen in `servant.rs`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u64)]
+        pub(super) enum Verb {
+            $($(#[$doc])* $verb,)*
+        }
+
+        impl Verb {
+            const ALL: &[Verb] = &[$(Verb::$verb),*];
+        }
+    };
+}
+
+verbs! {
     /// Has a session; the name of whoever asks follows. All others are of one.
     Call,
     /// Has no session any more: all of it is closed.
@@ -48,39 +61,6 @@ pub(super) enum Verb {
     Close,
 }
 
-impl Verb {
-    const ALL: [Verb; 28] = [
-        Verb::Call,
-        Verb::Leave,
-        Verb::Finish,
-        Verb::Open,
-        Verb::Accept,
-        Verb::Insert,
-        Verb::Remove,
-        Verb::Receive,
-        Verb::Send,
-        Verb::Cancel,
-        Verb::Poll,
-        Verb::Next,
-        Verb::Wait,
-        Verb::Register,
-        Verb::RegisterPersistent,
-        Verb::Descriptor,
-        Verb::ReadAt,
-        Verb::WriteAt,
-        Verb::Load,
-        Verb::Store,
-        Verb::Atomic,
-        Verb::Commit,
-        Verb::CloseRegion,
-        Verb::DropRegion,
-        Verb::ReadMemory,
-        Verb::DropMemory,
-        Verb::CloseEndpoint,
-        Verb::Close,
-    ];
-}
-
 impl Word for Verb {
     fn say(&self, to: &mut Saying) -> Result {
         (*self as u64).say(to)
@@ -91,14 +71,6 @@ impl Word for Verb {
         Verb::ALL.get(number).copied().ok_or(EBADMSG)
     }
 }
-
-const _: () = {
-    let mut n = 0;
-    while n < Verb::ALL.len() {
-        assert!(Verb::ALL[n] as usize == n);
-        n += 1;
-    }
-};
 
 /// The context of what is received.
 const ANSWER: u64 = 1;

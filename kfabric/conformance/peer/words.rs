@@ -299,18 +299,6 @@ impl Word for Name {
     }
 }
 
-impl Word for Label {
-    fn say(&self, to: &mut Saying) -> Result {
-        to.bytes(self.as_str().as_bytes())
-    }
-
-    fn hear(from: &mut Heard<'_>) -> Result<Self> {
-        let bytes = from.bytes()?;
-        let text = core::str::from_utf8(&bytes).map_err(|_| EBADMSG)?;
-        Label::new(text).map_err(|_| EBADMSG)
-    }
-}
-
 /// The bytes of a buffer, and which of them are used.
 pub(super) struct Carried {
     /// None, of a buffer without memory.
