@@ -224,7 +224,8 @@ pub trait Endpoint: Send + Sync + 'static {
     }
 
     /// Ends what one transmit context ([`Op::own_context`]) has posted, which posts no more, as far as it has not
-    /// met its peer: it completes with `ECANCELED`. The rest completes as it would have, soon.
+    /// met its peer: it completes with `ECANCELED`. The rest completes as it would have, soon. What the context
+    /// posts once this has returned is not meant: it may be open again.
     ///
     /// Process context, may sleep. Where it is missing, everything completes as it would have.
     fn quit(&self, context: usize) {

@@ -545,7 +545,7 @@ impl Shared {
             peer.post(table.waiting_for(name));
             // What has waited for it waits no more, whatever it says that follows.
             peer.queue();
-            drop(table);
+            // Before another may go in its place; likewise where it is forgotten.
             self.peer_stats().made.add(1);
             return Ok(peer);
         }

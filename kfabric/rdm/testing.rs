@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `bench` | a provider with a net, and what stands on it |
 //! | `fault` | what is to happen to what one side sends over a link |
+//! | `gate` | where workers of one side wait, while a test keeps it shut |
 //! | `host` | where links begin and end |
 //! | `kept` | the holds of links on what they have not copied |
 //! | `meter` | how far the frames have come that one side sends |
@@ -26,6 +27,7 @@ use kernel::time::{Delta, Instant, Monotonic};
 
 mod bench;
 mod fault;
+mod gate;
 mod host;
 mod kept;
 mod meter;

@@ -187,9 +187,9 @@ impl Shared {
             if table.closed.is_none() && !(table.strangers.is_empty() && table.letters.is_empty()) {
                 self.hub.workers().enqueue(self.clone());
             }
+            self.peer_stats().forgotten.add(1);
             drop(table);
             drop(node);
-            self.peer_stats().forgotten.add(1);
             peer.forget();
             None
         });

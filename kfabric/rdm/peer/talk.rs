@@ -278,6 +278,10 @@ impl Talk {
         }
         letters.clear();
         self.letters = letters;
+        if quits {
+            // Before what is taken in: all that was posted earlier had been, or has ended.
+            self.quit(peer, ECANCELED);
+        }
         while let Some(op) = posts.pop() {
             match meets_a_receive(&op) && peer.engine.order().is_none() {
                 true => self.messages.push(op),
@@ -286,9 +290,6 @@ impl Talk {
         }
         if cancels {
             self.cancel(peer);
-        }
-        if quits {
-            self.quit(peer, ECANCELED);
         }
         while let Some((arrival, receive)) = pairs.pop().zip(pairs.pop()) {
             self.met(peer, Match::from_parts(arrival, receive));

@@ -6,6 +6,7 @@
 
 use super::super::link::Link;
 use super::fault::Fault;
+use super::gate::{Gate, Shut};
 use super::host::{Door, Host};
 use super::kept::{Keep, Keeping, Kept};
 use super::tally::Tally;
@@ -22,6 +23,7 @@ pub(crate) struct Net {
     dials: Atomic<i32>,
     tally: Arc<Tally>,
     kept: Arc<Kept>,
+    gate: Arc<Gate>,
 }
 
 struct State {
@@ -55,13 +57,14 @@ impl Net {
             held: false,
             sums: false,
         };
-        let (tally, kept) = (Tally::new()?, Kept::new()?);
+        let (tally, kept, gate) = (Tally::new()?, Kept::new()?, Gate::new()?);
         Arc::pin_init(
             pin_init!(Net {
                 state <- new_mutex!(state, "kfi_kunit_net"),
                 dials: Atomic::new(0),
                 tally,
                 kept,
+                gate,
             }),
             GFP_KERNEL,
         )
@@ -100,8 +103,8 @@ impl Net {
             (None, None) => Some(ECONNREFUSED),
             (None, Some(_)) => None,
         };
-        let (wire, [near, far]) =
-            Wire::new((&self.tally, &self.kept), [from, to], refused, state.fault)?;
+        let ours = (&self.tally, &self.kept, &self.gate);
+        let (wire, [near, far]) = Wire::new(ours, [from, to], refused, state.fault)?;
         wire.hold(state.held);
         state.wires.retain(|wire| wire.is_live());
         state.wires.push(wire, GFP_KERNEL)?;
@@ -163,6 +166,11 @@ impl Net {
     /// Has links keep what they need not copy.
     pub(crate) fn keep(&self, keep: Keep) -> Keeping {
         Keeping::new(&self.kept, keep)
+    }
+
+    /// Has workers wait that hand something of that side to a link.
+    pub(crate) fn shut(&self, side: u8) -> Shut {
+        Shut::new(&self.gate, side)
     }
 
     /// Whether hosts see no dials, for now.

@@ -5,6 +5,7 @@
 //! Locks: `state` is taken under no spinlock, and wakers are woken with it held.
 
 use super::super::link::{Hold, IovIterDest, IovIterSource, Link, Wake};
+use super::gate::Gate;
 use super::kept::Kept;
 use super::meter::Meter;
 use super::tally::{Counted, Tally};
@@ -20,6 +21,7 @@ pub(crate) const CAPACITY: usize = 5000;
 pub(crate) struct Wire {
     tally: Arc<Tally>,
     kept: Arc<Kept>,
+    gate: Arc<Gate>,
     /// The addresses of the sides: of who dialled, and of the other.
     names: [u8; 2],
     #[pin]
@@ -100,7 +102,7 @@ impl State {
 impl Wire {
     /// A wire, and both its ends. `refused`: it can't be made, which is told late.
     pub(super) fn new(
-        (tally, kept): (&Arc<Tally>, &Arc<Kept>),
+        (tally, kept, gate): (&Arc<Tally>, &Arc<Kept>, &Arc<Gate>),
         names: [u8; 2],
         refused: Option<Error>,
         fault: Option<(Fault, i32)>,
@@ -131,6 +133,7 @@ impl Wire {
             pin_init!(Wire {
                 tally: tally.clone(),
                 kept: kept.clone(),
+                gate: gate.clone(),
                 names,
                 state <- new_spinlock!(state, "kfi_kunit_wire"),
             }),
@@ -320,6 +323,7 @@ impl Link for End {
     }
 
     fn send(&self, from: &mut IovIterSource<'_>, _more: bool) -> Result<usize> {
+        self.wire.gate.pass(self.wire.names[self.side]);
         let mut state = self.wire.state.lock();
         let state = &mut *state;
         if state.broken || state.sides[self.side].closed {

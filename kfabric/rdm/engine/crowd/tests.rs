@@ -128,7 +128,7 @@ mod crowd {
 
     #[test]
     fn session_that_both_use_while_it_is_closed_loses_nothing() -> Result {
-        const ROUNDS: u64 = 60;
+        const ROUNDS: u64 = 40;
         let bench = Bench::with_bounds(SOON, Bounds { links: 0, ..ROOMY })?;
         let (a, b, to_b, to_a) = bench.pair()?;
         for round in 0..ROUNDS {

@@ -8,7 +8,7 @@ use kernel::prelude::*;
 mod lanes {
     use super::super::super::super::link::{in_lane, lane_of, service_at};
     use super::super::super::super::testing::{
-        brings, check, name, pattern, Bench, Script, Side, PATIENCE_MS, SMALL, SOON,
+        brings, check, name, pattern, Bench, Script, Side, A, PATIENCE_MS, SMALL, SOON,
     };
     use crate::av::{Address, Name};
     use crate::cq::CompletionQueue;
@@ -77,6 +77,32 @@ mod lanes {
         }
         check(bench.net.dials() == dials + 2)?;
         drop((many, a, b));
+        bench.close()
+    }
+
+    /// Whatever its worker was doing when it closed, and however soon it opens again.
+    #[test]
+    fn end_of_a_context_is_none_of_what_it_posts_when_it_opens_again() -> Result {
+        let bench = Bench::new(SOON)?;
+        let (a, b, to_b, _) = bench.pair()?;
+        let mut many = Many::new(&bench.info, &a)?;
+        let to_many = b.av.insert(&many.endpoint.name())?;
+        many.reaches(0, &b, to_b)?;
+        b.ep.recv(Memory::zeroed(SMALL)?, 1)?;
+        let shut = bench.net.shut(A);
+        // Its worker acknowledges a message, or tries to.
+        many.rx[0].recv(Memory::zeroed(SMALL)?, 2)?;
+        b.send(to_many, 3)?;
+        check(brings(many.cq.read_wait(PATIENCE_MS)?.buffer, 3))?;
+        shut.await_worker()?;
+        check(many.tx.remove(0)?.close().is_ok())?;
+        let again = many.endpoint.tx_context(0).cq(&many.cq).enable()?;
+        again.send(pattern(SMALL, 4)?, to_b, Options::NONE, 5)?;
+        drop(shut);
+        let done = many.cq.read_wait(PATIENCE_MS)?;
+        check(done.context == 5 && done.result.is_ok())?;
+        check(b.gather(2)?.iter().all(|(.., status)| status.is_ok()))?;
+        drop((again, many, a, b));
         bench.close()
     }
 
