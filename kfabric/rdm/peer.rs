@@ -119,9 +119,9 @@ struct Inbox {
 /// How much a peer's session is used.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Usage {
-    /// Something is under way; or there is none.
+    /// Something is under way, or it is about to begin.
     Busy,
-    /// The peer was asked for its end.
+    /// It ends soon: the peer was asked for that, or it is over.
     Rests,
     /// Nobody has, since then.
     Idle(u64),

@@ -13,6 +13,7 @@ mod hub {
     use crate::op::{Kind, Options, Outcome};
     use crate::proto::wire::{self, crc, hello, Header, Kind as Frame, Reason};
     use kernel::prelude::*;
+    use kernel::time::{Delta, Instant, Monotonic};
 
     /// An address that no domain has.
     const X: u8 = b'x';
@@ -127,21 +128,25 @@ mod hub {
 
     #[test]
     fn strangers_beyond_the_bound_are_sent_away() -> Result {
+        const STAY: u64 = 3_000_000_000;
         let bench = Bench::new(Timeouts {
-            stranger: 3_000_000_000,
+            stranger: STAY,
             ..SOON
         })?;
         let (a, b) = (bench.side()?, bench.side()?);
+        let begin = Instant::<Monotonic>::now();
+        // A slow machine may need so long that they have had their time.
+        let is_fair = || a.violations() == 0 || begin.elapsed() >= Delta::from_nanos(STAY as i64);
         let mut strangers = KVec::new();
         for _ in 0..STRANGERS {
             strangers.push(stranger(&bench, &a)?, GFP_KERNEL)?;
         }
         pause(100);
-        check(a.violations() == 0)?;
+        check(is_fair())?;
         // One for whom there is no room has done nothing wrong.
         let late = stranger(&bench, &a)?;
         late.hears_the_end()?;
-        check(a.violations() == 0)?;
+        check(is_fair())?;
         // A peer comes in once they have had their time.
         let to_a = b.av.insert(&a.ep.name())?;
         b.reaches(&a, to_a)?;

@@ -235,6 +235,8 @@ impl Talk {
         let usage = match self.machine.state() {
             _ if self.machine.rests() => Usage::Rests,
             session::State::Open if is_quiet => Usage::Idle(self.used.0),
+            // It is forgotten soon, and who wants to come meanwhile is not told that there is no room.
+            session::State::Closed(_) if !self.has_queued() => Usage::Rests,
             _ => Usage::Busy,
         };
         peer.usage.store(usage.as_word(), Relaxed);
