@@ -232,15 +232,16 @@ impl Talk {
         if how_far != self.used.1 || !is_quiet {
             self.used = (now, how_far);
         }
+        let idle = self.is_idle().then(|| *self.machine.past());
         let usage = match self.machine.state() {
             _ if self.machine.rests() => Usage::Rests,
-            session::State::Open if is_quiet => Usage::Idle(self.used.0),
             // It is forgotten soon, and who wants to come meanwhile is not told that there is no room.
+            _ if idle.is_some() => Usage::Rests,
             session::State::Closed(_) if !self.has_queued() => Usage::Rests,
+            session::State::Open if is_quiet => Usage::Idle(self.used.0),
             _ => Usage::Busy,
         };
         peer.usage.store(usage.as_word(), Relaxed);
-        let idle = self.is_idle().then(|| *self.machine.past());
         let mut inbox = peer.inbox.lock();
         inbox.idle = idle;
         let has_letters = !inbox.letters.is_empty();
