@@ -485,7 +485,7 @@ impl Session {
         self.executed = self.executed.wrapping_add(1);
         self.acks.owe(now, len);
         if hurry {
-            self.acks.ask();
+            self.acks.ask(now);
         }
     }
 

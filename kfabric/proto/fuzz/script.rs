@@ -58,6 +58,7 @@ pub(super) const fn settings(name: Name, peer: Name, caps: u32) -> session::Sett
             frames: 4,
             bytes: 4096,
             delay: MS,
+            answer: 3 * MS,
         },
     }
 }

@@ -46,6 +46,7 @@ fn machine(name: &[u8], peer: &[u8], incarnation: u64, order: Order) -> Peer<Hea
                 frames: 8,
                 bytes: 1 << 16,
                 delay: MS,
+                answer: MS,
             },
         },
         window: Amount::new(8, 1024),

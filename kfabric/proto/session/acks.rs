@@ -4,7 +4,7 @@
 //!
 //! A peer that has nothing more to send asks for one at once. Where this side answers messages, that costs a
 //! frame each time, shortly before the answer's, which says the same. So after a few such answers in a row the next
-//! acknowledgement waits for one, up to the policy's delay; when none comes in that time, those after it are said
+//! acknowledgement waits for one, longer than it else would; when none comes in that time, those after it are said
 //! at once again. It is what TCP does of its own, by `inet_csk_in_pingpong_mode()` of the Linux source.
 
 /// After so many answers in a row that came soon after an acknowledgement, the next waits for one.
@@ -19,6 +19,8 @@ pub struct Policy {
     pub bytes: u64,
     /// At most so long, in nanoseconds.
     pub delay: u64,
+    /// For an answer that is sure to come, at most so long, in nanoseconds.
+    pub answer: u64,
 }
 
 /// What is owed.
@@ -61,9 +63,14 @@ impl Acks {
     }
 
     /// The peer asks for it: now, or with the answer that it is sure to get.
-    pub fn ask(&mut self) {
-        self.asked = true;
-        self.now |= self.answers < SURE;
+    pub fn ask(&mut self, now: u64) {
+        let first = !core::mem::replace(&mut self.asked, true);
+        match self.answers < SURE {
+            true => self.now = true,
+            // The first who asks waits no longer for those behind it.
+            false if first => self.by = Some(now.saturating_add(self.policy.answer)),
+            false => {}
+        }
     }
 
     /// It is to be said now.
@@ -86,7 +93,7 @@ impl Acks {
     /// A frame said all that was to be sent anyway.
     pub fn ride(&mut self, now: u64) {
         if let Some(said) = self.said.take() {
-            self.answers = match now.saturating_sub(said) <= self.policy.delay {
+            self.answers = match now.saturating_sub(said) <= self.policy.answer {
                 true => SURE.min(self.answers + 1),
                 false => 0,
             };
@@ -126,6 +133,7 @@ mod tests {
             frames: 3,
             bytes: 100,
             delay: 50,
+            answer: 80,
         })
     }
 
@@ -155,7 +163,7 @@ mod tests {
     /// The peer asks at `now`; whether it is told at once.
     fn asks(acks: &mut Acks, now: u64) -> bool {
         acks.owe(now, 1);
-        acks.ask();
+        acks.ask(now);
         acks.are_due(now)
     }
 
@@ -169,9 +177,9 @@ mod tests {
             if at_once {
                 acks.say(now);
             } else {
-                assert_eq!(acks.at(), Some(now + 50));
+                assert_eq!(acks.at(), Some(now + 80));
             }
-            acks.ride(now + 50);
+            acks.ride(now + 80);
             assert!(!acks.are_due(u64::MAX));
         }
     }
@@ -184,13 +192,14 @@ mod tests {
             acks.say(0);
             acks.ride(1);
         }
-        assert!(!asks(&mut acks, 10) && !acks.are_due(59) && acks.are_due(60));
-        acks.say(60);
-        assert!(asks(&mut acks, 70));
+        assert!(!asks(&mut acks, 10) && !asks(&mut acks, 60));
+        assert!(!acks.are_due(89) && acks.are_due(90));
+        acks.say(90);
+        assert!(asks(&mut acks, 100));
         // Nor does that answer count which comes after the wait.
         acks.settle();
-        acks.ride(71);
-        assert!(asks(&mut acks, 80));
+        acks.ride(101);
+        assert!(asks(&mut acks, 110));
     }
 
     #[test]
@@ -200,7 +209,7 @@ mod tests {
             // Each second one comes too late.
             assert!(asks(&mut acks, 0));
             acks.say(0);
-            acks.ride(50 + round % 2);
+            acks.ride(80 + round % 2);
         }
         // Nor do those that nothing was asked before.
         for _ in 0..10 {

@@ -26,6 +26,7 @@ fn settings(name: &[u8], peer: &[u8]) -> Settings {
             frames: 8,
             bytes: 1 << 16,
             delay: MS,
+            answer: 3 * MS,
         },
     }
 }

@@ -88,6 +88,7 @@ impl Node {
                     frames: 8,
                     bytes: 1 << 14,
                     delay: 100 * US,
+                    answer: 300 * US,
                 },
             },
             window: scenario.window,

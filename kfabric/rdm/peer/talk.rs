@@ -34,6 +34,9 @@ use kernel::time::Delta;
 /// How long an acknowledgement waits for a frame to go with.
 const ACK_DELAY_NS: u64 = 1_000_000;
 
+/// How long it waits for an answer that has come each time: a quarter of what TCP waits (TCP_DELACK_MIN).
+const ANSWER_NS: u64 = 10_000_000;
+
 /// What an endpoint tells its peers that it takes, if it has one receive context.
 pub(in crate::rdm) const LIMITS: Limits = Limits {
     frame: 96 << 10,
@@ -136,6 +139,7 @@ pub(super) fn machine(engine: &engine::Shared, name: &Name, past: Past) -> Resul
                 frames: 16,
                 bytes: 128 << 10,
                 delay: ACK_DELAY_NS,
+                answer: ANSWER_NS,
             },
         },
         window: WINDOW,

@@ -160,6 +160,7 @@ mod peer {
     /// a second, and the simulation of the protocol's machine has all.
     fn every_other(frames: &Range<usize>) -> impl Iterator<Item = usize> {
         let skipped = random::u64() as usize % 2;
+        pr_info!("frames from {} on\n", frames.start + skipped);
         frames.clone().skip(skipped).step_by(2)
     }
 

@@ -8,7 +8,7 @@ use kernel::prelude::*;
 mod lanes {
     use super::super::super::super::link::{in_lane, lane_of, service_at};
     use super::super::super::super::testing::{
-        brings, check, name, pattern, Bench, Script, Side, A, PATIENCE_MS, SMALL, SOON,
+        brings, check, name, pattern, Bench, Script, Side, A, PATIENCE_MS, SMALL, SOON, STILL,
     };
     use crate::av::{Address, Name};
     use crate::cq::CompletionQueue;
@@ -83,7 +83,7 @@ mod lanes {
     /// Whatever its worker was doing when it closed, and however soon it opens again.
     #[test]
     fn end_of_a_context_is_none_of_what_it_posts_when_it_opens_again() -> Result {
-        let bench = Bench::new(SOON)?;
+        let bench = Bench::new(STILL)?;
         let (a, b, to_b, _) = bench.pair()?;
         let mut many = Many::new(&bench.info, &a)?;
         let to_many = b.av.insert(&many.endpoint.name())?;
