@@ -8,7 +8,7 @@ use crate::{
     proto::atomic::Datatype,
     sys::{
         copy::{SharedBytes, Window, Word},
-        iter::Segments,
+        iter::Segment,
         pmem::Pmem,
     },
 };
@@ -184,10 +184,10 @@ impl Exposed {
     ) -> Result<R> {
         match &self.kind {
             Kind::Pieces(_) if self.uncached => Err(EOPNOTSUPP),
-            Kind::Pieces(pieces) => Ok(pieces.segments(offset, len)?.dest(f)),
+            Kind::Pieces(pieces) => pieces.with_segments(offset, len, |segments| segments.dest(f)),
             Kind::Device(_) => Err(EOPNOTSUPP),
             Kind::Volatile(_) | Kind::Persistent(_) => self.with(offset, len, |window| {
-                Ok(Segments::of_window(window).ok_or(EOPNOTSUPP)?.dest(f))
+                Ok(Segment::of_window(window).ok_or(EOPNOTSUPP)?.dest(f))
             }),
         }
     }
@@ -206,10 +206,12 @@ impl Exposed {
         f: impl FnOnce(&mut IovIterSource<'_>) -> R,
     ) -> Result<R> {
         match &self.kind {
-            Kind::Volatile(bytes) => Segments::of_window(bytes.window().sub(offset, len)?)
-                .map(|segments| segments.source(f))
+            Kind::Volatile(bytes) => Segment::of_window(bytes.window().sub(offset, len)?)
+                .map(|segment| segment.source(f))
                 .ok_or(EOPNOTSUPP),
-            Kind::Pieces(pieces) => Ok(pieces.segments(offset, len)?.source(f)),
+            Kind::Pieces(pieces) => {
+                pieces.with_segments(offset, len, |segments| segments.source(f))
+            }
             Kind::Persistent(_) | Kind::Device(_) => Err(EOPNOTSUPP),
         }
     }

@@ -407,11 +407,16 @@ impl Pieces {
         Ok(())
     }
 
-    /// The first of `len` bytes from `offset` on, for an iterator. Any context.
+    /// Calls `f` with the first of `len` bytes from `offset` on, for an iterator. Any context.
     ///
     /// # Errors
     /// - `EINVAL`: out of bounds.
-    pub(crate) fn segments(&self, offset: usize, len: usize) -> Result<Segments<'_>> {
+    pub(crate) fn with_segments<R>(
+        &self,
+        offset: usize,
+        len: usize,
+        f: impl FnOnce(&Segments<'_>) -> R,
+    ) -> Result<R> {
         let mut segments = match self.places.first() {
             Some(Place::Pages(..)) => Segments::pages(),
             _ => Segments::mapped(),
@@ -430,7 +435,7 @@ impl Pieces {
                 break;
             }
         }
-        Ok(segments)
+        Ok(f(&segments))
     }
 
     /// Calls `f` with a window on `len` bytes from `offset`, which must be in one piece. Any context.
