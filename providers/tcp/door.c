@@ -98,6 +98,7 @@ struct kfi_tcp_socket {
 	kfi_tcp_wake_t wake;
 	void *context;			/* of wake */
 	int error;			/* the first one that was met, or 0 */
+	bool drained;			/* all was taken that has come, and nothing told since */
 	bool gently;			/* closed so */
 	bool lingers;			/* nobody is to be woken but the work below */
 	struct delayed_work linger;
@@ -142,8 +143,10 @@ static void kfi_tcp_event(struct sock *sk)
 
 	read_lock_bh(&sk->sk_callback_lock);
 	ks = kfi_tcp_of(sk);
-	if (ks)
+	if (ks) {
+		WRITE_ONCE(ks->drained, false);
 		kfi_tcp_tell(ks);
+	}
 	read_unlock_bh(&sk->sk_callback_lock);
 }
 
@@ -728,7 +731,30 @@ long kfi_tcp_send(struct kfi_tcp_socket *ks, const struct iov_iter *from, bool m
 	return kfi_tcp_broken(ks, ret);
 }
 
-/* Whether packets may have references to these bytes. */
+/* Not to pages of kmalloc(), and not to those of a device, which may go. */
+static bool kfi_tcp_may_refer_to(struct page *page)
+{
+	return sendpage_ok(page) && !is_zone_device_page(page);
+}
+
+/* As above, of a segment; the pages of a folio are alike. */
+static bool kfi_tcp_may_refer_to_segment(const struct bio_vec *vec)
+{
+	size_t at, end = vec->bv_offset + vec->bv_len, pages;
+	struct folio *folio;
+	struct page *page;
+
+	for (at = vec->bv_offset; at < end; at += pages * PAGE_SIZE - offset_in_page(at)) {
+		page = vec->bv_page + (at >> PAGE_SHIFT);
+		if (!kfi_tcp_may_refer_to(page))
+			return false;
+		folio = page_folio(page);
+		pages = folio_nr_pages(folio) - folio_page_idx(folio, page);
+	}
+	return true;
+}
+
+/* Whether packets may have references to these bytes. No byte was taken from @from. */
 static bool kfi_tcp_may_refer(const struct iov_iter *from)
 {
 	struct page *pages[16], **ppages = pages;
@@ -736,6 +762,13 @@ static bool kfi_tcp_may_refer(const struct iov_iter *from)
 	size_t offset, count, i;
 	ssize_t len;
 
+	if (iov_iter_is_bvec(from)) {
+		for (i = 0; i < from->nr_segs; i++) {
+			if (!kfi_tcp_may_refer_to_segment(&from->bvec[i]))
+				return false;
+		}
+		return true;
+	}
 	while (iov_iter_count(&iter)) {
 		len = iov_iter_extract_pages(&iter, &ppages, iov_iter_count(&iter),
 					     ARRAY_SIZE(pages), 0, &offset);
@@ -743,8 +776,7 @@ static bool kfi_tcp_may_refer(const struct iov_iter *from)
 			return false;
 		count = DIV_ROUND_UP(offset + len, PAGE_SIZE);
 		for (i = 0; i < count; i++) {
-			/* Not of kmalloc(), and not of a device, which may go. */
-			if (!sendpage_ok(pages[i]) || is_zone_device_page(pages[i]))
+			if (!kfi_tcp_may_refer_to(pages[i]))
 				return false;
 		}
 	}
@@ -825,10 +857,20 @@ long kfi_tcp_splice(struct kfi_tcp_socket *ks, const struct iov_iter *from, bool
 long kfi_tcp_receive(struct kfi_tcp_socket *ks, const struct iov_iter *into)
 {
 	struct msghdr msg = { .msg_iter = *into };
+	const struct sock *sk = ks->sock->sk;
 	int ret;
 
+	/* What comes after this is told after it: the socket's lock is between. */
+	if (READ_ONCE(ks->drained))
+		return -EAGAIN;
+	WRITE_ONCE(ks->drained, true);
 	iov_iter_truncate(&msg.msg_iter, MAX_RW_COUNT);
 	ret = sock_recvmsg(ks->sock, &msg, MSG_DONTWAIT);
+	/* There may be more, or the end, which was told before; and urgent data stops a call. */
+	if (READ_ONCE(tcp_sk(sk)->urg_data) ||
+	    (ret != -EAGAIN && (ret <= 0 || !msg_data_left(&msg) || READ_ONCE(sk->sk_err) ||
+				READ_ONCE(sk->sk_shutdown) & RCV_SHUTDOWN)))
+		WRITE_ONCE(ks->drained, false);
 	if (ret > 0 || ret == -EAGAIN)
 		return ret;
 	/* Who has been told why it broke is told next that it has ended. */
