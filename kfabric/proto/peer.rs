@@ -245,6 +245,11 @@ impl<S: Storage> Peer<S> {
         self.session.has_crc()
     }
 
+    /// Whether [`Peer::poll_hello`] gives one.
+    pub fn owes_hello(&self) -> bool {
+        self.session.owes_hello()
+    }
+
     /// What is to be remembered of the peer while there is no machine for it.
     pub fn past(&self) -> &Past {
         self.session.past()
@@ -618,6 +623,17 @@ impl<S: Storage> Peer<S> {
 
     /// What the engine is to know next.
     pub fn poll_event(&mut self) -> Option<Event> {
+        self.poll_event_but_dial()
+            .or_else(|| self.session.take_dial().map(Event::Dial))
+    }
+
+    /// Whether a link is to be made, which [`Peer::poll_event`] says last.
+    pub fn wants_link(&self) -> bool {
+        self.session.wants_link()
+    }
+
+    /// As [`Peer::poll_event`], but that a link is to be made is left for later.
+    pub fn poll_event_but_dial(&mut self) -> Option<Event> {
         if let Some(link) = self.session.take_abandoned() {
             return Some(Event::CloseLink(link));
         }
@@ -637,7 +653,7 @@ impl<S: Storage> Peer<S> {
         if let Some(fresh) = self.opened.take() {
             return Some(Event::Opened { fresh });
         }
-        self.session.take_dial().map(Event::Dial)
+        None
     }
 
     /// Takes in that the peer acknowledged all up to `ack`.

@@ -669,6 +669,11 @@ impl Session {
         }
     }
 
+    /// Whether [`Session::take_dial`] gives one.
+    pub fn wants_link(&self) -> bool {
+        self.dial_due.is_some()
+    }
+
     /// A link that is to be made now.
     pub fn take_dial(&mut self) -> Option<LinkId> {
         self.dial_due.take()

@@ -342,7 +342,8 @@ impl<C: Send + 'static> Drop for Slot<C> {
     }
 }
 
-/// Puts a value where an idle operation holds one that owns nothing, and so need not be dropped.
+/// Puts a value where one is that owns nothing, as that of an idle operation, and so need not be dropped: even an empty
+/// vector takes the way of those that are freed.
 #[inline(always)]
 pub(crate) fn put_into_idle<T>(place: &mut T, value: T) {
     core::mem::forget(core::mem::replace(place, value));

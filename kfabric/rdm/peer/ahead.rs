@@ -30,10 +30,8 @@ pub(super) struct Ahead {
 impl Ahead {
     /// Nothing. Sleeps. `ENOMEM`.
     pub(super) fn new() -> Result<Self> {
-        let mut bytes = KVVec::new();
-        bytes.resize(LEN, 0, GFP_KERNEL)?;
         Ok(Ahead {
-            bytes,
+            bytes: KVVec::zeroed(LEN, GFP_KERNEL)?,
             ..Ahead::default()
         })
     }

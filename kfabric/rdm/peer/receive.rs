@@ -11,6 +11,7 @@ use crate::proto::peer::Action;
 use crate::proto::violation::Violation;
 use crate::proto::wire::{self, Header, Hello, Malformed};
 use crate::sys::crc;
+use crate::sys::slot::put_into_idle;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
@@ -34,13 +35,11 @@ struct Frame {
 
 impl Reception {
     pub(super) fn new() -> Result<Self> {
-        let mut payload = KVVec::new();
-        payload.resize(LIMITS.frame as usize, 0, GFP_KERNEL)?;
         Ok(Reception {
             header: [0; wire::SIZE],
             have: 0,
             frame: None,
-            payload,
+            payload: KVVec::zeroed(LIMITS.frame as usize, GFP_KERNEL)?,
             ahead: Ahead::new()?,
         })
     }
@@ -123,7 +122,7 @@ impl Talk {
                 Err(error) => break Err(error),
             }
         };
-        self.reception.ahead = ahead;
+        put_into_idle(&mut self.reception.ahead, ahead);
         self.link = Some(current);
         done.map_err(|error| match error {
             EAGAIN => Stop::Empty,
@@ -229,7 +228,7 @@ impl Talk {
             Some(bytes) => self.carry_out(peer, now, frame, bytes),
             None => Err(Stop::Lost),
         };
-        self.reception.payload = payload;
+        put_into_idle(&mut self.reception.payload, payload);
         done
     }
 

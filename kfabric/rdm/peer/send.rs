@@ -22,6 +22,7 @@ use crate::proto::wire::hello::MAX;
 use crate::proto::wire::{self, Header, Kind, Reason};
 use crate::sys::crc;
 use crate::sys::lease::Lease;
+use crate::sys::slot::put_into_idle;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
@@ -50,6 +51,8 @@ enum Lost {
 /// The frames that are being sent.
 pub(super) struct Transmission {
     bytes: KVVec<u8>,
+    /// Frames are in the first so many of them.
+    len: usize,
     /// Those before it were taken by the link.
     from: usize,
     /// The payload of the last of them, if it is not among them.
@@ -76,27 +79,35 @@ enum Unsent {
 impl Transmission {
     pub(super) fn new() -> Result<Self> {
         Ok(Transmission {
-            bytes: KVVec::with_capacity(ROOM, GFP_KERNEL)?,
+            bytes: KVVec::zeroed(ROOM, GFP_KERNEL)?,
+            ..Transmission::none()
+        })
+    }
+
+    /// One without room.
+    fn none() -> Self {
+        Transmission {
+            bytes: KVVec::new(),
+            len: 0,
             from: 0,
             tail: None,
-        })
+        }
     }
 
     /// Forgets what was to be sent, with its link.
     pub(super) fn reset(&mut self) {
-        self.bytes.clear();
-        self.from = 0;
+        (self.len, self.from) = (0, 0);
         self.tail = None;
     }
 
     /// Whether the link has taken all.
     pub(super) fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.len == 0
     }
 
     /// Whether any other frame finds room.
     fn has_room(&self) -> bool {
-        self.bytes.len() <= SMALL && self.tail.is_none()
+        self.len <= SMALL && self.tail.is_none()
     }
 
     /// Adds a frame whose payload `fill` puts there.
@@ -106,28 +117,26 @@ impl Transmission {
         crc: bool,
         fill: impl FnOnce(&mut [u8]) -> Result,
     ) -> Result {
-        let (at, len) = (self.bytes.len(), header.len as usize);
-        let start = at + wire::SIZE;
-        self.bytes.resize(start + len, 0, GFP_KERNEL)?;
-        let (head, payload) = self.bytes.split_at_mut(start);
-        if let Err(error) = fill(payload) {
-            self.bytes.truncate(at);
-            return Err(error);
-        }
+        let len = header.len as usize;
+        let room = self.bytes.get_mut(self.len..).ok_or(EINVAL)?;
+        let (head, rest) = room.split_at_mut_checked(wire::SIZE).ok_or(EINVAL)?;
+        let payload = rest.get_mut(..len).ok_or(EINVAL)?;
+        fill(payload)?;
         let mut header = *header;
         if crc {
             header.payload_crc = crc::of(payload);
         }
-        head.get_mut(at..)
-            .ok_or(EINVAL)?
-            .copy_from_slice(&header.emit(crc));
+        head.copy_from_slice(&header.emit(crc));
+        self.len += wire::SIZE + len;
         Ok(())
     }
 
     /// Adds the header of a frame whose payload follows from where it is.
     fn push_tail(&mut self, header: &Header, payload: Payload) -> Result {
-        self.bytes
-            .extend_from_slice(&header.emit(false), GFP_KERNEL)?;
+        let end = self.len + wire::SIZE;
+        let head = self.bytes.get_mut(self.len..end).ok_or(EINVAL)?;
+        head.copy_from_slice(&header.emit(false));
+        self.len = end;
         self.tail = Some(Tail {
             payload,
             len: header.len as usize,
@@ -139,7 +148,8 @@ impl Transmission {
     /// Hands over what waits in the buffer. `EAGAIN`: the link takes no more; others: it is broken.
     fn flush_bytes(&mut self, link: &dyn Link) -> Result {
         let more = self.tail.is_some();
-        while let Some(rest) = self.bytes.get(self.from..).filter(|rest| !rest.is_empty()) {
+        let bytes = self.bytes.get(..self.len).unwrap_or(&[]);
+        while let Some(rest) = bytes.get(self.from..).filter(|rest| !rest.is_empty()) {
             self.from += link.send_bytes(rest, more)?;
         }
         Ok(())
@@ -150,6 +160,7 @@ impl Talk {
     /// Sends what there is to send, as long as the link takes it; whether it is to be asked again at
     /// once.
     pub(super) fn transmit(&mut self, peer: &Arc<Peer>, now: u64, budget: usize) -> bool {
+        let mut was_asked = false;
         for _ in 0..budget {
             let Some(current) = self.link.as_ref().filter(|current| current.up) else {
                 return false;
@@ -174,15 +185,21 @@ impl Talk {
                     return true;
                 }
             }
-            if let Err(lost) = self.fill(peer, now) {
-                // What was made of it has a number already.
-                let links_too = matches!(lost, Lost::Source(..));
-                self.tell_lost(peer, now, lost);
-                if links_too {
-                    self.lose(now);
+            if was_asked {
+                return false;
+            }
+            match self.fill(peer, now) {
+                Ok(all) => was_asked = all,
+                Err(lost) => {
+                    // What was made of it has a number already.
+                    let links_too = matches!(lost, Lost::Source(..));
+                    self.tell_lost(peer, now, lost);
+                    if links_too {
+                        self.lose(now);
+                    }
+                    self.events(peer, now);
+                    return true;
                 }
-                self.events(peer, now);
-                return true;
             }
             if self.transmission.is_empty() {
                 return false;
@@ -326,24 +343,31 @@ impl Talk {
         Ok((region, at as usize))
     }
 
-    /// Makes frames, until there is no room or nothing to be said.
-    fn fill(&mut self, peer: &Peer, now: u64) -> Result<(), Lost> {
-        let mut room = [0; MAX];
-        if let Some((header, len)) = self.machine.poll_hello(&mut room) {
-            let pushed = self.transmission.push(&header, false, |to| {
-                to.copy_from_slice(room.get(..len).ok_or(EINVAL)?);
-                Ok(())
-            });
-            pushed.map_err(|_| Lost::Local)?;
+    /// Makes frames, until there is no room, or nothing to be said: whether that.
+    fn fill(&mut self, peer: &Peer, now: u64) -> Result<bool, Lost> {
+        if self.machine.owes_hello() {
+            self.push_hello().map_err(|_| Lost::Local)?;
         }
         while self.transmission.has_room() {
             let Some(transmit) = self.machine.poll_transmit(now) else {
-                break;
+                return Ok(true);
             };
             self.push(peer, &transmit)
                 .map_err(|error| lost(&transmit.payload, error))?;
         }
-        Ok(())
+        Ok(false)
+    }
+
+    /// Adds the frame that begins a link.
+    #[cold]
+    #[inline(never)]
+    fn push_hello(&mut self) -> Result {
+        let mut room = [0; MAX];
+        let (header, len) = self.machine.poll_hello(&mut room).ok_or(EINVAL)?;
+        self.transmission.push(&header, false, |to| {
+            to.copy_from_slice(room.get(..len).ok_or(EINVAL)?);
+            Ok(())
+        })
     }
 
     /// Adds a frame of the machine's.
@@ -354,18 +378,11 @@ impl Talk {
                 .push_tail(&transmit.header, transmit.payload);
         }
         // Taken out, so that the rest can be asked for the bytes.
-        let mut out = core::mem::replace(
-            &mut self.transmission,
-            Transmission {
-                bytes: KVVec::new(),
-                from: 0,
-                tail: None,
-            },
-        );
+        let mut out = core::mem::replace(&mut self.transmission, Transmission::none());
         let pushed = out.push(&transmit.header, transmit.crc, |to| {
             self.load(peer, &transmit.payload, to)
         });
-        self.transmission = out;
+        put_into_idle(&mut self.transmission, out);
         pushed
     }
 
