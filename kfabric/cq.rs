@@ -19,18 +19,22 @@ use crate::domain::{Child, Class, Domain};
 use crate::op::{Buffer, Chain, Kind, Operation, Part, Status};
 use crate::sys::work;
 use core::marker::PhantomData;
+use core::num::NonZero;
 use kernel::fmt;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::{
     new_condvar, new_spinlock_irq, Arc, CondVar, CondVarTimeoutResult, SpinLockIrq,
 };
-use kernel::time::{msecs_to_jiffies, Jiffies, Msecs};
+use kernel::time::{msecs_to_jiffies, Instant, Jiffies, Monotonic, Msecs};
 use kernel::workqueue::{self, impl_has_work, new_work, Work, WorkItem};
 
 mod bound;
+mod hand;
 
 pub(crate) use bound::Bound;
+use hand::Hand;
+pub(crate) use hand::{Hands, Turns};
 
 /// What a consumer wants to be told of a completion queue.
 pub trait Callback<C: Send + 'static>: Send + Sync + 'static {
@@ -73,6 +77,8 @@ pub(crate) struct Queue {
     callback: SpinLockIrq<Option<Arc<dyn Notify>>>,
     #[pin]
     arrival: CondVar,
+    /// How many threads wait, or take turns.
+    present: Atomic<i32>,
     #[pin]
     work: Work<Queue>,
 }
@@ -84,6 +90,7 @@ struct State {
     /// Whether the next completion fires the callback.
     armed: bool,
     waiters: usize,
+    hand: Hand,
     /// Whether the consumer has dropped the queue, and nobody will read.
     shut: bool,
     /// How many completions have come.
@@ -118,6 +125,7 @@ impl Queue {
             bound: 0,
             armed: notifies,
             waiters: 0,
+            hand: Hand::default(),
             shut: false,
             arrived: 0,
             called: 0,
@@ -129,6 +137,7 @@ impl Queue {
                 state <- new_spinlock_irq!(state, "kfi_cq"),
                 callback <- new_spinlock_irq!(callback, "kfi_cq_callback"),
                 arrival <- new_condvar!("kfi_cq_arrival"),
+                present: Atomic::new(0),
                 work <- new_work!("kfi_cq_callback"),
             }),
             GFP_KERNEL,
@@ -239,21 +248,53 @@ impl Queue {
         op
     }
 
-    /// Waits at most `left` jiffies; returns how many are left.
-    pub(crate) fn wait(&self, mut left: Jiffies) -> Result<Jiffies> {
+    /// Waits at most `left` jiffies, and takes turns meanwhile; returns how many are left.
+    pub(crate) fn wait(&self, left: Jiffies) -> Result<Jiffies> {
+        self.present.add(1, Relaxed);
+        let waited = self.wait_or_help(left);
+        self.present.add(-1, Relaxed);
+        waited
+    }
+
+    fn wait_or_help(&self, mut left: Jiffies) -> Result<Jiffies> {
+        // What turns have taken beyond whole jiffies, in nanoseconds.
+        let mut spent = 0;
         let mut state = self.state.lock();
-        while state.done.is_empty() {
+        let waited = loop {
+            if !state.done.is_empty() {
+                break Ok(left);
+            }
+            // Turns may come without an end.
+            let may_help = left > 0 && !current!().signal_pending();
+            if let Some(turns) = state.hand.begin_if(may_help) {
+                drop(state);
+                let begin = Instant::<Monotonic>::now();
+                self.help(turns);
+                spent += begin.elapsed().as_nanos().max(0) as u64;
+                if spent >= SHORTEST_JIFFY {
+                    left = left.saturating_sub((spent / jiffy()) as Jiffies);
+                    spent %= jiffy();
+                }
+                state = self.state.lock();
+                continue;
+            }
             state.waiters += 1;
             let woken = self.arrival.wait_interruptible_timeout(&mut state, left);
             state.waiters -= 1;
             match woken {
                 CondVarTimeoutResult::Woken { jiffies } => left = jiffies,
-                CondVarTimeoutResult::Timeout if state.done.is_empty() => return Err(ETIMEDOUT),
-                CondVarTimeoutResult::Timeout => {}
-                CondVarTimeoutResult::Signal { .. } => return Err(ERESTARTSYS),
+                CondVarTimeoutResult::Timeout if state.done.is_empty() => break Err(ETIMEDOUT),
+                CondVarTimeoutResult::Timeout => left = 0,
+                CondVarTimeoutResult::Signal { .. } => break Err(ERESTARTSYS),
             }
+        };
+        // What was to be done next is nobody's here any more.
+        let turns = state.hand.take();
+        drop(state);
+        if let Some(turns) = turns {
+            turns.call();
         }
-        Ok(left)
+        waited
     }
 
     /// Waits at most `timeout` milliseconds for what `read` takes from it. Errors: as
@@ -292,12 +333,23 @@ impl Queue {
         let mut state = self.state.lock();
         state.armed = false;
         state.shut = true;
-        let unread = state.done.take();
+        let (unread, turns) = (state.done.take(), state.hand.take());
         drop(state);
+        drop(turns);
         work::cancel(self);
         drop(callback);
         drop(unread);
     }
+}
+
+/// The shortest jiffy that there is, in nanoseconds: a call of the kernel tells how long this one's are.
+const SHORTEST_JIFFY: u64 = 1_000_000;
+
+/// A jiffy, in nanoseconds.
+fn jiffy() -> NonZero<u64> {
+    const SECOND_MS: Msecs = 1000;
+    let least = |number| NonZero::new(number).unwrap_or(NonZero::<u64>::MIN);
+    least(1_000_000_000 / least(msecs_to_jiffies(SECOND_MS) as u64))
 }
 
 /// What a completion tells, with everything that the operation held.
@@ -420,7 +472,10 @@ impl<C: Send + 'static> CompletionQueue<C> {
 
     /// Waits until there is a completion, at most `timeout` milliseconds.
     ///
-    /// Sleeps; process context.
+    /// Sleeps; process context. Meanwhile it does what a worker would do for the endpoints that are bound to the
+    /// queue, if they are over links: it may take longer by what it was just doing for a peer, which may be a commit of
+    /// what that has written, and is not interrupted there. What it drops on the way, the contexts of operations that
+    /// are silent, may not take a lock that the caller holds.
     ///
     /// # Errors
     /// - `ETIMEDOUT`: there was none.

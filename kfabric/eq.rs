@@ -201,7 +201,7 @@ impl Source {
     }
 
     fn of(queue: &Arc<Queue>, id: u64, events: usize) -> Result<Arc<Self>> {
-        let bound = Bound::new(queue, events)?;
+        let bound = Bound::new(queue, events, None)?;
         let stats = Arc::new(Stats::default(), GFP_KERNEL)?;
         let origin = Origin::new(
             Poster::first(id),

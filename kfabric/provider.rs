@@ -12,6 +12,7 @@
 use crate::av::Name;
 use crate::cm::Role;
 use crate::cntr::Counters;
+use crate::cq::Hands;
 use crate::domain;
 use crate::info::{Caps, Info, Namespace};
 use crate::op::{Chain, Kind, Op, OpId, Operation};
@@ -287,6 +288,7 @@ pub struct Port {
     tx_contexts: usize,
     /// By receive context.
     matchings: KVec<Arc<Matching>>,
+    hands: Arc<Hands>,
 }
 
 impl Port {
@@ -312,6 +314,7 @@ impl Port {
             role,
             tx_contexts,
             matchings,
+            hands: Hands::new(tx_contexts + rx_contexts)?,
         };
         Ok(Arc::new(port, GFP_KERNEL)?)
     }
@@ -329,6 +332,12 @@ impl Port {
     #[inline]
     pub(crate) fn counters(&self) -> Option<&Counters> {
         self.counters.as_deref()
+    }
+
+    /// Who may take turns of the endpoint's workers.
+    #[inline]
+    pub(crate) fn hands(&self) -> &Arc<Hands> {
+        &self.hands
     }
 
     pub(crate) fn role(&self) -> &Role {

@@ -61,12 +61,13 @@ impl End {
         }
     }
 
-    /// Says a word, with few bytes.
+    /// Says a word, with few bytes. What comes next is waited for.
     #[inline]
     pub(crate) fn say(&self, to: Address, word: Word, bytes: &[u8]) -> Result {
         let options = Options {
             data: Some(word as u64),
             silent: true,
+            more: true,
             ..Options::default()
         };
         self.ep.inject(bytes, to, options, 0)?;

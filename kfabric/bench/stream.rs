@@ -60,19 +60,24 @@ impl<'a> Stream<'a> {
         Ok(stream)
     }
 
+    /// Posts one. Others follow, or a wait.
     #[inline(always)]
     fn post(&mut self, number: usize) -> Result {
         let (ep, to) = (&self.near.end.ep, self.near.far);
+        let more = Options {
+            more: true,
+            ..Options::NONE
+        };
         let buffer = core::mem::take(self.buffers.get_mut(number).ok_or(EINVAL)?);
         match self.what {
             What::Writes => {
                 let place = *self.places.get(number).ok_or(EINVAL)?;
-                ep.write(buffer, to, place, Options::default(), number)?
+                ep.write(buffer, to, place, more, number)?
             }
             What::Messages => {
                 let options = Options {
                     data: Some(Word::Load as u64),
-                    ..Options::default()
+                    ..more
                 };
                 ep.send(buffer, to, options, number)?
             }

@@ -95,6 +95,16 @@ impl End {
         self.cq.read_wait(timeout())
     }
 
+    /// The next completion, for which nobody waits at the queue: who does may bring it about.
+    pub(crate) fn next_unaided(&self) -> Result<Completion<u64>> {
+        let mut next = None;
+        until(|| {
+            next = self.cq.read();
+            next.is_some()
+        })?;
+        next.ok_or(ENOENT)
+    }
+
     /// Posts a receive.
     pub(crate) fn receive(
         &self,

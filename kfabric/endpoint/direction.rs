@@ -3,7 +3,7 @@
 //! The slots of a context.
 
 use crate::cntr::Counters;
-use crate::cq::{Bound, CompletionQueue};
+use crate::cq::{Bound, CompletionQueue, Hands};
 use crate::op::{Op, Origin, Poster, Shares};
 use crate::rdm::fence::Fence;
 use crate::stats::Stats;
@@ -21,13 +21,13 @@ pub(super) struct Direction<C: Send + 'static> {
 impl<C: Send + 'static> Direction<C> {
     pub(super) fn new(
         poster: Poster,
-        cq: &CompletionQueue<C>,
+        (cq, hands): (&CompletionQueue<C>, &Arc<Hands>),
         counters: Option<Arc<Counters>>,
         fence: Option<Arc<Fence>>,
         shares: Option<Arc<Shares>>,
         slots: usize,
     ) -> Result<Self> {
-        let bound = Bound::new(cq.queue(), slots)?;
+        let bound = Bound::new(cq.queue(), slots, Some(hands))?;
         let stats = Arc::new(Stats::default(), GFP_KERNEL)?;
         let queue = cq.queue().clone();
         let origin = Origin::new(poster, queue, stats, counters, fence, shares, slots)?;

@@ -112,8 +112,14 @@ impl<C: Send + 'static> Tx<C> {
         let (counters, name) = own.parts(base, "tx", index)?;
         let fence = base.fences.get(usize::from(index)).cloned();
         let slots = base.limits.tx_size;
-        let direction =
-            Direction::new(base.poster(index), cq, counters, fence.clone(), None, slots)?;
+        let direction = Direction::new(
+            base.poster(index),
+            (cq, base.port.hands()),
+            counters,
+            fence.clone(),
+            None,
+            slots,
+        )?;
         let shown = Shown::Direction(direction.origin.clone());
         Ok(Tx {
             _file: debugfs::File::new(&name, &base.dir, shown)?,
@@ -142,7 +148,14 @@ impl<C: Send + 'static> Rx<C> {
             true => Some(Shares::new(slots)?),
             false => None,
         };
-        let direction = Direction::new(base.poster(index), cq, counters, None, shares, slots)?;
+        let direction = Direction::new(
+            base.poster(index),
+            (cq, base.port.hands()),
+            counters,
+            None,
+            shares,
+            slots,
+        )?;
         let shown = Shown::Direction(direction.origin.clone());
         Ok(Rx {
             _file: debugfs::File::new(&name, &base.dir, shown)?,

@@ -29,10 +29,13 @@ pub struct Options {
     /// Its buffer must not be owned memory, which would have nobody to come back to. Source:
     /// FI_SELECTIVE_COMPLETION of fi_cq(3).
     pub silent: bool,
-    /// Another post follows at once, so that the provider need not begin before that.
+    /// Another post follows at once, or a wait at the completion queue, so that the provider need not begin before
+    /// that.
     ///
     /// A hint. Over links what is posted so to a peer leaves together with what follows, in as few segments as it
-    /// fits; if nothing follows, it leaves all the same, some milliseconds later, and earlier if much of it waits.
+    /// fits. It leaves as well when a thread comes to wait at the operation's own completion queue, where none waits
+    /// and nothing for another peer was posted so; that thread does what a worker would have been woken for. If
+    /// nothing follows, it leaves all the same, at most some ten milliseconds later, and earlier if much of it waits.
     /// A post that is refused is none that follows. Where nothing is gained by waiting, as in memory, it is
     /// ignored. Source: FI_MORE.
     pub more: bool,

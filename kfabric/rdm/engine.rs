@@ -13,8 +13,8 @@
 //! |---|---|
 //! | `crowd` | peers that are too many |
 //!
-//! Locks: `table` is taken before the inbox of a peer, interrupts disabled; nothing else but the work
-//! queue's own under it.
+//! Locks: `table` is taken before the inbox of a peer, interrupts disabled; nothing else but those of the work queue
+//! and of completion queues, see [`Peer`], under it.
 
 use super::hub::Hub;
 use super::link::{self, Link};

@@ -5,8 +5,10 @@
 //! A [`Link`] brings bytes to one peer, in order, until it breaks; [`Links`] makes them to
 //! addresses, and takes those that peers make. The engine does the rest: see Documentation/engine.rst.
 //!
-//! All methods are called in process context, by one worker at a time for each link, and never wait
-//! for a peer: what can't be done now is `EAGAIN`, and the waker is woken when it can.
+//! All methods are called in process context, by one task at a time for each link, and never wait
+//! for a peer: what can't be done now is `EAGAIN`, and the waker is woken when it can. The task is a
+//! worker, or one of a consumer that waits for completions, with its priority, its control group and
+//! perhaps a pending signal; [`Links`] are called by workers alone.
 
 use crate::av::Name;
 use crate::sys::{iter, random};

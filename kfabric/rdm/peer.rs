@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A peer of an engine: what is posted to it, and the one worker that talks with it.
+//! A peer of an engine: what is posted to it, and the turns in which it is talked with.
 //!
-//! Everything that goes on with a peer is done by its work item, one step after another: so the
-//! protocol's machine needs no lock of the data path, and what a frame asks for is done in one
-//! piece with the machine's knowing of it. Posts, wakers and timers put what they have into the
-//! inbox, and queue the work.
+//! Everything that goes on with a peer is done in turns, by its work item or by a thread that waits for
+//! completions ([`Turns`]), one step after another: so the protocol's machine needs no lock of the data path,
+//! and what a frame asks for is done in one piece with the machine's knowing of it. Posts, wakers and timers
+//! put what they have into the inbox, and have a turn taken.
 //!
 //! | file | noun |
 //! |---|---|
@@ -19,14 +19,15 @@
 //! | `share` | messages that wait for a place in the machine |
 //! | `talk` | the conversation: the machine and its link |
 //!
-//! Locks: `inbox` is a leaf lock, interrupts disabled, but for the work queue's own. `talk` is a mutex
-//! that the work item holds while it works, also while it completes operations: nothing that a
-//! consumer may do in a callback takes it.
+//! Locks: `inbox` is taken with interrupts disabled, and under it those of the work queue and of completion queues
+//! ([`Hands`](crate::cq::Hands)). `talk` is a mutex that who takes a turn holds meanwhile, also while
+//! operations complete: nothing that a consumer may do in a callback takes it.
 
 use super::engine;
 use super::link::{self, Link, Wake};
 use crate::av::Name;
 use crate::cm::Message;
+use crate::cq::{Queue, Turns};
 use crate::op::{Chain, OpId, Operation};
 use crate::proto::session::past::Past;
 use crate::proto::wire::Hello;
@@ -34,12 +35,12 @@ use crate::provider::Match;
 use crate::sys::{reclaim, work};
 use kernel::impl_has_hr_timer;
 use kernel::prelude::*;
-use kernel::sync::atomic::{Atomic, Relaxed};
+use kernel::sync::atomic::{Atomic, Full, Relaxed};
 use kernel::sync::{new_mutex, new_spinlock_irq, Arc, ArcBorrow, Mutex, SpinLockIrq};
 use kernel::time::hrtimer::{
     HrTimer, HrTimerCallback, HrTimerCallbackContext, HrTimerRestart, RelativeSoftMode,
 };
-use kernel::time::Monotonic;
+use kernel::time::{Delta, Monotonic};
 use kernel::workqueue::{
     impl_has_delayed_work, impl_has_work, new_delayed_work, new_work, DelayedWork, Work, WorkItem,
 };
@@ -66,6 +67,14 @@ pub(in crate::rdm) use talk::LIMITS;
 const TOGETHER: usize = 32;
 const PATIENCE_MS: u32 = 1;
 
+/// How long the timer waits at most, in nanoseconds.
+const FARTHEST: u64 = i64::MAX as u64;
+
+/// How long it waits at least where the machine does not ask for less, in nanoseconds. While a peer is talked with,
+/// the deadline is put off and brought forward with each frame: a timer that is set anew each time costs more than one
+/// that fires now and then for nothing.
+const STEP_NS: u64 = 10_000_000;
+
 /// The number of the work that wakes the worker if nothing has followed.
 const LATE: u64 = 1;
 
@@ -79,6 +88,11 @@ pub(super) struct Peer {
     name: Name,
     /// Its number, by its name: that of the operations which stand for its own.
     number: u64,
+    /// When the machine has something to do, for the timer; and when that fires, which may be earlier.
+    deadline: Atomic<u64>,
+    armed: Atomic<u64>,
+    /// When the last turn was taken.
+    turned: Atomic<u64>,
     /// A [`Usage`], for those who look for peers that are idle.
     usage: Atomic<u64>,
     #[pin]
@@ -98,6 +112,10 @@ struct Inbox {
     posts: Chain,
     /// How many of them wait for one that was said to follow at once, and for which the worker was not woken.
     together: usize,
+    /// Whether [`LATE`] was enqueued for them.
+    late: bool,
+    /// The queue at which a turn was set aside for them.
+    aside: Option<Arc<Queue>>,
     /// Connection messages for the peer.
     letters: KVec<Message>,
     /// Arrivals that a receive has met; each is followed by it.
@@ -158,8 +176,27 @@ impl WorkItem for Peer {
     fn run(this: Arc<Peer>) {
         let again = reclaim::without_io(|| this.talk.lock().turn(&this));
         if again {
+            // Others wait for a worker, too.
             this.queue();
         }
+    }
+}
+
+impl Turns for Peer {
+    /// Where a worker is at it, which may take long, or has to be, it is left to that.
+    fn take_turn(self: Arc<Self>) -> bool {
+        let mut talk = self.talk.try_lock();
+        let turn = |talk: &mut Talk| reclaim::without_io(|| talk.turn_by_hand(&self));
+        let taken = talk.as_mut().and_then(|talk| turn(talk));
+        drop(talk);
+        taken.unwrap_or_else(|| {
+            self.queue_work();
+            false
+        })
+    }
+
+    fn call(self: Arc<Self>) {
+        self.queue();
     }
 }
 
@@ -185,8 +222,37 @@ impl_has_hr_timer! {
 impl HrTimerCallback for Peer {
     type Pointer<'a> = Arc<Self>;
 
-    fn run(this: ArcBorrow<'_, Self>, _: HrTimerCallbackContext<'_, Self>) -> HrTimerRestart {
-        Arc::from(this).queue();
+    /// Fires too early where the deadline was put off, as it is by each frame that is answered in time: then it goes on
+    /// until that, or, not long after a turn, in a [`STEP_NS`], since that is soon brought forward; or not quite,
+    /// since the kernel counts from when it should have fired.
+    fn run(
+        this: ArcBorrow<'_, Self>,
+        mut timer: HrTimerCallbackContext<'_, Self>,
+    ) -> HrTimerRestart {
+        let now = this.engine.now();
+        let peer = Arc::from(this);
+        loop {
+            let deadline = peer.deadline.load(Relaxed);
+            if deadline <= now {
+                break;
+            }
+            let quiet = now.saturating_sub(peer.turned.load(Relaxed));
+            let left = (deadline - now).min(quiet.clamp(STEP_NS, FARTHEST));
+            // Who brings the deadline forward meanwhile sees this, and arms the timer anew, or is seen here.
+            peer.armed.xchg(now.saturating_add(left), Full);
+            if peer.deadline.load(Relaxed) == deadline {
+                timer.forward_now(Delta::from_nanos(left as i64));
+                // What was posted later sees when it fires next.
+                let inbox = peer.inbox.lock();
+                if inbox.together > 0 && inbox.closed.is_none() {
+                    peer.wake();
+                }
+                return HrTimerRestart::Restart;
+            }
+        }
+        // Nobody relies on it any more.
+        peer.armed.xchg(0, Full);
+        peer.queue();
         HrTimerRestart::NoRestart
     }
 }
@@ -212,6 +278,8 @@ impl Peer {
         let inbox = Inbox {
             posts: Chain::new(),
             together: 0,
+            late: false,
+            aside: None,
             letters: KVec::with_capacity(LETTERS, GFP_KERNEL)?,
             pairs: Chain::new(),
             link: None,
@@ -226,6 +294,9 @@ impl Peer {
                 engine: engine.clone(),
                 name: *name,
                 number,
+                deadline: Atomic::new(0),
+                armed: Atomic::new(0),
+                turned: Atomic::new(0),
                 usage: Atomic::new(Usage::BUSY),
                 inbox <- new_spinlock_irq!(inbox, "kfi_peer"),
                 talk <- new_mutex!(talk, "kfi_talk"),
@@ -246,7 +317,22 @@ impl Peer {
     pub(super) fn queue(self: &Arc<Self>) {
         let inbox = self.inbox.lock();
         if inbox.closed.is_none() {
-            // Under the lock, as is the mark of a close: none is queued after it was cancelled.
+            self.wake();
+        }
+    }
+
+    /// Has the worker come, whoever waits for a completion.
+    fn queue_work(self: &Arc<Self>) {
+        let inbox = self.inbox.lock();
+        if inbox.closed.is_none() {
+            self.engine.workers().enqueue(self.clone());
+        }
+    }
+
+    /// Has a turn taken: by who waits for a completion of the endpoint, or by a worker. With the inbox locked, as is
+    /// the mark of a close: none is queued after it was cancelled.
+    fn wake(self: &Arc<Self>) {
+        if !self.engine.port().hands().lend(self) {
             self.engine.workers().enqueue(self.clone());
         }
     }
@@ -254,7 +340,8 @@ impl Peer {
     /// Leaves operations to the worker, in their order. Any context but hardirq.
     ///
     /// Who says that more follows at once ([`Options::more`]) does not wake it: it is woken by what follows, by
-    /// anything else that it is woken for, when [`TOGETHER`] of them wait, or after [`PATIENCE_MS`].
+    /// anything else that it is woken for, when [`TOGETHER`] of them wait, or after [`PATIENCE_MS`], or when the timer
+    /// fires, if it does so within a [`STEP_NS`]; or who comes to wait for the completion takes a turn.
     ///
     /// [`Options::more`]: crate::op::Options::more
     pub(super) fn post(self: &Arc<Self>, mut ops: Chain) {
@@ -263,20 +350,32 @@ impl Peer {
             drop(inbox);
             return self.engine.end_all(&mut ops, error);
         }
-        let (mut waits, mut count) = (false, 0);
+        let (mut waits, mut count, mut queue) = (false, 0, None);
         while let Some(op) = ops.pop() {
             waits = op.options().more;
             count += 1;
+            if waits && inbox.together == 0 {
+                queue = Some(op.origin_queue().clone());
+            }
             inbox.posts.push(op);
         }
         if waits {
             inbox.together += count;
         }
-        let workers = self.engine.workers();
         if !waits || inbox.together >= TOGETHER {
-            workers.enqueue(self.clone());
+            self.wake();
         } else if inbox.together == count {
-            workers.enqueue_delayed::<_, LATE>(self.clone(), PATIENCE_MS);
+            if let Some(queue) = queue {
+                queue.set_aside(self);
+                inbox.aside = Some(queue);
+            }
+            // A timer that is set fires, and looks here under the lock.
+            let now = self.engine.now();
+            inbox.late = !(now + 1..=now + STEP_NS).contains(&self.armed.load(Relaxed));
+            if inbox.late {
+                let workers = self.engine.workers();
+                workers.enqueue_delayed::<_, LATE>(self.clone(), PATIENCE_MS);
+            }
         }
     }
 
@@ -293,7 +392,7 @@ impl Peer {
             .letters
             .push_within_capacity(*message)
             .map_err(|_| EAGAIN)?;
-        self.engine.workers().enqueue(self.clone());
+        self.wake();
         Ok(())
     }
 
@@ -307,7 +406,7 @@ impl Peer {
         let (arrival, receive) = pair.into_parts();
         inbox.pairs.push(arrival);
         inbox.pairs.push(receive);
-        self.engine.workers().enqueue(self.clone());
+        self.wake();
     }
 
     /// Takes a link that the peer has made; gives it back if this is closed. Sleeps.
@@ -321,7 +420,7 @@ impl Peer {
             return Err(link);
         }
         let before = inbox.link.replace((link, hello));
-        self.engine.workers().enqueue(self.clone());
+        self.wake();
         drop(inbox);
         if let Some((link, _)) = before {
             link.close(false);
@@ -339,7 +438,7 @@ impl Peer {
         let mut inbox = self.inbox.lock();
         if inbox.closed.is_none() {
             inbox.cancels = true;
-            self.engine.workers().enqueue(self.clone());
+            self.wake();
         }
     }
 
@@ -350,7 +449,7 @@ impl Peer {
         let mut posts = inbox.posts.take();
         if inbox.closed.is_none() {
             inbox.quits = true;
-            self.engine.workers().enqueue(self.clone());
+            self.wake();
         }
         drop(inbox);
         self.engine.end_all(&mut posts, ECANCELED);
@@ -366,7 +465,7 @@ impl Peer {
         let mut inbox = self.inbox.lock();
         if inbox.closed.is_none() {
             inbox.rests = true;
-            self.engine.workers().enqueue(self.clone());
+            self.wake();
         }
     }
 
@@ -404,7 +503,11 @@ impl Peer {
         inbox.closed = Some(error);
         let (mut posts, mut pairs) = (inbox.posts.take(), inbox.pairs.take());
         let (link, letters) = (inbox.link.take(), core::mem::take(&mut inbox.letters));
+        let aside = inbox.aside.take();
         drop(inbox);
+        if let Some(queue) = aside {
+            queue.call_off(self);
+        }
         work::cancel_delayed::<_, LATE>(self);
         work::cancel(self);
         self.engine.end_all(&mut posts, error);
@@ -425,7 +528,7 @@ impl Peer {
     /// Ends everything. Sleeps.
     pub(super) fn close(self: &Arc<Self>, error: Error) {
         let timer = self.talk.lock().close(self, error);
-        // Waits for the timer's callback, which takes the inbox's lock only.
+        // Waits for the timer's callback, which takes the inbox's lock, and those under it.
         drop(timer);
     }
 }

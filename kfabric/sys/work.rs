@@ -56,6 +56,29 @@ where
     }
 }
 
+/// Calls off the delayed work of `item` that has this number, if it has not begun. Any context but hardirq, with a
+/// reference to the item beside the work's.
+pub(crate) fn call_off_delayed<T, const ID: u64>(item: &Arc<T>)
+where
+    T: HasDelayedWork<T, ID> + WorkItem<ID, Pointer = Arc<T>>,
+{
+    let raw = Arc::as_ptr(item).cast_mut();
+    // SAFETY: As in `cancel`.
+    let work = unsafe { T::raw_get_work(raw) };
+    // SAFETY: As in `cancel_delayed`.
+    let pending = unsafe {
+        bindings::cancel_delayed_work(kernel::container_of!(
+            Work::raw_get(work),
+            bindings::delayed_work,
+            work
+        ))
+    };
+    if pending {
+        // SAFETY: As in `cancel`.
+        drop(unsafe { Arc::from_raw(raw.cast_const()) });
+    }
+}
+
 /// A work queue of one's own, so that no work item runs a module's text after it is gone.
 ///
 /// Concurrency-managed, usable in memory reclaim. Dropping it waits for its items.
@@ -142,7 +165,9 @@ mod tests {
     use kernel::sync::Completion;
     use kernel::time::delay::fsleep;
     use kernel::time::Delta;
-    use kernel::workqueue::{self, impl_has_work, new_work};
+    use kernel::workqueue::{
+        self, impl_has_delayed_work, impl_has_work, new_delayed_work, new_work, DelayedWork,
+    };
 
     /// Where an item waits until it may go on.
     #[pin_data]
@@ -173,6 +198,25 @@ mod tests {
                 gate.begun.complete_all();
                 gate.may.wait_for_completion();
             }
+            this.runs.add(1, Relaxed);
+        }
+    }
+
+    #[pin_data]
+    struct Late {
+        runs: Atomic<i32>,
+        #[pin]
+        work: DelayedWork<Late>,
+    }
+
+    impl_has_delayed_work! {
+        impl HasDelayedWork<Self> for Late { self.work }
+    }
+
+    impl WorkItem for Late {
+        type Pointer = Arc<Late>;
+
+        fn run(this: Arc<Late>) {
             this.runs.add(1, Relaxed);
         }
     }
@@ -243,6 +287,32 @@ mod tests {
         assert_eq!(item.runs.load(Relaxed), 2);
         drop(queue);
         assert!(is_alone(item));
+        Ok(())
+    }
+
+    #[test]
+    fn delayed_item_that_is_called_off_is_let_go_of() -> Result {
+        let queue = WorkQueue::unlisted(c"kfi_kunit")?;
+        let late = Arc::pin_init(
+            pin_init!(Late {
+                runs: Atomic::new(0),
+                work <- new_delayed_work!("kfi_kunit_late"),
+            }),
+            GFP_KERNEL,
+        )?;
+        call_off_delayed::<_, 0>(&late);
+        assert!(queue.enqueue_delayed(late.clone(), 60_000));
+        assert!(!queue.enqueue_delayed(late.clone(), 60_000));
+        call_off_delayed::<_, 0>(&late);
+        // It may wait again, and run then.
+        assert!(queue.enqueue_delayed(late.clone(), 0));
+        while late.runs.load(Relaxed) == 0 {
+            fsleep(Delta::from_millis(1));
+        }
+        call_off_delayed::<_, 0>(&late);
+        drop(queue);
+        assert_eq!(late.runs.load(Relaxed), 1);
+        assert!(Arc::into_unique_or_drop(late).is_some());
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use super::post::{meets_a_receive, Posted};
 use super::receive::Reception;
 use super::send::Transmission;
 use super::share::Share;
-use super::{Peer, Usage, Waker};
+use super::{Peer, Usage, Waker, FARTHEST, LATE};
 use crate::av::Name;
 use crate::cm::Message;
 use crate::info::MAX_CONTEXTS;
@@ -25,8 +25,9 @@ use crate::proto::session::{self, Accept, End, LinkId};
 use crate::proto::wire::hello::{self, Limits, CAP_CRC};
 use crate::proto::wire::{Hello, Reason};
 use crate::provider::Match;
+use crate::sys::work;
 use kernel::prelude::*;
-use kernel::sync::atomic::Relaxed;
+use kernel::sync::atomic::{Full, Relaxed};
 use kernel::sync::{rcu, Arc};
 use kernel::time::hrtimer::{ArcHrTimerHandle, HrTimerPointer};
 use kernel::time::Delta;
@@ -102,13 +103,17 @@ pub(super) struct Talk {
     pub(super) transmission: Transmission,
     /// Room for connection messages out of the inbox.
     letters: KVec<Message>,
-    timer: Option<(u64, ArcHrTimerHandle<Peer>)>,
+    /// Whether some were left in the inbox.
+    letters_wait: bool,
+    timer: Option<ArcHrTimerHandle<Peer>>,
     /// When the session was used last, and how far it was then.
     used: (u64, (u32, u32)),
     /// The session is over; another may begin once the goodbye was said, or something is posted.
     over: bool,
     /// What its end is called, once that has begun.
     pub(super) closing: Option<Error>,
+    /// Whether this is the turn of a thread that waits for completions.
+    by_hand: bool,
 }
 
 /// A machine for a peer that nothing has been said to since what is remembered. Sleeps. `ENOMEM`.
@@ -190,11 +195,25 @@ impl Talk {
             reception: Reception::new()?,
             transmission: Transmission::new()?,
             letters: KVec::with_capacity(super::LETTERS, GFP_KERNEL)?,
+            letters_wait: false,
             timer: None,
             used: (0, (0, 0)),
             over: false,
             closing: None,
+            by_hand: false,
         })
+    }
+
+    /// As [`Talk::turn`], for a thread that waits for completions; `None`: the worker is to come.
+    ///
+    /// Such a thread makes no link. The socket would be of its control group, which would be charged for it, and filter
+    /// what goes over it, for all who use the endpoint.
+    pub(super) fn turn_by_hand(&mut self, peer: &Arc<Peer>) -> Option<bool> {
+        self.link.as_ref()?;
+        self.by_hand = true;
+        let more = self.turn(peer);
+        self.by_hand = false;
+        (!self.machine.wants_link()).then_some(more)
     }
 
     /// Does what there is to do; whether the worker is to come again at once. Sleeps.
@@ -221,16 +240,16 @@ impl Talk {
         let goes_on = self.transmit(peer, now, BUDGET);
         self.events(peer, now);
         self.arm(peer, now);
-        let has_letters = self.note_usage(peer, now);
+        self.note_usage(peer, now);
         // What waits finds room, or begins another session, and nothing else would wake it.
         let waits = (self.over && self.has_queued())
-            || (has_letters && !self.machine.rests())
+            || (self.letters_wait && !self.machine.rests())
             || (self.machine.has_room() && self.next_is_message().is_some());
         more || goes_on || waits
     }
 
-    /// Tells those who look for idle peers whether this is one; whether there are connection messages for it.
-    fn note_usage(&mut self, peer: &Arc<Peer>, now: u64) -> bool {
+    /// Tells those who look for idle peers whether this is one.
+    fn note_usage(&mut self, peer: &Arc<Peer>, now: u64) {
         let how_far = self.machine.how_far();
         let is_quiet = self.machine.is_quiet() && !self.has_queued();
         if how_far != self.used.1 || !is_quiet {
@@ -246,14 +265,11 @@ impl Talk {
             _ => Usage::Busy,
         };
         peer.usage.store(usage.as_word(), Relaxed);
-        let mut inbox = peer.inbox.lock();
-        inbox.idle = idle;
-        let has_letters = !inbox.letters.is_empty();
-        drop(inbox);
+        // Where it is not, the inbox says so since it was taken from.
         if idle.is_some() {
+            peer.inbox.lock().idle = idle;
             peer.engine.tidy_soon(true);
         }
-        has_letters
     }
 
     /// Takes what others have left; whether the session is to end if nobody uses it.
@@ -270,21 +286,29 @@ impl Talk {
         let rests = core::mem::take(&mut inbox.rests);
         inbox.idle = None;
         inbox.together = 0;
-        let mut letters = core::mem::take(&mut self.letters);
-        // They wait there for the answer, as what was posted does.
-        if !self.machine.rests() {
-            core::mem::swap(&mut inbox.letters, &mut letters);
+        let aside = inbox.aside.take();
+        if let Some(queue) = &aside {
+            // With the inbox locked: what is posted next is set aside anew. It would be a turn for nothing.
+            queue.call_off(peer);
         }
+        if core::mem::take(&mut inbox.late) {
+            work::call_off_delayed::<_, LATE>(peer);
+        }
+        // They wait there for the answer, as what was posted does.
+        let has_letters = !inbox.letters.is_empty() && !self.machine.rests();
+        if has_letters {
+            core::mem::swap(&mut inbox.letters, &mut self.letters);
+        }
+        self.letters_wait = !inbox.letters.is_empty();
         drop(inbox);
+        drop(aside);
         if let Some((link, hello)) = link {
             self.greeted(peer, now, link, &hello);
         }
         // Before what was posted after them.
-        for message in letters.iter() {
-            self.write_letter(peer, now, *message);
+        if has_letters {
+            self.write_letters(peer, now);
         }
-        letters.clear();
-        self.letters = letters;
         if quits {
             // Before what is taken in: all that was posted earlier had been, or has ended.
             self.quit(peer, ECANCELED);
@@ -302,6 +326,17 @@ impl Talk {
             self.met(peer, Match::from_parts(arrival, receive));
         }
         rests
+    }
+
+    /// Hands the connection messages to the machine that were taken out of the inbox.
+    #[cold]
+    fn write_letters(&mut self, peer: &Arc<Peer>, now: u64) {
+        let mut letters = core::mem::take(&mut self.letters);
+        for message in &letters {
+            self.write_letter(peer, now, *message);
+        }
+        letters.clear();
+        self.letters = letters;
     }
 
     /// A peer has made a link and said who it is.
@@ -378,7 +413,11 @@ impl Talk {
 
     /// Does what the machine says.
     pub(super) fn events(&mut self, peer: &Arc<Peer>, now: u64) {
-        while let Some(event) = self.machine.poll_event() {
+        let next = |talk: &mut Self| match talk.by_hand {
+            true => talk.machine.poll_event_but_dial(),
+            false => talk.machine.poll_event(),
+        };
+        while let Some(event) = next(self) {
             match event {
                 Event::Dial(id) if self.closing.is_some() => self.machine.link_lost(now, id),
                 Event::Dial(id) => self.dial(peer, now, id),
@@ -486,21 +525,23 @@ impl Talk {
 
     /// Has the timer fire when the machine has something to do.
     fn arm(&mut self, peer: &Arc<Peer>, now: u64) {
+        peer.turned.store(now, Relaxed);
         let Some(deadline) = self.machine.deadline() else {
             return;
         };
-        // One that fires too early does no harm.
-        if self
-            .timer
-            .as_ref()
-            .is_some_and(|(at, _)| (now..=deadline).contains(at) && *at > now)
-        {
+        // Before it is looked when that fires which is armed: see there.
+        peer.deadline.xchg(deadline, Full);
+        // One that fires earlier goes on until then.
+        if self.timer.is_some() && (now + 1..=deadline).contains(&peer.armed.load(Relaxed)) {
             return;
         }
         self.timer = None;
-        let after = deadline.saturating_sub(now).clamp(1, i64::MAX as u64);
-        let handle = peer.clone().start(Delta::from_nanos(after as i64));
-        self.timer = Some((deadline.max(now + 1), handle));
+        // A turn may take long.
+        let now = peer.engine.now();
+        let after = deadline.saturating_sub(now).clamp(1, FARTHEST);
+        peer.armed.store(now.saturating_add(after), Relaxed);
+        let timer = peer.clone().start(Delta::from_nanos(after as i64));
+        self.timer = Some(timer);
     }
 
     /// Begins the end, with `error`: what has not begun ends, and what waits for a receive of the peer
@@ -536,7 +577,7 @@ impl Talk {
         &mut self,
         peer: &Arc<Peer>,
         error: Error,
-    ) -> Option<(u64, ArcHrTimerHandle<Peer>)> {
+    ) -> Option<ArcHrTimerHandle<Peer>> {
         let now = peer.engine.now();
         self.machine.close(
             now,

@@ -156,6 +156,11 @@ mod peer {
     /// An address that no domain has.
     const X: u8 = b'x';
 
+    const MORE: Options = Options {
+        more: true,
+        ..Options::NONE
+    };
+
     /// Every other one of those frames, from the first or the second on: a run has half of them, since each costs
     /// a second, and the simulation of the protocol's machine has all.
     fn every_other(frames: &Range<usize>) -> impl Iterator<Item = usize> {
@@ -627,13 +632,35 @@ mod peer {
         check(3 * sends <= 24)?;
         // Nothing follows the last one, and it goes.
         b.side.ep.recv(Memory::zeroed(SMALL)?, 1)?;
-        let options = Options {
-            more: true,
-            ..Options::NONE
-        };
-        a.side.ep.send(pattern(SMALL, 1)?, a.to, options, 2)?;
+        a.side.ep.send(pattern(SMALL, 1)?, a.to, MORE, 2)?;
         b.side.went_well(Kind::Recv, 1)?;
         a.side.went_well(Kind::Send, 2)?;
+        drop((a, b));
+        bench.close()
+    }
+
+    #[test]
+    fn post_that_nothing_follows_leaves_though_nobody_waits() -> Result {
+        let bench = Bench::new(STILL)?;
+        let (a, b) = halves(&bench, LARGE)?;
+        a.reaches(&b)?;
+        b.reaches(&a)?;
+        // By the timer, which fires soon where a turn was not long ago, or else by the work.
+        for n in 0..24 {
+            if n % 4 == 3 {
+                pause(70);
+            }
+            b.side.ep.recv(Memory::zeroed(SMALL)?, n)?;
+            a.side.ep.send(pattern(SMALL, n)?, a.to, MORE, n)?;
+            for (side, kind) in [(&b.side, Kind::Recv), (&a.side, Kind::Send)] {
+                let mut done = None;
+                until(|| {
+                    done = side.cq.read();
+                    done.is_some()
+                })?;
+                check(done.is_some_and(|done| done.kind == kind && done.result.is_ok()))?;
+            }
+        }
         drop((a, b));
         bench.close()
     }
@@ -644,20 +671,16 @@ mod peer {
         let (a, b) = halves(&bench, LARGE)?;
         a.reaches(&b)?;
         b.reaches(&a)?;
-        let more = Options {
-            more: true,
-            ..Options::NONE
-        };
         // No receive is posted: whether it has left meanwhile or not, nothing else ends it.
         for n in 0..20 {
-            let id = a.side.ep.send(pattern(SMALL, 1)?, a.to, more, n)?;
+            let id = a.side.ep.send(pattern(SMALL, 1)?, a.to, MORE, n)?;
             if n % 2 == 0 {
                 pause(3);
             }
             until(|| a.side.ep.cancel(id) != Err(ENOENT))?;
             a.side.failed(Kind::Send, n, ECANCELED)?;
         }
-        a.side.ep.send(pattern(SMALL, 1)?, a.to, more, 20)?;
+        a.side.ep.send(pattern(SMALL, 1)?, a.to, MORE, 20)?;
         let Half { side, region, .. } = a;
         let Side { ep, av, cq, domain } = side;
         check(ep.close().is_ok())?;
